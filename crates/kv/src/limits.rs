@@ -1,0 +1,135 @@
+use drover_keys::Interval;
+
+use crate::{Error, Expectation, Reason, Update, WriteKind};
+
+/// Sizes above which requests are refused. All in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A key.
+    pub key_bytes: usize,
+    /// A value.
+    pub value_bytes: usize,
+    /// A request as a whole, and one page of an answer.
+    pub batch_bytes: usize,
+    /// An idempotency key.
+    pub idempotency_key_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { key_bytes: 4 << 10, value_bytes: 8 << 20, batch_bytes: 16 << 20, idempotency_key_bytes: 64 }
+    }
+}
+
+impl Limits {
+    /// Refuses empty and oversized keys.
+    ///
+    /// # Errors
+    /// [`Reason::KeyEmpty`], [`Reason::KeyTooLarge`]; definite.
+    pub fn check_key(&self, key: &[u8]) -> Result<(), Error> {
+        match key.len() {
+            0 => Err(Error::definite(Reason::KeyEmpty, "the key is empty; keys have at least 1 byte")),
+            n if n > self.key_bytes => Err(too_large(Reason::KeyTooLarge, "the key", n, self.key_bytes)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses oversized values.
+    ///
+    /// # Errors
+    /// [`Reason::ValueTooLarge`]; definite.
+    pub fn check_value(&self, value: &[u8]) -> Result<(), Error> {
+        match value.len() {
+            n if n > self.value_bytes => Err(too_large(Reason::ValueTooLarge, "the value", n, self.value_bytes)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses requests that are too large as a whole.
+    ///
+    /// # Errors
+    /// [`Reason::BatchTooLarge`]; definite.
+    pub fn check_batch(&self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.batch_bytes {
+            return Err(too_large(Reason::BatchTooLarge, "the request", bytes, self.batch_bytes));
+        }
+        Ok(())
+    }
+
+    /// Refuses oversized bounds. Empty bounds are legal: the start of the key space.
+    ///
+    /// # Errors
+    /// [`Reason::KeyTooLarge`]; definite.
+    pub fn check_interval(&self, interval: &Interval) -> Result<(), Error> {
+        // The least key above a legal key is one byte longer.
+        let limit = self.key_bytes + 1;
+        let longest = interval.start().len().max(interval.end().as_key().map_or(0, |k| k.len()));
+        if longest > limit {
+            return Err(too_large(Reason::KeyTooLarge, "a range bound", longest, limit));
+        }
+        Ok(())
+    }
+
+    /// Checks everything about one write.
+    ///
+    /// # Errors
+    /// The first limit it exceeds; definite.
+    pub fn check_write(&self, kind: &WriteKind) -> Result<(), Error> {
+        match kind {
+            WriteKind::Put { key, value, .. } => {
+                self.check_key(key)?;
+                self.check_value(value)?;
+            }
+            WriteKind::Delete { key } | WriteKind::Settle { key } => self.check_key(key)?,
+            WriteKind::CompareAndSet { key, expect, update } => {
+                self.check_key(key)?;
+                if let Expectation::Value(value) = expect {
+                    self.check_value(value)?;
+                }
+                if let Update::Put { value, .. } = update {
+                    self.check_value(value)?;
+                }
+            }
+            WriteKind::DeleteRange { interval, .. } => self.check_interval(interval)?,
+        }
+        self.check_batch(kind.payload_bytes())
+    }
+}
+
+fn too_large(reason: Reason, what: &str, size: usize, limit: usize) -> Error {
+    Error::definite(reason, format!("{what} has {size} bytes, the limit is {limit} bytes; nothing was changed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put(key: usize, value: usize) -> WriteKind {
+        WriteKind::Put { key: vec![1; key].into(), value: vec![2; value].into(), ttl_ms: None }
+    }
+
+    #[test]
+    fn each_limit_refuses_one_byte_more_and_names_itself() {
+        let limits = Limits { key_bytes: 4, value_bytes: 8, batch_bytes: 10, idempotency_key_bytes: 2 };
+        let table = [
+            (put(0, 0), Err(Reason::KeyEmpty)),
+            (put(1, 0), Ok(())),
+            (put(4, 6), Ok(())),
+            (put(5, 0), Err(Reason::KeyTooLarge)),
+            (put(1, 9), Err(Reason::ValueTooLarge)),
+            (put(4, 7), Err(Reason::BatchTooLarge)),
+            (WriteKind::Delete { key: Bytes::new() }, Err(Reason::KeyEmpty)),
+        ];
+        for (kind, expect) in table {
+            let got = limits.check_write(&kind);
+            assert_eq!(got.clone().map_err(|e| e.reason), expect, "{kind:?}");
+            if let Err(error) = got
+                && error.reason != Reason::KeyEmpty
+            {
+                assert!(error.message.contains("limit is"), "{error}");
+            }
+        }
+    }
+}

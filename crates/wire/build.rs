@@ -1,0 +1,19 @@
+//! Compiles `proto/` in pure Rust, so that no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let files = [
+        "drover/v1/kv.proto",
+        "drover/v1/cluster.proto",
+        "drover/v1/internal.proto",
+        "drover/storage/v1/raft.proto",
+        "drover/storage/v1/command.proto",
+        "drover/storage/v1/state.proto",
+    ];
+    let descriptors = protox::compile(files, [&root])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
