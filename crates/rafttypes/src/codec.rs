@@ -92,7 +92,6 @@ pub fn encode_snapshot_meta(meta: &SnapshotMeta) -> pb::SnapshotMeta {
     pb::SnapshotMeta {
         last_log_id: meta.last_log_id.as_ref().map(encode_log_id),
         last_membership: Some(encode_stored_membership(&meta.last_membership)),
-        snapshot_id: meta.snapshot_id.clone(),
     }
 }
 
@@ -105,7 +104,6 @@ pub fn decode_snapshot_meta(message: &pb::SnapshotMeta) -> Result<SnapshotMeta, 
     Ok(SnapshotMeta {
         last_log_id: message.last_log_id.as_ref().map(decode_log_id),
         last_membership: decode_stored_membership(membership)?,
-        snapshot_id: message.snapshot_id.clone(),
     })
 }
 
@@ -172,7 +170,6 @@ mod tests {
         let meta = SnapshotMeta {
             last_log_id: Some(log_id(3, 4)),
             last_membership: StoredMembership::new(Some(log_id(1, 2)), joint()),
-            snapshot_id: "s".to_owned(),
         };
         assert_eq!(decode_snapshot_meta(&encode_snapshot_meta(&meta)).unwrap(), meta);
         let empty = StoredMembership::default();
