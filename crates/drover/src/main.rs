@@ -1,1 +1,30 @@
-fn main() {}
+//! The `drover` binary: server and command line in one. Nothing but the choice of the subcommand lives here.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A strongly consistent, range-sharded key-value service.
+#[derive(Debug, Parser)]
+#[command(name = "drover", version, about, after_help = cli::EXIT_CODES)]
+struct Drover {
+    #[command(flatten)]
+    global: cli::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+fn main() -> ExitCode {
+    let drover = Drover::parse();
+    match drover.command {
+        Command::Client(command) => cli::run(&drover.global, command),
+    }
+}
