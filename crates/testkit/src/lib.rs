@@ -1,0 +1,23 @@
+//! What tests, the demonstration and benchmarks share: a cluster of real processes, workloads over the public client,
+//! and checkers that decide whether what clients saw could have happened.
+//!
+//! # Model
+//!
+//! - [`cluster`]: starts `drover server` processes on loopback ports with data directories of their own, and kills,
+//!   stops, drains and restarts them. Everything is waited for by condition and bound, never by sleeping.
+//! - [`history`] and [`check`]: a [`Recorder`] takes down what each client asked and saw;
+//!   [`check::linearizable`] searches for an order that explains it, and
+//!   [`check::timestamps_follow_real_time`] compares commit timestamps with real time.
+//! - [`ledger`]: every write that was acknowledged must be found, none that was refused may be.
+//! - [`workload`]: closed-loop clients that feed both.
+//!
+//! # Invariants
+//!
+//! - A check that could not be finished is a failure.
+//! - No child process outlives the test process, however that ends.
+//! - Nothing here retries to make a test pass.
+
+pub mod check;
+pub mod history;
+
+pub use history::{History, Recorder};
