@@ -1,0 +1,100 @@
+//! Why the store failed, in the few kinds that a caller treats differently.
+
+use std::path::{Path, PathBuf};
+
+use drover_keys::escape;
+
+/// Why an operation on a store failed. Unless the kind says otherwise nothing was changed on disk. For a state machine
+/// all of these are fatal: the replica stops and tells its operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Bytes on disk are not what was written. Discard this replica's store and let it be rebuilt from its peers.
+    #[error("store is corrupt: {message}; nothing was changed; remove this replica's store and let it be copied again")]
+    Corruption {
+        /// What is wrong; names the file and offset, or the row.
+        message: String,
+    },
+    /// The disk is full. What the failed call wrote is not durable; free space and restart the replica.
+    #[error("no space left on the device: {message}; the write is not durable; free space and restart")]
+    NoSpace {
+        /// RocksDB's or the system's words, with the file.
+        message: String,
+    },
+    /// The disk or file system failed. What the failed call wrote may not be durable; restart the replica.
+    #[error("I/O error: {message}; the write, if it was one, may not be durable; check the disk and restart")]
+    Io {
+        /// RocksDB's or the system's words, with the file.
+        message: String,
+    },
+    /// The store was written by a newer build. Nothing was changed; run that build.
+    #[error("{path:?} has store format {found}, this build knows formats up to {known}; run a newer build; nothing was changed")]
+    NewerFormat {
+        /// The store's directory.
+        path: PathBuf,
+        /// Format of the store.
+        found: u32,
+        /// Newest format of this build.
+        known: u32,
+    },
+    /// The directory is not a store, or only a part of one. Nothing was changed.
+    #[error("{path:?} is not a store: {message}; nothing was changed")]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing or foreign.
+        message: String,
+    },
+    /// The store in this directory is still open. Nothing was changed; drop every handle and snapshot of it first.
+    #[error("the store in {path:?} is open; nothing was changed; close it and its snapshots first")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// RocksDB refused for another reason: a defect of this build or its options. Nothing was changed.
+    #[error("storage engine: {message}; this is a defect, please report it")]
+    Engine {
+        /// RocksDB's words.
+        message: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the bytes on disk are wrong, so that only a new copy helps.
+    pub fn is_corruption(&self) -> bool {
+        matches!(self, StoreError::Corruption { .. })
+    }
+
+    /// Whether the disk is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, StoreError::NoSpace { .. })
+    }
+
+    /// A stored row that cannot be read.
+    pub(crate) fn bad_row(family: &str, key: &[u8], reason: impl std::fmt::Display) -> Self {
+        StoreError::Corruption { message: format!("row {} of {family}: {reason}", escape(key)) }
+    }
+
+    /// A failed system call on `path`.
+    pub(crate) fn io(what: &str, path: &Path, error: &std::io::Error) -> Self {
+        let message = format!("{what} {}: {error}", path.display());
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::NoSpace { message },
+            _ => StoreError::Io { message },
+        }
+    }
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        let kind = error.kind();
+        let message = error.into_string();
+        // RocksDB appends strerror(3) to what its file layer reports; its C interface passes on no code.
+        let full = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
+        match kind {
+            rocksdb::ErrorKind::Corruption => StoreError::Corruption { message },
+            _ if full.iter().any(|words| message.contains(words)) => StoreError::NoSpace { message },
+            rocksdb::ErrorKind::IOError => StoreError::Io { message },
+            _ => StoreError::Engine { message },
+        }
+    }
+}
