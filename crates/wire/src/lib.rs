@@ -1,4 +1,52 @@
-//! What goes over the wire and onto disk: the generated code of `proto/` and its conversions. No logic.
+//! What goes over the wire and onto disk: the generated code of `proto/` and its conversions to and from the domain
+//! types of `drover-kv`. No logic.
+//!
+//! # Model
+//!
+//! - [`proto`] is the generated code.
+//! - [`Request`] is what a client asks for, whatever call or session message it came in; the functions of `answer` turn
+//!   domain answers into the messages of `drover.v1`.
+//! - [`encode_operation`] and [`decode_operation`] are the form of a write in the log of a group.
+//! - [`GroupCall`] and [`GroupAnswer`] are what nodes exchange about one group.
+//! - [`error_to_status`] and its three siblings are the one mapping between [`drover_kv::Error`] and gRPC;
+//!   [`refusal_to_error`] is the one table from a gate's refusal to an error.
+//!
+//! # Invariants
+//!
+//! - Zero stands for "absent" on the wire wherever a message says so, and never leaks into the domain as a number.
+//! - An absent `end` is an unbounded interval. An empty `end` is refused, never read as either bound.
+//! - Foreign bytes never panic; what no encoder writes is an error that names the field.
+//! - A status that this mapping did not make decodes as an error of unknown certainty.
+//!
+//! Knows nothing of sockets, Raft, storage, clocks or configured limits.
+
+mod answer;
+mod error;
+mod group;
+mod operation;
+mod range;
+mod refusal;
+mod request;
+#[cfg(test)]
+mod strategies;
+mod version;
+
+pub use answer::{
+    batch_get_response, compare_and_set_response, delete_range_response, delete_response, get_response,
+    latest_commit_ts_response, put_response, scan_response, settle_response,
+};
+pub use error::{
+    ERROR_DOMAIN, code_of, error_to_status, error_to_status_bytes, status_bytes_to_error, status_to_error,
+};
+pub use group::{
+    GroupAnswer, GroupCall, GroupDigest, GroupOp, decode_group_request, decode_group_response, encode_group_request,
+    encode_group_response,
+};
+pub use operation::{decode_operation, encode_operation};
+pub use range::{WireError, decode_key_range, decode_range, encode_key_range, encode_range};
+pub use refusal::refusal_to_error;
+pub use request::{IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOptions};
+pub use version::{decode_version, encode_version};
 
 /// The generated code.
 pub mod proto {

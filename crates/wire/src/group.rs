@@ -1,0 +1,308 @@
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, GroupId};
+use drover_kv::{Entry, Error, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage, ScanRequest};
+use drover_kv::{Versioned, WriteOp};
+
+use crate::WireError;
+use crate::answer::{key_value, maybe_version};
+use crate::error::{error_to_status_bytes, status_bytes_to_error};
+use crate::operation::{decode_operation, encode_operation};
+use crate::proto::v1;
+use crate::range::{decode_range, encode_range};
+use crate::version::{decode_version, encode_version, optional_ts, raw_ts};
+
+/// What a node asks another node to do in one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupOp {
+    /// A write through the log.
+    Write(WriteOp),
+    /// A read through the read door, and the catalog version by which it was routed.
+    Read { op: ReadOp, observed_version: Option<CatalogVersion> },
+    /// The digest at this log index, waiting for it if need be. Zero, on the leader: take one now.
+    Digest { index: u64 },
+}
+
+/// A [`GroupOp`] on its way to a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupCall {
+    /// The group.
+    pub group: GroupId,
+    /// What is left of the caller's deadline, in milliseconds; zero: nothing.
+    pub timeout_ms: u32,
+    /// What to do.
+    pub op: GroupOp,
+}
+
+/// A replica's digest of its state at a log index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupDigest {
+    /// Log index at which it was taken.
+    pub index: u64,
+    /// The digest.
+    pub digest: u128,
+    /// Rows that went into it.
+    pub rows: u64,
+}
+
+/// What a group answers if nothing went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupAnswer {
+    /// To [`GroupOp::Write`].
+    Written(Outcome),
+    /// To [`GroupOp::Read`].
+    Read(ReadAnswer),
+    /// To [`GroupOp::Digest`].
+    Digest(GroupDigest),
+}
+
+/// A call as a message.
+pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
+    use v1::group_request::Body;
+    let (observed_version, body) = match &call.op {
+        GroupOp::Write(op) => {
+            let operation = Some(encode_operation(op, Timestamp::ZERO));
+            (op.observed_version, Body::Write(v1::GroupWrite { operation }))
+        }
+        GroupOp::Read { op, observed_version } => (*observed_version, encode_read(op)),
+        GroupOp::Digest { index } => (None, Body::Digest(v1::GroupDigest { index: *index })),
+    };
+    v1::GroupRequest {
+        group_id: call.group.0,
+        timeout_ms: call.timeout_ms,
+        observed_version: observed_version.map_or(0, |v| v.0),
+        body: Some(body),
+    }
+}
+
+/// A call from its message.
+///
+/// # Errors
+/// If a part is missing or malformed.
+pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, WireError> {
+    use v1::group_request::Body;
+    let observed_version = (request.observed_version != 0).then_some(CatalogVersion(request.observed_version));
+    let read = |op| GroupOp::Read { op, observed_version };
+    let op = match request.body.ok_or(WireError::Missing("body"))? {
+        Body::Write(v1::GroupWrite { operation }) => {
+            let (op, commit_ts) = decode_operation(operation.ok_or(WireError::Missing("operation"))?)?;
+            if commit_ts != Timestamp::ZERO {
+                return Err(WireError::Contradiction("a forwarded write carries a commit timestamp"));
+            }
+            if op.observed_version != observed_version {
+                return Err(WireError::Contradiction("observed_version differs between the request and its operation"));
+            }
+            GroupOp::Write(op)
+        }
+        Body::Get(get) => read(ReadOp::Get { key: get.key, read_ts: optional_ts(get.read_ts) }),
+        Body::BatchGet(get) => read(ReadOp::BatchGet { keys: get.keys, read_ts: Timestamp::from_raw(get.read_ts) }),
+        Body::Scan(scan) => read(ReadOp::Scan(decode_scan(scan)?)),
+        Body::LatestCommitTs(latest) => read(ReadOp::LatestCommitTs { key: latest.key }),
+        Body::Digest(v1::GroupDigest { index }) => GroupOp::Digest { index },
+    };
+    Ok(GroupCall { group: GroupId(request.group_id), timeout_ms: request.timeout_ms, op })
+}
+
+fn encode_read(op: &ReadOp) -> v1::group_request::Body {
+    use v1::group_request::Body;
+    match op {
+        ReadOp::Get { key, read_ts } => Body::Get(v1::GroupGet { key: key.clone(), read_ts: raw_ts(*read_ts) }),
+        ReadOp::BatchGet { keys, read_ts } => {
+            Body::BatchGet(v1::GroupBatchGet { keys: keys.clone(), read_ts: read_ts.raw() })
+        }
+        ReadOp::Scan(scan) => Body::Scan(v1::GroupScan {
+            range: Some(encode_range(&scan.interval)),
+            read_ts: scan.read_ts.raw(),
+            reverse: scan.reverse,
+            keys_only: scan.keys_only,
+            count_only: scan.count_only,
+            limit_rows: scan.limits.rows,
+            limit_bytes: scan.limits.bytes,
+        }),
+        ReadOp::LatestCommitTs { key } => Body::LatestCommitTs(v1::GroupLatestCommitTs { key: key.clone() }),
+    }
+}
+
+fn decode_scan(scan: v1::GroupScan) -> Result<ScanRequest, WireError> {
+    Ok(ScanRequest {
+        interval: decode_range(scan.range)?,
+        read_ts: Timestamp::from_raw(scan.read_ts),
+        reverse: scan.reverse,
+        keys_only: scan.keys_only,
+        count_only: scan.count_only,
+        limits: ScanLimits { rows: scan.limit_rows, bytes: scan.limit_bytes },
+    })
+}
+
+/// An answer as a message.
+pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupResponse {
+    use v1::group_response::Body;
+    let body = match answer {
+        Err(error) => Body::Error(error_to_status_bytes(&error)),
+        Ok(GroupAnswer::Written(outcome)) => Body::Written(v1::GroupWritten { outcome: Some(encode_outcome(outcome)) }),
+        Ok(GroupAnswer::Read(ReadAnswer::Get { version, read_ts })) => {
+            Body::Get(v1::GroupGot { version: version.map(encode_version), read_ts: raw_ts(read_ts) })
+        }
+        Ok(GroupAnswer::Read(ReadAnswer::BatchGet { versions })) => {
+            Body::BatchGet(v1::GroupBatchGot { versions: versions.into_iter().map(maybe_version).collect() })
+        }
+        Ok(GroupAnswer::Read(ReadAnswer::Scan(page))) => Body::Scan(v1::GroupScanned {
+            entries: page.entries.into_iter().map(key_value).collect(),
+            count: page.count,
+            cursor: page.cursor.map(|c| c.0),
+        }),
+        Ok(GroupAnswer::Read(ReadAnswer::LatestCommitTs(ts))) => Body::LatestCommitTs(raw_ts(ts)),
+        Ok(GroupAnswer::Digest(GroupDigest { index, digest, rows })) => {
+            Body::Digest(v1::GroupDigested { index, digest: Bytes::copy_from_slice(&digest.to_be_bytes()), rows })
+        }
+    };
+    v1::GroupResponse { body: Some(body) }
+}
+
+/// An answer from its message.
+///
+/// # Errors
+/// The error that the group answered with; or, if the message is malformed, an internal one of unknown certainty.
+pub fn decode_group_response(response: v1::GroupResponse) -> Result<GroupAnswer, Error> {
+    decode_body(response).unwrap_or_else(|error| {
+        Err(Error::unknown(
+            Reason::Internal,
+            format!("the answer of the group cannot be read: {error}; the operation may have been applied"),
+        ))
+    })
+}
+
+fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>, WireError> {
+    use v1::group_response::Body;
+    let read = |answer| Ok(Ok(GroupAnswer::Read(answer)));
+    match response.body.ok_or(WireError::Missing("body"))? {
+        Body::Error(bytes) => Ok(Err(status_bytes_to_error(&bytes))),
+        Body::Written(v1::GroupWritten { outcome }) => {
+            Ok(Ok(GroupAnswer::Written(decode_outcome(outcome.ok_or(WireError::Missing("outcome"))?))))
+        }
+        Body::Get(got) => {
+            read(ReadAnswer::Get { version: got.version.map(decode_version), read_ts: optional_ts(got.read_ts) })
+        }
+        Body::BatchGet(got) => read(ReadAnswer::BatchGet {
+            versions: got.versions.into_iter().map(|v| v.version.map(decode_version)).collect(),
+        }),
+        Body::Scan(scanned) => read(ReadAnswer::Scan(decode_page(scanned)?)),
+        Body::LatestCommitTs(raw) => read(ReadAnswer::LatestCommitTs(optional_ts(raw))),
+        Body::Digest(v1::GroupDigested { index, digest, rows }) => {
+            let digest = digest.as_ref().try_into().map_err(|_| WireError::Malformed("digest"))?;
+            Ok(Ok(GroupAnswer::Digest(GroupDigest { index, digest: u128::from_be_bytes(digest), rows })))
+        }
+    }
+}
+
+fn decode_page(scanned: v1::GroupScanned) -> Result<ScanPage, WireError> {
+    let entry = |kv: v1::KeyValue| {
+        let version: Versioned = decode_version(kv.version.ok_or(WireError::Missing("version"))?);
+        Ok(Entry { key: kv.key, version })
+    };
+    Ok(ScanPage {
+        entries: scanned.entries.into_iter().map(entry).collect::<Result<_, WireError>>()?,
+        count: scanned.count,
+        cursor: scanned.cursor.map(ScanCursor),
+    })
+}
+
+fn encode_outcome(outcome: Outcome) -> v1::group_written::Outcome {
+    match outcome {
+        Outcome::Written { commit_ts } => v1::group_written::Outcome::CommitTs(commit_ts.raw()),
+        Outcome::CompareFailed { current } => {
+            v1::group_written::Outcome::CompareFailed(v1::GroupCompareFailed { current: current.map(encode_version) })
+        }
+        Outcome::RangeDeleted { commit_ts, deleted, resume } => {
+            v1::group_written::Outcome::RangeDeleted(v1::GroupRangeDeleted {
+                commit_ts: commit_ts.raw(),
+                deleted,
+                resume,
+            })
+        }
+        Outcome::Settled => v1::group_written::Outcome::Settled(v1::Unit {}),
+    }
+}
+
+fn decode_outcome(outcome: v1::group_written::Outcome) -> Outcome {
+    match outcome {
+        v1::group_written::Outcome::CommitTs(raw) => Outcome::Written { commit_ts: Timestamp::from_raw(raw) },
+        v1::group_written::Outcome::CompareFailed(failed) => {
+            Outcome::CompareFailed { current: failed.current.map(decode_version) }
+        }
+        v1::group_written::Outcome::RangeDeleted(deleted) => Outcome::RangeDeleted {
+            commit_ts: Timestamp::from_raw(deleted.commit_ts),
+            deleted: deleted.deleted,
+            resume: deleted.resume,
+        },
+        v1::group_written::Outcome::Settled(v1::Unit {}) => Outcome::Settled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::strategies;
+
+    #[test]
+    fn a_forwarded_write_must_not_choose_its_commit_timestamp() {
+        let op = drover_kv::WriteKind::Delete { key: "k".into() };
+        let op = WriteOp { kind: op, observed_version: Some(CatalogVersion(4)), idempotency: None };
+        let call = GroupCall { group: GroupId(1), timeout_ms: 5, op: GroupOp::Write(op) };
+        let good = encode_group_request(&call);
+        assert_eq!(decode_group_request(good.clone()), Ok(call));
+        let mut stamped = good.clone();
+        if let Some(v1::group_request::Body::Write(v1::GroupWrite { operation: Some(operation) })) = &mut stamped.body {
+            operation.commit_ts = 9;
+        }
+        assert!(matches!(decode_group_request(stamped), Err(WireError::Contradiction(_))));
+        let other = v1::GroupRequest { observed_version: 5, ..good };
+        assert!(matches!(decode_group_request(other), Err(WireError::Contradiction(_))));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_of_unknown_certainty() {
+        let short = v1::group_response::Body::Digest(v1::GroupDigested { digest: "x".into(), ..Default::default() });
+        for body in [None, Some(short)] {
+            let error = decode_group_response(v1::GroupResponse { body }).unwrap_err();
+            assert_eq!((error.reason, error.is_unknown()), (Reason::Internal, true));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn calls_round_trip(call in strategies::group_call()) {
+            let bytes = encode_group_request(&call).encode_to_vec();
+            prop_assert_eq!(decode_group_request(v1::GroupRequest::decode(&bytes[..]).unwrap()).unwrap(), call);
+        }
+
+        #[test]
+        fn answers_round_trip(answer in strategies::group_answer()) {
+            let bytes = encode_group_response(answer.clone()).encode_to_vec();
+            prop_assert_eq!(decode_group_response(v1::GroupResponse::decode(&bytes[..]).unwrap()), answer);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            if let Ok(request) = v1::GroupRequest::decode(&bytes[..]) {
+                let _ = decode_group_request(request);
+            }
+            if let Ok(response) = v1::GroupResponse::decode(&bytes[..]) {
+                let _ = decode_group_response(response);
+            }
+        }
+
+        #[test]
+        fn damaged_calls_never_panic(call in strategies::group_call(), at: prop::sample::Index, byte: u8) {
+            let mut bytes = encode_group_request(&call).encode_to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(request) = v1::GroupRequest::decode(&bytes[..]) {
+                let _ = decode_group_request(request);
+            }
+        }
+    }
+}

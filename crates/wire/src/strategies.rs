@@ -1,0 +1,151 @@
+//! Generators of domain values for the round-trip tests.
+
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId};
+use drover_kv::*;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::{GroupAnswer, GroupCall, GroupDigest, GroupOp};
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    any::<Vec<u8>>().prop_map(Bytes::from)
+}
+
+fn nonempty() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 1..20).prop_map(Bytes::from)
+}
+
+/// Not zero, which means "absent" in most fields.
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (1..=u64::MAX).prop_map(Timestamp::from_raw)
+}
+
+fn observed() -> impl Strategy<Value = Option<CatalogVersion>> {
+    option::of((1..=u64::MAX).prop_map(CatalogVersion))
+}
+
+pub fn interval() -> impl Strategy<Value = Interval> {
+    prop_oneof![
+        bytes().prop_map(|start| Interval::new(start, End::Unbounded).unwrap()),
+        (bytes(), bytes()).prop_filter_map("equal bounds", |(a, b)| {
+            Interval::new(a.clone().min(b.clone()), End::Key(a.max(b))).ok()
+        }),
+    ]
+}
+
+pub fn error() -> impl Strategy<Value = Error> {
+    let reason = prop::sample::select(Reason::ALL);
+    (reason, ".{0,200}", any::<bool>(), option::of(0u64..1 << 50), option::of(any::<u64>())).prop_map(
+        |(reason, message, definite, retry_after_ms, leader)| Error {
+            reason,
+            message,
+            certainty: if definite { Certainty::Definite } else { Certainty::Unknown },
+            retry_after_ms,
+            leader_hint: leader.map(NodeId),
+        },
+    )
+}
+
+fn write_kind() -> impl Strategy<Value = WriteKind> {
+    let expect = prop_oneof![
+        Just(Expectation::Absent),
+        Just(Expectation::Present),
+        bytes().prop_map(Expectation::Value),
+        any::<u64>().prop_map(|raw| Expectation::Version(Timestamp::from_raw(raw))),
+    ];
+    let update = prop_oneof![
+        (bytes(), any::<Option<u64>>()).prop_map(|(value, ttl_ms)| Update::Put { value, ttl_ms }),
+        Just(Update::Delete),
+    ];
+    prop_oneof![
+        (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, ttl_ms)| WriteKind::Put { key, value, ttl_ms }),
+        bytes().prop_map(|key| WriteKind::Delete { key }),
+        (bytes(), expect, update).prop_map(|(key, expect, update)| WriteKind::CompareAndSet { key, expect, update }),
+        (interval(), option::of(bytes())).prop_map(|(interval, resume)| WriteKind::DeleteRange { interval, resume }),
+        bytes().prop_map(|key| WriteKind::Settle { key }),
+    ]
+}
+
+pub fn write_op() -> impl Strategy<Value = WriteOp> {
+    let idempotency =
+        (nonempty(), any::<u64>()).prop_map(|(key, raw)| Idempotency { key, not_after: Timestamp::from_raw(raw) });
+    (write_kind(), observed(), option::of(idempotency)).prop_map(|(kind, observed_version, idempotency)| WriteOp {
+        kind,
+        observed_version,
+        idempotency,
+    })
+}
+
+fn read_op() -> impl Strategy<Value = ReadOp> {
+    let scan = (interval(), timestamp(), any::<[bool; 3]>(), any::<[u64; 2]>());
+    prop_oneof![
+        (bytes(), option::of(timestamp())).prop_map(|(key, read_ts)| ReadOp::Get { key, read_ts }),
+        (prop::collection::vec(bytes(), 0..4), timestamp())
+            .prop_map(|(keys, read_ts)| ReadOp::BatchGet { keys, read_ts }),
+        scan.prop_map(|(interval, read_ts, [reverse, keys_only, count_only], [rows, bytes])| {
+            let limits = ScanLimits { rows, bytes };
+            ReadOp::Scan(ScanRequest { interval, read_ts, reverse, keys_only, count_only, limits })
+        }),
+        bytes().prop_map(|key| ReadOp::LatestCommitTs { key }),
+    ]
+}
+
+pub fn group_call() -> impl Strategy<Value = GroupCall> {
+    let op = prop_oneof![
+        write_op().prop_map(GroupOp::Write),
+        (read_op(), observed()).prop_map(|(op, observed_version)| GroupOp::Read { op, observed_version }),
+        any::<u64>().prop_map(|index| GroupOp::Digest { index }),
+    ];
+    (any::<u64>(), any::<u32>(), op).prop_map(|(group, timeout_ms, op)| GroupCall {
+        group: GroupId(group),
+        timeout_ms,
+        op,
+    })
+}
+
+fn versioned() -> impl Strategy<Value = Versioned> {
+    (bytes(), any::<u64>(), option::of(timestamp())).prop_map(|(value, raw, expire_at)| Versioned {
+        value,
+        commit_ts: Timestamp::from_raw(raw),
+        expire_at,
+    })
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        any::<u64>().prop_map(|raw| Outcome::Written { commit_ts: Timestamp::from_raw(raw) }),
+        option::of(versioned()).prop_map(|current| Outcome::CompareFailed { current }),
+        (any::<u64>(), any::<u64>(), option::of(bytes())).prop_map(|(raw, deleted, resume)| {
+            Outcome::RangeDeleted { commit_ts: Timestamp::from_raw(raw), deleted, resume }
+        }),
+        Just(Outcome::Settled),
+    ]
+}
+
+fn read_answer() -> impl Strategy<Value = ReadAnswer> {
+    let entry = (bytes(), versioned()).prop_map(|(key, version)| Entry { key, version });
+    prop_oneof![
+        (option::of(versioned()), option::of(timestamp()))
+            .prop_map(|(version, read_ts)| ReadAnswer::Get { version, read_ts }),
+        prop::collection::vec(option::of(versioned()), 0..4).prop_map(|versions| ReadAnswer::BatchGet { versions }),
+        (prop::collection::vec(entry, 0..4), any::<u64>(), option::of(bytes())).prop_map(|(entries, count, cursor)| {
+            ReadAnswer::Scan(ScanPage { entries, count, cursor: cursor.map(ScanCursor) })
+        }),
+        option::of(timestamp()).prop_map(ReadAnswer::LatestCommitTs),
+    ]
+}
+
+pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
+    prop_oneof![
+        outcome().prop_map(|outcome| Ok(GroupAnswer::Written(outcome))),
+        read_answer().prop_map(|answer| Ok(GroupAnswer::Read(answer))),
+        any::<(u64, u128, u64)>().prop_map(|(index, digest, rows)| Ok(GroupAnswer::Digest(GroupDigest {
+            index,
+            digest,
+            rows
+        }))),
+        error().prop_map(Err),
+    ]
+}
