@@ -18,6 +18,10 @@
 //! - Nothing here retries to make a test pass.
 
 pub mod check;
+pub mod cluster;
 pub mod history;
+pub mod ledger;
+pub mod wait;
 
+pub use cluster::Cluster;
 pub use history::{History, Recorder};

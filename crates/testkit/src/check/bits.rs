@@ -15,10 +15,6 @@ impl Bits {
     pub fn remove(&mut self, number: usize) {
         self.0[number / 64] &= !(1 << (number % 64));
     }
-
-    pub fn contains(&self, number: usize) -> bool {
-        self.0[number / 64] & (1 << (number % 64)) != 0
-    }
 }
 
 #[cfg(test)]
@@ -26,15 +22,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_in_the_set_exactly_between_insert_and_remove() {
-        let mut bits = Bits::new(130);
-        for number in [0, 63, 64, 129] {
-            assert!(!bits.contains(number));
-            bits.insert(number);
-            assert!(bits.contains(number));
-        }
+    fn sets_are_equal_exactly_if_they_hold_the_same_numbers() {
+        let of = |numbers: &[usize]| {
+            let mut bits = Bits::new(130);
+            numbers.iter().for_each(|number| bits.insert(*number));
+            bits
+        };
+        assert!(of(&[0, 63, 64, 129]) == of(&[129, 64, 63, 0, 0]));
+        assert!(of(&[0, 64]) != of(&[1, 64]));
+        assert!(of(&[0]) != of(&[64]));
+        let mut bits = of(&[0, 63, 64, 129]);
         bits.remove(64);
-        assert!(!bits.contains(64));
-        assert!(bits.contains(63) && bits.contains(129));
+        assert!(bits == of(&[0, 63, 129]));
     }
 }

@@ -1,0 +1,326 @@
+//! A cluster of real `drover server` processes on loopback.
+//!
+//! Nodes are numbered from 1. Group 1 is the default group, data groups are numbered from 2; by default they share the
+//! key space evenly by first letter. Everything lies in one temporary folder (`node-1/`, `node-1.toml`, `node-1.log`, …)
+//! that is kept, and its logs shown, if the test fails.
+
+mod binary;
+mod builder;
+mod http;
+mod logs;
+mod node;
+mod ports;
+mod spawn;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use drover_keys::{GroupId, NodeId};
+use drover_wire::proto::v1 as pb;
+use drover_wire::proto::v1::cluster_client::ClusterClient;
+
+pub use binary::drover_binary;
+pub use builder::{ClusterBuilder, Split};
+pub use http::{HttpAnswer, get as http_get};
+pub use logs::{LogLine, loud_lines};
+pub use node::{Node, NodeState};
+pub use ports::{Port, PortError};
+
+use crate::wait::{WaitError, wait_until};
+
+/// How long a cluster may take to start, elect or recover before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a cluster could not do what a test asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The binary could not be built or found.
+    #[error("no drover binary: {0}")]
+    Binary(String),
+    /// Files or processes.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// No free ports.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A process ended when it should run; the end of its log follows.
+    #[error("node {node} ended with {status}\n{log}")]
+    Exited {
+        /// Which node.
+        node: NodeId,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// The end of its log.
+        log: String,
+    },
+    /// The node is not in the state the call needs.
+    #[error("node {node} is {state:?}")]
+    State {
+        /// Which node.
+        node: NodeId,
+        /// What it is.
+        state: NodeState,
+    },
+    /// A condition did not come true.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// A call to a node failed.
+    #[error("node {node}: {status}")]
+    Call {
+        /// Which node.
+        node: NodeId,
+        /// What it said.
+        status: Box<tonic::Status>,
+    },
+}
+
+impl ClusterError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ClusterError {
+        let what = what.into();
+        move |source| ClusterError::Io { what, source }
+    }
+}
+
+/// A running cluster. Dropping it kills every process.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: Option<tempfile::TempDir>,
+    nodes: Vec<Node>,
+    data_groups: u64,
+}
+
+impl Cluster {
+    /// Describes a cluster: three nodes and three data groups unless told otherwise.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::default()
+    }
+
+    /// The folder everything lies in.
+    pub fn dir(&self) -> &Path {
+        self.dir.as_ref().expect("the folder is only given up on drop").path()
+    }
+
+    /// All nodes, lowest number first.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The numbers of all nodes.
+    pub fn node_ids(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(Node::id).collect()
+    }
+
+    /// One node.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        self.nodes.iter().find(|node| node.id() == id).expect("a node of this cluster")
+    }
+
+    /// The data groups.
+    pub fn data_groups(&self) -> Vec<GroupId> {
+        (0..self.data_groups).map(|n| GroupId(GroupId::DEFAULT.0 + 1 + n)).collect()
+    }
+
+    /// The default group and the data groups.
+    pub fn groups(&self) -> Vec<GroupId> {
+        std::iter::once(GroupId::DEFAULT).chain(self.data_groups()).collect()
+    }
+
+    /// `host:port` of every node's gRPC service.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::grpc_address).collect()
+    }
+
+    /// Waits until every running node says that it is ready.
+    ///
+    /// # Errors
+    /// If one ends or the bound passes.
+    pub async fn wait_ready(&self, bound: Duration) -> Result<(), ClusterError> {
+        for node in &self.nodes {
+            if node.state() == NodeState::Running {
+                node.wait_ready(bound).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills every node with SIGKILL at once.
+    ///
+    /// # Errors
+    /// If a process cannot be killed.
+    pub fn kill_all(&self) -> Result<(), ClusterError> {
+        for node in &self.nodes {
+            if node.state() != NodeState::Down {
+                node.kill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts every node that is down, and waits until all are ready.
+    ///
+    /// # Errors
+    /// If one does not become ready.
+    pub async fn start_all(&self, bound: Duration) -> Result<(), ClusterError> {
+        for node in &self.nodes {
+            if node.state() == NodeState::Down {
+                node.start()?;
+            }
+        }
+        self.wait_ready(bound).await
+    }
+
+    /// What the cluster looks like from one node.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn status(&self, from: NodeId) -> Result<pb::GetStatusResponse, ClusterError> {
+        let call = async { self.admin(from).await?.get_status(pb::GetStatusRequest {}).await };
+        Ok(call.await.map_err(|status| call_error(from, status))?.into_inner())
+    }
+
+    /// What one node knows of itself.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn node_status(&self, node: NodeId) -> Result<pb::NodeStatus, ClusterError> {
+        let call = async { self.admin(node).await?.get_node_status(pb::GetNodeStatusRequest {}).await };
+        let answer = call.await.map_err(|status| call_error(node, status))?.into_inner();
+        answer.node.ok_or_else(|| call_error(node, tonic::Status::internal("the answer holds no node")))
+    }
+
+    /// Compares the digests of all replicas of a group.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn compare_digests(
+        &self,
+        from: NodeId,
+        group: GroupId,
+    ) -> Result<pb::CompareDigestsResponse, ClusterError> {
+        let request = pb::CompareDigestsRequest { group_id: group.0, timeout_ms: 30_000 };
+        let call = async { self.admin(from).await?.compare_digests(request).await };
+        Ok(call.await.map_err(|status| call_error(from, status))?.into_inner())
+    }
+
+    /// Waits until a running node says that it leads the group, in a term no other running node exceeds.
+    ///
+    /// # Errors
+    /// If none does within the bound.
+    pub async fn leader(&self, group: GroupId, bound: Duration) -> Result<NodeId, ClusterError> {
+        let what = format!("a leader of group {group}");
+        Ok(wait_until(&what, bound, async || self.leader_now(group).await).await?)
+    }
+
+    /// Waits until all running replicas of the group have applied what the leader has committed.
+    ///
+    /// # Errors
+    /// If they have not within the bound.
+    pub async fn wait_caught_up(&self, group: GroupId, bound: Duration) -> Result<(), ClusterError> {
+        let what = format!("all replicas of group {group} to catch up");
+        Ok(wait_until(&what, bound, async || {
+            let replicas = self.replicas(group).await;
+            let committed = replicas.iter().map(|(_, r)| r.committed_index).max().unwrap_or(0);
+            let all_there = self.nodes.iter().filter(|node| node.state() == NodeState::Running).count();
+            let applied: Vec<u64> = replicas.iter().map(|(_, r)| r.applied_index).collect();
+            if applied.len() == all_there && applied.iter().all(|index| *index >= committed) {
+                Ok(())
+            } else {
+                Err(format!("committed {committed}, applied {applied:?} on {all_there} running nodes"))
+            }
+        })
+        .await?)
+    }
+
+    /// Every line at WARN or ERROR in the log of any node, unless it contains one of `allowed`.
+    ///
+    /// # Errors
+    /// If a log cannot be read.
+    pub fn loud_lines(&self, allowed: &[&str]) -> Result<Vec<LogLine>, ClusterError> {
+        let mut loud = Vec::new();
+        for node in &self.nodes {
+            let path = node.log_path();
+            let bytes = std::fs::read(path).map_err(ClusterError::io(format!("reading {}", path.display())))?;
+            loud.extend(loud_lines(node.id(), &String::from_utf8_lossy(&bytes), allowed));
+        }
+        Ok(loud)
+    }
+
+    /// Fails the test if a node logged at WARN or ERROR what is not allowed.
+    ///
+    /// # Panics
+    /// With the lines.
+    pub fn assert_quiet_logs(&self, allowed: &[&str]) {
+        let loud = self.loud_lines(allowed).expect("the logs can be read");
+        let lines: String = loud.iter().map(|line| format!("  {line}\n")).collect();
+        assert!(loud.is_empty(), "unexpected lines in the logs:\n{lines}");
+    }
+
+    async fn leader_now(&self, group: GroupId) -> Result<NodeId, String> {
+        let replicas = self.replicas(group).await;
+        let newest = replicas.iter().map(|(_, replica)| replica.term).max();
+        let leads = |replica: &pb::ReplicaStatus| {
+            replica.role == pb::replica_status::Role::Leader as i32 && Some(replica.term) == newest
+        };
+        match replicas.iter().find(|(_, replica)| leads(replica)) {
+            Some((node, _)) => Ok(*node),
+            None => {
+                Err(replicas.iter().map(|(id, r)| format!("node {id} role {} term {}; ", r.role, r.term)).collect())
+            }
+        }
+    }
+
+    /// The replicas of a group on the nodes that answer.
+    async fn replicas(&self, group: GroupId) -> Vec<(NodeId, pb::ReplicaStatus)> {
+        let mut replicas = Vec::new();
+        for node in self.nodes.iter().filter(|node| node.state() == NodeState::Running) {
+            if let Ok(status) = self.node_status(node.id()).await {
+                let of_group = status.replicas.into_iter().filter(|replica| replica.group_id == group.0);
+                replicas.extend(of_group.map(|replica| (node.id(), replica)));
+            }
+        }
+        replicas
+    }
+
+    async fn admin(&self, node: NodeId) -> Result<ClusterClient<tonic::transport::Channel>, tonic::Status> {
+        let address = format!("http://{}", self.node(node).grpc_address());
+        let endpoint = tonic::transport::Endpoint::from_shared(address)
+            .map_err(|e| tonic::Status::internal(e.to_string()))?
+            .connect_timeout(Duration::from_secs(2))
+            .timeout(Duration::from_secs(35));
+        let channel = endpoint.connect().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+        Ok(ClusterClient::new(channel))
+    }
+}
+
+fn call_error(node: NodeId, status: tonic::Status) -> ClusterError {
+    ClusterError::Call { node, status: Box::new(status) }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &self.nodes {
+            if node.state() != NodeState::Down
+                && let Err(error) = node.kill()
+            {
+                eprintln!("{error}");
+            }
+        }
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            let kept: PathBuf = dir.keep();
+            eprintln!("the cluster's files are kept in {}", kept.display());
+            for node in &self.nodes {
+                eprintln!("--- end of the log of node {}\n{}", node.id(), logs::tail(node.log_path()));
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use drover_keys::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{ClusterError, Port, drover_binary, http, logs, spawn};
+use crate::wait::wait_until;
+
+/// What a node's process is doing, as far as this harness made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It was started.
+    Running,
+    /// It was stopped with SIGSTOP and goes on with SIGCONT.
+    Stopped,
+    /// There is no process.
+    Down,
+}
+
+/// One node: its files, its ports, and its process if it has one.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    grpc: Port,
+    admin: Port,
+    config_path: PathBuf,
+    data_dir: PathBuf,
+    log_path: PathBuf,
+    process: Mutex<Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    state: NodeState,
+    child: Option<Child>,
+    starts: u32,
+}
+
+impl Node {
+    pub(super) fn new(id: NodeId, dir: &Path, grpc: Port, admin: Port) -> Self {
+        Self {
+            id,
+            grpc,
+            admin,
+            config_path: dir.join(format!("node-{id}.toml")),
+            data_dir: dir.join(format!("node-{id}")),
+            log_path: dir.join(format!("node-{id}.log")),
+            process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0 }),
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// `host:port` of its gRPC service.
+    pub fn grpc_address(&self) -> String {
+        self.grpc.address()
+    }
+
+    /// `host:port` of its admin service.
+    pub fn admin_address(&self) -> String {
+        self.admin.address()
+    }
+
+    /// Its configuration file.
+    pub fn config_path(&self) -> &Path {
+        &self.config_path
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// What it wrote to its standard output and standard error, over all its starts.
+    pub fn log_path(&self) -> &Path {
+        &self.log_path
+    }
+
+    /// What its process is doing. A process that ended by itself counts as down.
+    pub fn state(&self) -> NodeState {
+        let mut process = self.lock();
+        let ended = process.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+        if ended {
+            process.state = NodeState::Down;
+        }
+        process.state
+    }
+
+    /// How often it was started.
+    pub fn starts(&self) -> u32 {
+        self.lock().starts
+    }
+
+    /// Starts the process. Returns before it is ready.
+    ///
+    /// # Errors
+    /// If there is one already, or it cannot be started.
+    pub fn start(&self) -> Result<(), ClusterError> {
+        self.expect_state(NodeState::Down)?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log_path);
+        let log = log.map_err(ClusterError::io(format!("opening {}", self.log_path.display())))?;
+        let copy = log.try_clone().map_err(ClusterError::io("sharing the log file"))?;
+        let mut command = Command::new(drover_binary()?);
+        command.arg("server").arg("--config").arg(&self.config_path);
+        // Settings that the environment of the test happens to hold are not for the nodes.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(log).stderr(copy);
+        let child = spawn::spawn(command).map_err(ClusterError::io(format!("starting node {}", self.id)))?;
+        let mut process = self.lock();
+        *process = Process { state: NodeState::Running, child: Some(child), starts: process.starts + 1 };
+        Ok(())
+    }
+
+    /// Kills the process with SIGKILL, stopped or not.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn kill(&self) -> Result<(), ClusterError> {
+        let mut process = self.lock();
+        let state = process.state;
+        let child = process.child.as_mut().ok_or(ClusterError::State { node: self.id, state })?;
+        child.kill().map_err(ClusterError::io(format!("killing node {}", self.id)))?;
+        child.wait().map_err(ClusterError::io(format!("waiting for node {}", self.id)))?;
+        process.child = None;
+        process.state = NodeState::Down;
+        Ok(())
+    }
+
+    /// Stops the process with SIGSTOP: it holds its connections and answers nothing.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn stop(&self) -> Result<(), ClusterError> {
+        self.expect_state(NodeState::Running)?;
+        self.signal(Signal::STOP)?;
+        self.lock().state = NodeState::Stopped;
+        Ok(())
+    }
+
+    /// Lets a stopped process go on.
+    ///
+    /// # Errors
+    /// If it is not stopped.
+    pub fn resume(&self) -> Result<(), ClusterError> {
+        self.expect_state(NodeState::Stopped)?;
+        self.signal(Signal::CONT)?;
+        self.lock().state = NodeState::Running;
+        Ok(())
+    }
+
+    /// Asks the process with SIGTERM to drain and end, and waits until it has.
+    ///
+    /// # Errors
+    /// If it has not ended within the bound.
+    pub async fn terminate(&self, bound: Duration) -> Result<ExitStatus, ClusterError> {
+        self.expect_state(NodeState::Running)?;
+        self.signal(Signal::TERM)?;
+        self.wait_exit(bound).await
+    }
+
+    /// Waits until the process ends by itself.
+    ///
+    /// # Errors
+    /// If it has not within the bound.
+    pub async fn wait_exit(&self, bound: Duration) -> Result<ExitStatus, ClusterError> {
+        let what = format!("node {} to end", self.id);
+        let status = wait_until(&what, bound, async || self.exit_status().ok_or("it runs")).await?;
+        self.lock().child = None;
+        Ok(status)
+    }
+
+    /// Kills the process if there is one, and starts it again. Returns before it is ready.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn restart(&self) -> Result<(), ClusterError> {
+        if self.lock().child.is_some() {
+            self.kill()?;
+        }
+        self.start()
+    }
+
+    /// Waits until the node says that it is ready.
+    ///
+    /// # Errors
+    /// If its process ends or the bound passes.
+    pub async fn wait_ready(&self, bound: Duration) -> Result<(), ClusterError> {
+        let what = format!("node {} to be ready", self.id);
+        let ready = wait_until(&what, bound, async || {
+            if let Some(status) = self.exit_status() {
+                return Ok(Err(status));
+            }
+            match http::get(&self.admin_address(), "/readyz").await {
+                Ok(answer) if answer.status == 200 => Ok(Ok(())),
+                Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        ready.map_err(|status| ClusterError::Exited { node: self.id, status, log: logs::tail(&self.log_path) })
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log_path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn exit_status(&self) -> Option<ExitStatus> {
+        let mut process = self.lock();
+        let status = process.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        if status.is_some() {
+            process.state = NodeState::Down;
+        }
+        status
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), ClusterError> {
+        let process = self.lock();
+        let child = process.child.as_ref().ok_or(ClusterError::State { node: self.id, state: process.state })?;
+        let failed = |e: rustix::io::Errno| ClusterError::Io {
+            what: format!("sending {signal:?} to node {}", self.id),
+            source: e.into(),
+        };
+        kill_process(Pid::from_child(child), signal).map_err(failed)
+    }
+
+    fn expect_state(&self, state: NodeState) -> Result<(), ClusterError> {
+        let found = self.state();
+        if found == state { Ok(()) } else { Err(ClusterError::State { node: self.id, state: found }) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Process> {
+        self.process.lock().expect("nothing panics while it holds the lock")
+    }
+}
