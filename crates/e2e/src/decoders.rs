@@ -1,0 +1,277 @@
+//! Everything that reads foreign bytes, in one list.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use drover_hlc::{PhysicalMs, Timestamp};
+use drover_keys::{DataKey, End, Interval, KeyFamily, LogicalKey, ShardId, memcomparable};
+use drover_rafttypes::{decode_entry, decode_snapshot_meta, encode_entry, encode_snapshot_meta};
+use drover_wire::proto::storage::v1 as stored;
+use drover_wire::proto::v1;
+use drover_wire::{Request, decode_group_request, decode_operation, encode_group_request, encode_operation};
+use prost::Message;
+
+/// A function that reads foreign bytes.
+pub struct Decoder {
+    /// Also the name of the fuzz target and of its folder of seeds.
+    pub name: &'static str,
+    /// Whether the bytes are accepted. Panics if what was read does not survive being written and read again.
+    pub run: fn(&[u8]) -> bool,
+    /// Bytes that are accepted, to start mutations from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const ALL: &[Decoder] = &[
+    Decoder { name: "data_key", run: data_key, seeds: data_key_seeds },
+    Decoder { name: "memcomparable", run: memcomparable_string, seeds: memcomparable_seeds },
+    Decoder { name: "escaped_text", run: escaped_text, seeds: text_seeds },
+    Decoder { name: "timestamp_text", run: timestamp_text, seeds: timestamp_seeds },
+    Decoder { name: "log_entry", run: log_entry, seeds: log_entry_seeds },
+    Decoder { name: "snapshot_meta", run: snapshot_meta, seeds: snapshot_meta_seeds },
+    Decoder { name: "operation", run: operation, seeds: operation_seeds },
+    Decoder { name: "link_frame", run: link_frame, seeds: link_frame_seeds },
+    Decoder { name: "session_request", run: session_request, seeds: session_request_seeds },
+];
+
+/// The decoder called `name`.
+pub fn find(name: &str) -> Option<&'static Decoder> {
+    ALL.iter().find(|decoder| decoder.name == name)
+}
+
+fn data_key(bytes: &[u8]) -> bool {
+    let Ok(key) = DataKey::decode(bytes) else { return false };
+    assert_eq!(key.encode(), bytes);
+    true
+}
+
+fn data_key_seeds() -> Vec<Vec<u8>> {
+    let plain = DataKey { shard: ShardId(1), key: LogicalKey::plain("a\0b"), commit_ts: 7 };
+    let row = LogicalKey { route_key: "k".into(), family: KeyFamily(2), suffix: "s\0".into() };
+    let other = DataKey { shard: ShardId(u64::MAX), key: row, commit_ts: u64::MAX };
+    vec![plain.encode(), other.encode()]
+}
+
+fn memcomparable_string(bytes: &[u8]) -> bool {
+    let Ok((raw, used)) = memcomparable::decode(bytes) else { return false };
+    let mut again = Vec::new();
+    memcomparable::encode_into(&raw, &mut again);
+    assert_eq!(again, bytes[..used]);
+    true
+}
+
+fn memcomparable_seeds() -> Vec<Vec<u8>> {
+    let encode = |raw: &[u8]| {
+        let mut out = Vec::new();
+        memcomparable::encode_into(raw, &mut out);
+        out
+    };
+    vec![encode(b""), encode(b"abc"), encode(b"\0\0\xff\x01")]
+}
+
+fn escaped_text(bytes: &[u8]) -> bool {
+    let Ok(raw) = drover_keys::unescape(&String::from_utf8_lossy(bytes)) else { return false };
+    assert_eq!(drover_keys::unescape(&drover_keys::escape(&raw)), Ok(raw));
+    true
+}
+
+fn text_seeds() -> Vec<Vec<u8>> {
+    vec![b"plain".to_vec(), b"\\x00\\\\\\n\\0".to_vec(), "\u{e4}\u{1f600}".as_bytes().to_vec()]
+}
+
+fn timestamp_text(bytes: &[u8]) -> bool {
+    let Ok(ts) = String::from_utf8_lossy(bytes).parse::<Timestamp>() else { return false };
+    assert_eq!(ts.to_string().parse(), Ok(ts));
+    true
+}
+
+fn timestamp_seeds() -> Vec<Vec<u8>> {
+    vec![b"1700000000000.7".to_vec(), b"12345".to_vec()]
+}
+
+/// Reads a message, turns it into a value and back; both readings must give the same value.
+fn message<M, T, E>(bytes: &[u8], read: impl Fn(M) -> Result<T, E>, write: impl Fn(&T) -> M) -> bool
+where
+    M: Message + Default,
+    T: PartialEq + Debug,
+    E: Debug,
+{
+    let Ok(message) = M::decode(bytes) else { return false };
+    let Ok(value) = read(message) else { return false };
+    let again = M::decode(&*write(&value).encode_to_vec()).expect("what was encoded decodes");
+    assert_eq!(read(again).expect("what was written is accepted"), value);
+    true
+}
+
+fn log_entry(bytes: &[u8]) -> bool {
+    let comparable = |message| decode_entry(message).map(|entry| (entry.log_id, entry.payload));
+    let rebuild = |(log_id, payload): &(_, _)| {
+        encode_entry(&drover_rafttypes::Entry { log_id: Clone::clone(log_id), payload: Clone::clone(payload) })
+    };
+    message::<stored::RaftEntry, _, _>(bytes, comparable, rebuild)
+}
+
+fn log_id(index: u64) -> Option<stored::LogId> {
+    Some(stored::LogId { term: 3, index })
+}
+
+fn membership() -> stored::Membership {
+    let member = |node_id| stored::Member { node_id, address: format!("127.0.0.1:{node_id}") };
+    let configs = vec![stored::NodeSet { node_ids: vec![1, 2] }, stored::NodeSet { node_ids: vec![2, 3] }];
+    stored::Membership { configs, members: vec![member(1), member(2), member(3)] }
+}
+
+fn log_entry_seeds() -> Vec<Vec<u8>> {
+    use stored::raft_entry::Payload;
+    let payloads = [
+        Payload::Blank(stored::Blank {}),
+        Payload::Command(Bytes::from_static(b"\x08\x01")),
+        Payload::Membership(membership()),
+    ];
+    let entries = payloads.into_iter().map(|payload| stored::RaftEntry { log_id: log_id(9), payload: Some(payload) });
+    entries.map(|entry| entry.encode_to_vec()).collect()
+}
+
+fn snapshot_meta(bytes: &[u8]) -> bool {
+    message::<stored::SnapshotMeta, _, _>(bytes, |m| decode_snapshot_meta(&m), encode_snapshot_meta)
+}
+
+fn snapshot_meta_seeds() -> Vec<Vec<u8>> {
+    let last_membership = Some(stored::StoredMembership { log_id: log_id(1), membership: Some(membership()) });
+    vec![stored::SnapshotMeta { last_log_id: log_id(5), last_membership }.encode_to_vec()]
+}
+
+fn operation(bytes: &[u8]) -> bool {
+    message::<stored::Operation, _, _>(bytes, decode_operation, |(op, ts)| encode_operation(op, *ts))
+}
+
+fn operations() -> Vec<stored::Operation> {
+    use stored::operation::Kind;
+    let range = |end: Option<&'static str>| stored::Range { start: "a".into(), end: end.map(Into::into) };
+    let kinds = [
+        Kind::Put(stored::PutOp { key: "k".into(), value: "v".into(), ttl_ms: Some(5) }),
+        Kind::Delete(stored::DeleteOp { key: "k".into() }),
+        Kind::CompareAndSet(stored::CompareAndSetOp {
+            key: "k".into(),
+            put_value: Some("v".into()),
+            ttl_ms: None,
+            expect: Some(stored::compare_and_set_op::Expect::Version(9)),
+        }),
+        Kind::DeleteRange(stored::DeleteRangeOp { range: Some(range(Some("b"))), resume: Some("aa".into()) }),
+        Kind::DeleteRange(stored::DeleteRangeOp { range: Some(range(None)), resume: None }),
+        Kind::Settle(stored::SettleOp { key: "k".into() }),
+    ];
+    let wrap = |kind| stored::Operation {
+        commit_ts: Timestamp::new(PhysicalMs::default().saturating_add_ms(7), 1).raw(),
+        observed_version: 1,
+        idempotency_key: "id".into(),
+        not_after: 1 << 40,
+        kind: Some(kind),
+    };
+    kinds.into_iter().map(wrap).collect()
+}
+
+fn operation_seeds() -> Vec<Vec<u8>> {
+    operations().iter().map(Message::encode_to_vec).collect()
+}
+
+fn link_frame(bytes: &[u8]) -> bool {
+    let Ok(frame) = v1::LinkFrame::decode(bytes) else { return false };
+    frame.messages.into_iter().filter_map(|message| message.body).all(link_body)
+}
+
+fn link_body(body: v1::link_message::Body) -> bool {
+    use v1::link_message::Body;
+    match body {
+        Body::GroupRequest(request) => {
+            message::<v1::GroupRequest, _, _>(&request.encode_to_vec(), decode_group_request, encode_group_request)
+        }
+        // Answers carry errors as bytes of google.rpc.Status; every error has a meaning, so all decode.
+        Body::GroupResponse(response) => {
+            drop(drover_wire::decode_group_response(response));
+            true
+        }
+        Body::TimestampResponse(response) => {
+            if let Some(v1::timestamp_response::Body::Error(status)) = response.body {
+                drop(drover_wire::status_bytes_to_error(&status));
+            }
+            true
+        }
+        Body::AppendRequest(append) => append.entries.iter().all(|entry| log_entry(&entry.encode_to_vec())),
+        Body::TimestampRequest(_)
+        | Body::AppendOpen(_)
+        | Body::AppendResponse(_)
+        | Body::AppendClose(_)
+        | Body::RaftRequest(_)
+        | Body::RaftResponse(_) => true,
+    }
+}
+
+fn link_frame_seeds() -> Vec<Vec<u8>> {
+    use v1::link_message::Body;
+    let error = error_bytes();
+    let requests = operations().into_iter().map(|operation| {
+        // The timestamp comes when the leader proposes.
+        let operation = stored::Operation { commit_ts: 0, ..operation };
+        let body = v1::group_request::Body::Write(v1::GroupWrite { operation: Some(operation) });
+        Body::GroupRequest(v1::GroupRequest { group_id: 2, timeout_ms: 50, observed_version: 1, body: Some(body) })
+    });
+    let entry = |bytes: Vec<u8>| stored::RaftEntry::decode(&*bytes).expect("a seed decodes");
+    let others = [
+        Body::GroupResponse(v1::GroupResponse { body: Some(v1::group_response::Body::Error(error)) }),
+        Body::TimestampRequest(v1::TimestampRequest { count: 4 }),
+        Body::AppendRequest(v1::AppendRequest {
+            vote: Some(stored::Vote { term: 3, node_id: 1, committed: true }),
+            prev_log_id: log_id(8),
+            entries: log_entry_seeds().into_iter().map(entry).collect(),
+            leader_commit: log_id(8),
+        }),
+    ];
+    let bodies = requests.chain(others);
+    let frames = bodies.map(|body| v1::LinkFrame { messages: vec![v1::LinkMessage { id: 1, body: Some(body) }] });
+    frames.map(|frame| frame.encode_to_vec()).collect()
+}
+
+/// The form in which a peer sends an error: google.rpc.Status with an ErrorInfo.
+fn error_bytes() -> Bytes {
+    let error = drover_wire::status_bytes_to_error(&Bytes::new());
+    drover_wire::error_to_status_bytes(&error)
+}
+
+fn session_request(bytes: &[u8]) -> bool {
+    let Ok(request) = v1::SessionRequest::decode(bytes) else { return false };
+    request.calls.into_iter().all(|call| match Request::try_from(call) {
+        Ok(Request::DeleteRange { interval, .. }) => {
+            assert!(match interval.end() {
+                End::Key(end) => interval.start() < end,
+                End::Unbounded => interval.covers(&Interval::point(interval.start().clone())),
+            });
+            true
+        }
+        Ok(_) => true,
+        Err(_) => false,
+    })
+}
+
+fn session_request_seeds() -> Vec<Vec<u8>> {
+    use v1::session_call::Call;
+    let options = Some(v1::Options { idempotency_key: "id".into(), not_after: 1 << 40, ..v1::Options::default() });
+    let range = Some(v1::KeyRange { start: "a".into(), end: Some("b".into()) });
+    let calls = [
+        Call::Get(v1::GetRequest { key: "k".into(), options: None }),
+        Call::BatchGet(v1::BatchGetRequest { keys: vec!["a".into(), "b".into()], options: None }),
+        Call::Put(v1::PutRequest { key: "k".into(), value: "v".into(), ttl_ms: 3, options: options.clone() }),
+        Call::CompareAndSet(v1::CompareAndSetRequest {
+            key: "k".into(),
+            expect: Some(v1::Expectation { expect: Some(v1::expectation::Expect::CommitTs(4)) }),
+            update: Some(v1::compare_and_set_request::Update::Delete(v1::DeleteUpdate {})),
+            options: options.clone(),
+        }),
+        Call::Scan(v1::ScanRequest { range: range.clone(), cursor: "c".into(), ..v1::ScanRequest::default() }),
+        Call::DeleteRange(v1::DeleteRangeRequest { range, cursor: Bytes::new(), options: options.clone() }),
+        Call::Settle(v1::SettleRequest { key: "k".into(), options }),
+    ];
+    let requests =
+        calls.into_iter().map(|call| v1::SessionRequest { calls: vec![v1::SessionCall { id: 1, call: Some(call) }] });
+    requests.map(|request| request.encode_to_vec()).collect()
+}
