@@ -1,0 +1,33 @@
+//! The part of every node that takes a client's request to the groups that own its keys.
+//!
+//! # Model
+//!
+//! A request is checked against the limits once, where it enters. A single-key operation goes to the group that the
+//! route map names, stamped with the map's version; a scan or a multi-key read takes a timestamp from the oracle first
+//! and then visits the groups in key order at that snapshot. Each attempt goes to the node that is believed to lead;
+//! what comes back is judged by one pure function ([`retry::decide`]) that knows when another attempt is safe.
+//!
+//! # Formats
+//!
+//! Resume tokens of scans and range deletes (see `cursor`): a version byte, a hash of the request they belong to, the
+//! snapshot, the next key, and a checksum.
+//!
+//! # Invariants
+//!
+//! - Unknown is sticky: once an attempt of a write may have been logged, only an answer from apply makes the result
+//!   definite; and a write without an idempotency key is never sent again after such an attempt.
+//! - A read timestamp that comes from a client is checked here, against what the oracle has issued.
+//!
+//! Knows nothing of storage, Raft's log, or gRPC.
+
+mod answer;
+mod coordinator;
+mod cursor;
+mod directory;
+mod dispatch;
+mod retry;
+
+pub use answer::Answer;
+pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use directory::GroupDirectory;
+pub use dispatch::Dispatcher;

@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use drover_keys::{GroupId, NodeId};
+use drover_kv::{Error, Reason};
+use drover_raftgroup::Group;
+use drover_wire::{GroupAnswer, GroupCall, GroupDigest, GroupOp};
+use parking_lot::RwLock;
+
+/// A replica on this node.
+#[derive(Clone)]
+pub enum Replica {
+    /// It takes part in its group.
+    Running(Arc<Group>),
+    /// Its storage failed or is damaged; the sentence says how.
+    Stopped(String),
+}
+
+/// The replicas on this node, and where the replicas of every group are.
+#[derive(Default)]
+pub struct GroupDirectory {
+    local: RwLock<BTreeMap<GroupId, Replica>>,
+    members: RwLock<BTreeMap<GroupId, Vec<NodeId>>>,
+}
+
+impl GroupDirectory {
+    /// Makes a local replica known, or what became of it.
+    pub fn set(&self, group: GroupId, replica: Replica) {
+        self.local.write().insert(group, replica);
+    }
+
+    /// Says on which nodes a group has replicas.
+    pub fn set_members(&self, group: GroupId, nodes: Vec<NodeId>) {
+        self.members.write().insert(group, nodes);
+    }
+
+    /// The running replica of `group` on this node.
+    pub fn running(&self, group: GroupId) -> Option<Arc<Group>> {
+        match self.local.read().get(&group) {
+            Some(Replica::Running(replica)) => Some(Arc::clone(replica)),
+            Some(Replica::Stopped(_)) | None => None,
+        }
+    }
+
+    /// All replicas on this node.
+    pub fn replicas(&self) -> Vec<(GroupId, Replica)> {
+        self.local.read().iter().map(|(group, replica)| (*group, replica.clone())).collect()
+    }
+
+    /// The nodes with a replica of `group`; empty if there is no such group.
+    pub fn members(&self, group: GroupId) -> Vec<NodeId> {
+        self.members.read().get(&group).cloned().unwrap_or_default()
+    }
+
+    /// Every group.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.members.read().keys().copied().collect()
+    }
+
+    /// Does what a node is asked to do in one group, on the replica here.
+    ///
+    /// # Errors
+    /// As the operation's; [`Reason::ReplicaStopped`] or [`Reason::UnknownGroup`] if there is no running replica.
+    pub async fn serve(&self, call: GroupCall, deadline: Instant) -> Result<GroupAnswer, Error> {
+        let group = self.local.read().get(&call.group).cloned();
+        let group = match group {
+            Some(Replica::Running(group)) => group,
+            Some(Replica::Stopped(why)) => {
+                let message = format!("the replica of group {} on this node has stopped: {why}", call.group);
+                return Err(Error::definite(Reason::ReplicaStopped, message));
+            }
+            None => {
+                let message = format!("this node has no replica of group {}; nothing happened", call.group);
+                return Err(Error::definite(Reason::UnknownGroup, message));
+            }
+        };
+        match call.op {
+            GroupOp::Write(op) => group.write(op, deadline).await.map(GroupAnswer::Written),
+            GroupOp::Read { op, observed_version } => {
+                group.read(op, observed_version, deadline).await.map(GroupAnswer::Read)
+            }
+            GroupOp::Digest { index } => {
+                let (index, digest, rows) = group.digest(index, deadline).await?;
+                Ok(GroupAnswer::Digest(GroupDigest { index, digest, rows }))
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drover_keys::{GroupId, NodeId};
+use drover_kv::{Error, Reason};
+use drover_transport::PeerPool;
+use drover_wire::{GroupAnswer, GroupCall, GroupOp, decode_group_response, encode_group_request};
+use parking_lot::Mutex;
+use rand::Rng;
+
+use crate::GroupDirectory;
+use crate::retry::{Failure, Next, Repeat, at_deadline, decide};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes an operation to the leader of its group, wherever that is, until it is answered or the deadline passes.
+pub struct Dispatcher {
+    node: NodeId,
+    directory: Arc<GroupDirectory>,
+    peers: Arc<PeerPool>,
+    /// The node that last answered as leader, for groups without a replica here.
+    leaders: Mutex<HashMap<GroupId, NodeId>>,
+}
+
+impl Dispatcher {
+    /// A dispatcher for the node `node`.
+    pub fn new(node: NodeId, directory: Arc<GroupDirectory>, peers: Arc<PeerPool>) -> Self {
+        Self { node, directory, peers, leaders: Mutex::default() }
+    }
+
+    /// The replicas here.
+    pub fn directory(&self) -> &Arc<GroupDirectory> {
+        &self.directory
+    }
+
+    /// The node that is believed to lead `group`.
+    pub fn believed_leader(&self, group: GroupId) -> Option<NodeId> {
+        match self.directory.running(group) {
+            Some(replica) => replica.known_leader(),
+            None => self.leaders.lock().get(&group).copied(),
+        }
+    }
+
+    /// Runs `op` on the leader of `group`.
+    ///
+    /// # Errors
+    /// What the group answered, or that the deadline passed; definite or unknown as it is known here.
+    pub async fn call(
+        &self,
+        group: GroupId,
+        op: GroupOp,
+        repeat: Repeat,
+        deadline: Instant,
+    ) -> Result<GroupAnswer, Error> {
+        let members = self.directory.members(group);
+        if members.is_empty() {
+            return Err(Error::definite(Reason::UnknownGroup, format!("there is no group {group}; nothing happened")));
+        }
+        let mut unknown = false;
+        let mut hint: Option<NodeId> = None;
+        let mut followed = 0;
+        let mut round = 0usize;
+        let mut pause = FIRST_PAUSE;
+        let mut last: Option<Failure> = None;
+        loop {
+            if Instant::now() >= deadline {
+                return Err(at_deadline(unknown, last.as_ref()));
+            }
+            let believed = hint.or_else(|| self.believed_leader(group)).filter(|_| round < 2 || hint.is_some());
+            let target = believed.unwrap_or_else(|| members[round % members.len()]);
+            let failure = match self.attempt(target, group, op.clone(), deadline).await {
+                Ok(answer) => {
+                    self.leaders.lock().insert(group, target);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            let next = decide(repeat, unknown, failure.clone());
+            tracing::trace!(%group, %target, ?failure, ?next, "attempt failed");
+            last = Some(failure);
+            match next {
+                Next::GiveUp(error) => return Err(error),
+                Next::Again { leader, unknown: now_unknown } => {
+                    unknown = now_unknown;
+                    hint = leader.filter(|leader| *leader != target);
+                    round += 1;
+                    // A fresh hint is worth following at once, but two replicas may point at each other.
+                    if hint.is_some() && followed < 2 {
+                        followed += 1;
+                        continue;
+                    }
+                    followed = 0;
+                    let jitter = rand::rng().random_range(0.5..1.5);
+                    let wake = Instant::now() + pause.mul_f64(jitter);
+                    tokio::time::sleep_until(wake.min(deadline).into()).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        op: GroupOp,
+        deadline: Instant,
+    ) -> Result<GroupAnswer, Failure> {
+        if target == self.node {
+            let call = GroupCall { group, timeout_ms: 0, op };
+            return self.directory.serve(call, deadline).await.map_err(Failure::Answered);
+        }
+        self.call_node(target, group, op, deadline).await
+    }
+
+    /// Sends one operation to one node, once.
+    ///
+    /// # Errors
+    /// What became of the attempt.
+    pub async fn call_node(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        op: GroupOp,
+        deadline: Instant,
+    ) -> Result<GroupAnswer, Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        let request = encode_group_request(&GroupCall { group, timeout_ms, op });
+        match self.peers.group_call(target, request, deadline).await {
+            Ok(response) => decode_group_response(response).map_err(Failure::Answered),
+            Err(error) if error.not_sent() => Err(Failure::NotSent(error.to_string())),
+            Err(error) => Err(Failure::Lost(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! When another attempt is safe, and what a failed operation is reported as. Pure.
+
+use drover_keys::NodeId;
+use drover_kv::{Error, Reason};
+
+/// How an operation behaves when it is sent twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It has no effect.
+    Read,
+    /// Apply recognises the second time by its idempotency key.
+    Recognised,
+    /// It would be applied twice.
+    Never,
+}
+
+/// How one attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The node answered with an error.
+    Answered(Error),
+    /// The request did not leave this node.
+    NotSent(String),
+    /// The request left, the answer did not come.
+    Lost(String),
+}
+
+/// What to do after a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Give this to the caller.
+    GiveUp(Error),
+    /// Try again, at the node that is said to lead if it is known.
+    Again { leader: Option<NodeId>, unknown: bool },
+}
+
+/// Judges a failed attempt. `unknown` tells whether an earlier attempt may have been logged.
+pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
+    match failure {
+        Failure::NotSent(_) => Next::Again { leader: None, unknown },
+        Failure::Lost(why) => after_unknown(repeat, lost(&why)),
+        Failure::Answered(error) if error.is_unknown() => after_unknown(repeat, error),
+        Failure::Answered(error) if error.is_transient() => Next::Again { leader: error.leader_hint, unknown },
+        Failure::Answered(error) => Next::GiveUp(settle(unknown, error)),
+    }
+}
+
+fn after_unknown(repeat: Repeat, error: Error) -> Next {
+    match repeat {
+        Repeat::Read => Next::Again { leader: error.leader_hint, unknown: false },
+        Repeat::Recognised => Next::Again { leader: error.leader_hint, unknown: true },
+        Repeat::Never => Next::GiveUp(Error { certainty: drover_kv::Certainty::Unknown, ..error }),
+    }
+}
+
+/// What the caller is told at the deadline; `last` is what the last attempt failed with.
+pub fn at_deadline(unknown: bool, last: Option<&Failure>) -> Error {
+    let why = match last {
+        None => "no attempt was finished".to_owned(),
+        Some(Failure::Answered(error)) => error.to_string(),
+        Some(Failure::NotSent(why) | Failure::Lost(why)) => why.clone(),
+    };
+    if unknown {
+        Error::unknown(
+            Reason::TimeoutIndefinite,
+            format!(
+                "the deadline passed after an attempt whose answer was lost ({why}); it may have happened: settle it by its idempotency key"
+            ),
+        )
+    } else {
+        Error::definite(
+            Reason::Timeout,
+            format!("the deadline passed and nothing happened; the last attempt ended with: {why}"),
+        )
+    }
+}
+
+/// After an unknown attempt only an answer from apply is definite.
+fn settle(unknown: bool, error: Error) -> Error {
+    let from_apply = matches!(error.reason, Reason::IdempotencySettled | Reason::IdempotencyReused);
+    if !unknown || from_apply {
+        return error;
+    }
+    let message = format!("an earlier attempt may have happened: {}", error.message);
+    Error { certainty: drover_kv::Certainty::Unknown, message, ..error }
+}
+
+fn lost(why: &str) -> Error {
+    Error::unknown(
+        Reason::TimeoutIndefinite,
+        format!(
+            "the answer was lost ({why}); it may have happened: read the key, or send writes with an idempotency key"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definite(reason: Reason) -> Failure {
+        Failure::Answered(Error::definite(reason, "x"))
+    }
+
+    fn unknown(reason: Reason) -> Failure {
+        Failure::Answered(Error::unknown(reason, "x"))
+    }
+
+    /// (again?, unknown afterwards)
+    fn verdict(next: &Next) -> (bool, bool) {
+        match next {
+            Next::Again { unknown, .. } => (true, *unknown),
+            Next::GiveUp(error) => (false, error.is_unknown()),
+        }
+    }
+
+    #[test]
+    fn every_kind_of_failure_meets_every_kind_of_operation() {
+        use Repeat::{Never, Read, Recognised};
+        let gone = || Failure::Lost("reset".to_owned());
+        let unsent = || Failure::NotSent("refused".to_owned());
+        #[rustfmt::skip]
+        let table = [
+            // repeat, unknown before, failure, (again, unknown after)
+            (Read, false, gone(), (true, false)),
+            (Read, false, unknown(Reason::ReplicaStopped), (true, false)),
+            (Never, false, gone(), (false, true)),
+            (Never, false, unknown(Reason::TimeoutIndefinite), (false, true)),
+            (Never, false, unsent(), (true, false)),
+            (Never, false, definite(Reason::NotLeader), (true, false)),
+            (Never, false, definite(Reason::StaleRoute), (true, false)),
+            (Never, false, definite(Reason::KeyTooLarge), (false, false)),
+            (Recognised, false, gone(), (true, true)),
+            (Recognised, true, unsent(), (true, true)),
+            (Recognised, true, definite(Reason::NotLeader), (true, true)),
+            (Recognised, false, definite(Reason::Timeout), (false, false)),
+            (Recognised, true, definite(Reason::Timeout), (false, true)),
+            (Recognised, true, definite(Reason::DiskFull), (false, true)),
+            (Recognised, true, definite(Reason::IdempotencyExpired), (false, true)),
+            (Recognised, true, definite(Reason::IdempotencySettled), (false, false)),
+            (Recognised, true, definite(Reason::IdempotencyReused), (false, false)),
+        ];
+        for (repeat, before, failure, expect) in table {
+            let next = decide(repeat, before, failure.clone());
+            assert_eq!(verdict(&next), expect, "{repeat:?} {before} {failure:?} -> {next:?}");
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_definite_only_if_no_attempt_was_unknown() {
+        assert_eq!(at_deadline(false, None).reason, Reason::Timeout);
+        let late = at_deadline(true, Some(&definite(Reason::NotLeader)));
+        assert_eq!((late.reason, late.is_unknown()), (Reason::TimeoutIndefinite, true));
+    }
+
+    #[test]
+    fn a_hint_is_followed() {
+        let error = Error::definite(Reason::NotLeader, "x").leader_hint(Some(NodeId(3)));
+        assert_eq!(
+            decide(Repeat::Read, false, Failure::Answered(error)),
+            Next::Again { leader: Some(NodeId(3)), unknown: false }
+        );
+    }
+}

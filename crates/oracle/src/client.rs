@@ -1,0 +1,194 @@
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use drover_hlc::Timestamp;
+use drover_keys::NodeId;
+use drover_kv::{Error, Reason};
+use drover_raftgroup::TimestampSource;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::Rng;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::Oracle;
+use crate::core::OracleCore;
+
+/// Remote requests under way from one node. More than one, so that a lost answer does not hold up the node.
+const REQUESTS_IN_FLIGHT: usize = 4;
+
+/// Why a node gave no timestamps.
+#[derive(Debug, Clone)]
+pub enum AskError {
+    /// It could not be reached or did not answer.
+    Unreachable(String),
+    /// It answered with an error.
+    Refused(Error),
+}
+
+/// How to reach the oracle on other nodes.
+pub trait OracleNetwork: Send + Sync + 'static {
+    /// The nodes that may hold the oracle, the likely one first, without this node.
+    fn candidates(&self) -> Vec<NodeId>;
+
+    /// Asks one node.
+    fn ask(&self, node: NodeId, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, AskError>>;
+}
+
+struct Waiting {
+    count: u32,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Timestamp, Error>>,
+}
+
+/// How everything on a node asks for timestamps: from the oracle here if this node leads the default group, otherwise
+/// over the network, many callers in one request.
+///
+/// Callers are gathered before a request is sent, never after, so each gets timestamps that were issued after it asked.
+pub struct OracleClient {
+    local: Arc<OnceLock<Arc<Oracle>>>,
+    queue: mpsc::UnboundedSender<Waiting>,
+}
+
+impl OracleClient {
+    /// A client that asks `network` until an oracle on this node is attached. Needs a tokio runtime.
+    pub fn start(network: Arc<dyn OracleNetwork>) -> Arc<Self> {
+        let (queue, incoming) = mpsc::unbounded_channel();
+        let local = Arc::new(OnceLock::new());
+        tokio::spawn(gather(incoming, network, Arc::clone(&local)));
+        Arc::new(Self { local, queue })
+    }
+
+    /// Makes the oracle of this node known. Only the first one counts.
+    pub fn attach(&self, oracle: Arc<Oracle>) {
+        let _ = self.local.set(oracle);
+    }
+}
+
+impl TimestampSource for OracleClient {
+    fn timestamps(&self, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
+        let local = self.local.get().filter(|oracle| oracle.is_leader()).cloned();
+        let queue = self.queue.clone();
+        async move {
+            if let Some(oracle) = local {
+                match oracle.timestamps(count, deadline).await {
+                    Err(error) if error.reason == Reason::NotLeader => {}
+                    answer => return answer,
+                }
+            }
+            let (reply, answer) = oneshot::channel();
+            let gone = || Error::definite(Reason::ShuttingDown, "this node is stopping; nothing happened");
+            queue.send(Waiting { count, deadline, reply }).map_err(|_| gone())?;
+            match tokio::time::timeout_at(deadline.into(), answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(gone()),
+                Err(_) => Err(no_oracle("the deadline passed")),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn no_oracle(why: &str) -> Error {
+    let message = format!("no timestamp could be had from the leader of the default group: {why}; nothing happened");
+    Error::definite(Reason::Unavailable, message)
+}
+
+async fn gather(
+    mut incoming: mpsc::UnboundedReceiver<Waiting>,
+    network: Arc<dyn OracleNetwork>,
+    local: Arc<OnceLock<Arc<Oracle>>>,
+) {
+    let in_flight = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT));
+    while let Some(first) = incoming.recv().await {
+        let Ok(room) = Arc::clone(&in_flight).acquire_owned().await else { return };
+        let mut count = first.count;
+        let mut callers = vec![first];
+        while count < OracleCore::MAX_COUNT / 2 {
+            let Ok(next) = incoming.try_recv() else { break };
+            count += next.count;
+            callers.push(next);
+        }
+        let (network, local) = (Arc::clone(&network), Arc::clone(&local));
+        tokio::spawn(async move {
+            let deadline = callers.iter().map(|caller| caller.deadline).max().expect("there is a caller");
+            let answer = ask_until(&*network, &local, count, deadline).await;
+            drop(room);
+            hand_out(callers, &answer);
+        });
+    }
+}
+
+/// Gives each caller its share of consecutive timestamps, in the order in which they asked.
+fn hand_out(callers: Vec<Waiting>, answer: &Result<Timestamp, Error>) {
+    let mut offset = 0;
+    for caller in callers {
+        let share = answer
+            .clone()
+            .map(|first| first.checked_add(offset).expect("the oracle issued all of them, so they exist"));
+        offset += u64::from(caller.count);
+        // A caller that gave up loses its timestamps; nobody else gets them.
+        let _ = caller.reply.send(share);
+    }
+}
+
+/// Asks whoever may hold the oracle until one answers or the deadline passes.
+async fn ask_until(
+    network: &dyn OracleNetwork,
+    local: &OnceLock<Arc<Oracle>>,
+    count: u32,
+    deadline: Instant,
+) -> Result<Timestamp, Error> {
+    let mut hint: Option<NodeId> = None;
+    let mut round = 0u32;
+    let mut last = String::from("no node is known that could hold it");
+    loop {
+        if let Some(oracle) = local.get().filter(|oracle| oracle.is_leader()) {
+            match oracle.timestamps(count, deadline).await {
+                Ok(first) => return Ok(first),
+                Err(error) => last = error.message,
+            }
+        }
+        let mut nodes = network.candidates();
+        if let Some(hint) = hint.take() {
+            nodes.retain(|node| *node != hint);
+            nodes.insert(0, hint);
+        }
+        // The likely one first; when it fails, the others in turn.
+        let node = nodes.get(round as usize % nodes.len().max(1)).copied();
+        if let Some(node) = node {
+            let attempt = deadline.min(Instant::now() + Duration::from_secs(1));
+            match network.ask(node, count, attempt).await {
+                Ok(first) => return Ok(first),
+                Err(AskError::Refused(error)) => {
+                    if let Some(leader) = error.leader_hint
+                        && leader != node
+                    {
+                        hint = Some(leader);
+                        round = 0;
+                        last = error.message;
+                        continue_after(deadline, 1).await?;
+                        continue;
+                    }
+                    last = error.message;
+                }
+                Err(AskError::Unreachable(why)) => last = format!("node {node}: {why}"),
+            }
+        }
+        round += 1;
+        if Instant::now() >= deadline {
+            return Err(no_oracle(&last));
+        }
+        continue_after(deadline, 10).await.map_err(|_| no_oracle(&last))?;
+    }
+}
+
+/// Sleeps for about `ms`, so that callers do not come back in step.
+async fn continue_after(deadline: Instant, ms: u64) -> Result<(), Error> {
+    let jitter = Duration::from_micros(rand::rng().random_range(ms * 500..=ms * 1_500));
+    let wake = Instant::now() + jitter;
+    if wake >= deadline {
+        return Err(no_oracle("the deadline passed"));
+    }
+    tokio::time::sleep_until(wake.into()).await;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! What a replica does without being asked: flush the state machine so that the log can be purged behind the flush, and,
+//! while it leads, give a new group its first intervals, move the safe point, and remove records that are past their
+//! time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use drover_fsm::{Command, Grant, RecordName};
+use drover_hlc::Timestamp;
+use drover_kv::Error;
+use drover_rafttypes::{ControlReply, LogId};
+use openraft::async_runtime::WatchReceiver;
+use tokio_util::sync::CancellationToken;
+
+use crate::group::Group;
+use crate::leadership::Leadership;
+
+/// How long a duty may take before it is given up until the next round.
+const DUTY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records removed by one entry.
+const RECORDS_PER_ENTRY: usize = 1_000;
+
+impl Group {
+    /// Runs until `stop` is cancelled. `grants` are what the group owns from the start, by the bootstrap configuration;
+    /// they are proposed once in the life of the group.
+    pub async fn run_duties(self: Arc<Self>, grants: Vec<Grant>, stop: CancellationToken) {
+        let housekeeping = self.housekeeping(&grants);
+        let flushing = self.flushing();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = housekeeping => {}
+            () = flushing => {}
+        }
+    }
+
+    async fn flushing(&self) {
+        let mut applied = self.fsm.applied_log_id();
+        let flushed = self.fsm.flushed_log_id();
+        let mut timer = tokio::time::interval(self.options.flush_interval);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let durable = index(*flushed.borrow());
+            let due = durable + self.options.flush_entries;
+            tokio::select! {
+                _ = timer.tick() => {}
+                many = applied.wait_for(|applied| index(*applied) >= due) => {
+                    if many.is_err() {
+                        return;
+                    }
+                }
+            }
+            if index(*applied.borrow()) <= durable {
+                continue;
+            }
+            match self.fsm.flush().await {
+                // Tells Raft what is durable; it purges the log behind it.
+                Ok(_) => {
+                    if self.raft.trigger().snapshot().await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(group = %self.id, %error, "the state machine could not be flushed; the log is kept");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn housekeeping(&self, grants: &[Grant]) {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            if let Some(leadership) = self.leadership.load_full() {
+                let deadline = Instant::now() + DUTY_TIMEOUT;
+                if let Err(error) = self.lead(&leadership, grants, deadline).await {
+                    tracing::debug!(group = %self.id, %error, "a duty of the leader is put off");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(self.options.housekeeping_interval) => {}
+                    () = leadership.over.cancelled() => {}
+                }
+            } else if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One round of a leader's duties.
+    async fn lead(&self, leadership: &Leadership, grants: &[Grant], deadline: Instant) -> Result<(), Error> {
+        self.prove_leadership(leadership, deadline).await?;
+        if !self.fsm.state().bootstrapped {
+            let grant = Command::GrantRange(grants.to_vec());
+            if let ControlReply::Refused(why) = self.command(leadership, &grant, deadline).await? {
+                tracing::error!(group = %self.id, %why, "the intervals of the bootstrap configuration were refused");
+            }
+            return Ok(());
+        }
+        let now = self.timestamps.timestamps(1, deadline).await?;
+        let retention_ms = u64::try_from(self.options.retention.as_millis()).unwrap_or(u64::MAX);
+        let safe_point = Timestamp::new(now.physical().saturating_sub_ms(retention_ms), 0);
+        if self.fsm.state().owned.iter().any(|owned| owned.safe_point < safe_point) {
+            self.command(leadership, &Command::AdvanceSafePoint(safe_point), deadline).await?;
+        }
+        self.forget_records(leadership, now, deadline).await
+    }
+
+    /// Removes the idempotency records whose time is over. The horizon goes first: from then on the operations they
+    /// belong to are refused.
+    async fn forget_records(&self, leadership: &Leadership, now: Timestamp, deadline: Instant) -> Result<(), Error> {
+        let expired = self.expired_records(now)?;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        self.command(leadership, &Command::AdvanceRecordHorizon(now), deadline).await?;
+        let mut names = expired;
+        while !names.is_empty() {
+            self.command(leadership, &Command::RemoveRecords(names), deadline).await?;
+            names = self.expired_records(now)?;
+        }
+        Ok(())
+    }
+
+    fn expired_records(&self, horizon: Timestamp) -> Result<Vec<RecordName>, Error> {
+        let found = tokio::task::block_in_place(|| self.fsm.expired_records(horizon, RECORDS_PER_ENTRY));
+        found.map_err(crate::read::to_error)
+    }
+
+    async fn command(
+        &self,
+        leadership: &Leadership,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<ControlReply, Error> {
+        self.propose(leadership, command.encode(leadership.term)?, deadline).await
+    }
+}
+
+fn index(log_id: Option<LogId>) -> u64 {
+    log_id.map_or(0, |log_id| log_id.index)
+}

@@ -1,0 +1,388 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use drover_fsm::{Command, FsmHandle, FsmStateMachine};
+use drover_hlc::Timestamp;
+use drover_keys::{GroupId, NodeId};
+use drover_kv::{Error, Outcome, Reason, WriteKind, WriteOp};
+use drover_raftlog::GroupLog;
+use drover_rafttypes::{CommandBytes, ControlReply, Node, SnapshotDir, TypeConfig};
+use openraft::async_runtime::WatchReceiver;
+use openraft::network::{NetSnapshot, RaftNetworkFactory};
+use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::{Raft, SnapshotPolicy};
+
+use crate::leadership::Leadership;
+use crate::options::GroupOptions;
+use crate::proposer::{self, Proposer, ProposerParts};
+use crate::read::to_error;
+use crate::stats::GroupStats;
+use crate::suspend::SuspendWatch;
+use crate::timestamps::SharedTimestamps;
+
+/// The Raft node of one replica.
+pub type GroupRaft = Raft<TypeConfig, FsmStateMachine>;
+/// The leadership of this replica, while it leads.
+pub type LeadershipCell = Arc<ArcSwapOption<Leadership>>;
+
+/// What a replica is opened with.
+pub struct GroupParts<N> {
+    /// Which group.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// The group's part of the node's log.
+    pub log: GroupLog,
+    /// The state machine, for Raft.
+    pub state_machine: FsmStateMachine,
+    /// The state machine, for readers.
+    pub fsm: FsmHandle,
+    /// How to reach the other replicas.
+    pub network: N,
+    /// Where timestamps come from.
+    pub timestamps: SharedTimestamps,
+    /// Settings.
+    pub options: GroupOptions,
+}
+
+/// One replica of one group.
+pub struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) node: NodeId,
+    pub(crate) raft: GroupRaft,
+    pub(crate) fsm: FsmHandle,
+    pub(crate) leadership: LeadershipCell,
+    pub(crate) timestamps: SharedTimestamps,
+    pub(crate) options: Arc<GroupOptions>,
+    pub(crate) stats: Arc<GroupStats>,
+    proposer: Proposer,
+    suspend: SuspendWatch,
+    /// Whether the replica has voted or logged anything before this start.
+    has_history: bool,
+}
+
+impl Group {
+    /// Recovers a replica from its log and state machine. It takes no part in the group before [`Group::run`].
+    ///
+    /// # Errors
+    /// If the log or the state machine cannot be read or contradict each other.
+    pub async fn open<N>(mut parts: GroupParts<N>) -> Result<Arc<Self>, OpenError>
+    where
+        N: RaftNetworkFactory<TypeConfig>,
+        N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotDir>,
+    {
+        let config = Arc::new(raft_config(parts.group, &parts.options)?);
+        let has_history = has_history(&mut parts.log).await.map_err(OpenError::Log)?;
+        let raft = Raft::build(parts.node.0, config, parts.network, parts.log, parts.state_machine)
+            .await
+            .map_err(|error| OpenError::Raft(error.to_string()))?;
+        let options = Arc::new(parts.options);
+        let leadership: LeadershipCell = Arc::default();
+        let stats = Arc::new(GroupStats::default());
+        let proposer = Proposer::start(ProposerParts {
+            raft: raft.clone(),
+            leadership: Arc::clone(&leadership),
+            timestamps: Arc::clone(&parts.timestamps),
+            options: Arc::clone(&options),
+            stats: Arc::clone(&stats),
+        });
+        let suspend = SuspendWatch::new(Duration::from_millis(options.election_max_ms + options.lease_margin_ms));
+        Ok(Arc::new(Self {
+            id: parts.group,
+            node: parts.node,
+            raft,
+            fsm: parts.fsm,
+            leadership,
+            timestamps: parts.timestamps,
+            options,
+            stats,
+            proposer,
+            suspend,
+            has_history,
+        }))
+    }
+
+    /// Lets the replica take part in its group, and returns when it does.
+    ///
+    /// A voter that restarts has forgotten the lease it may have given, so a replica with a history keeps silent for a
+    /// lease and a margin first. Its messages must not be delivered before this returns.
+    pub async fn run(self: &Arc<Self>) {
+        if self.has_history {
+            let embargo = self.options.election_max_ms + self.options.lease_margin_ms;
+            tokio::time::sleep(Duration::from_millis(embargo)).await;
+        }
+        let (began, ended) = (Arc::clone(&self.leadership), Arc::clone(&self.leadership));
+        let group = self.id;
+        self.raft.run();
+        // The handle only serves to stop the watching; it ends with the Raft node by itself.
+        let _watch = self.raft.on_leader_change(
+            move |leader| {
+                tracing::info!(%group, term = leader.term, "this replica leads the group");
+                if let Some(before) = began.swap(Some(Leadership::begin(leader))) {
+                    before.over.cancel();
+                }
+                std::future::ready(())
+            },
+            move |leader| {
+                tracing::info!(%group, term = leader.term, "this replica no longer leads the group");
+                if let Some(before) = ended.swap(None) {
+                    before.over.cancel();
+                }
+                std::future::ready(())
+            },
+        );
+    }
+
+    /// Makes the group exist, with these voters. Safe to repeat: a group that exists is left as it is.
+    ///
+    /// # Errors
+    /// If the replica has stopped.
+    pub async fn initialize(&self, voters: BTreeMap<u64, Node>) -> Result<(), Error> {
+        use openraft::errors::{InitializeError, RaftError};
+        match self.raft.initialize(voters).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(Error::definite(Reason::FailedPrecondition, error.to_string())),
+            Err(RaftError::Fatal(error)) => Err(Error::definite(Reason::ReplicaStopped, error.to_string())),
+        }
+    }
+
+    /// Which group.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// The Raft node, for the network and for status.
+    pub fn raft(&self) -> &GroupRaft {
+        &self.raft
+    }
+
+    /// The state machine, for status and digests.
+    pub fn fsm(&self) -> &FsmHandle {
+        &self.fsm
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &GroupStats {
+        &self.stats
+    }
+
+    /// Settings.
+    pub fn options(&self) -> &GroupOptions {
+        &self.options
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub fn known_leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
+    }
+
+    /// Whether this replica believes that it leads. It may be wrong: see [`Group::prove_leadership`].
+    pub fn is_leader(&self) -> bool {
+        self.leadership.load().is_some()
+    }
+
+    /// The leadership of this replica.
+    ///
+    /// # Errors
+    /// [`Reason::NotLeader`] with a hint, definite.
+    pub fn leadership(&self) -> Result<Arc<Leadership>, Error> {
+        self.leadership.load_full().ok_or_else(|| self.not_leader())
+    }
+
+    pub(crate) fn not_leader(&self) -> Error {
+        let leader = self.known_leader().filter(|leader| *leader != self.node);
+        let message = format!("node {} does not lead group {}; nothing happened", self.node, self.id);
+        Error::definite(Reason::NotLeader, message).leader_hint(leader)
+    }
+
+    /// Proves that this replica leads in the term of `leadership` at some moment after the call, and waits until it has
+    /// applied everything that was committed at that moment. By lease if it is fresh, otherwise by asking a quorum.
+    ///
+    /// # Errors
+    /// [`Reason::NotLeader`] or [`Reason::Timeout`]; definite, a proof has no effect.
+    pub async fn prove_leadership(&self, leadership: &Leadership, deadline: Instant) -> Result<(), Error> {
+        self.stats.proof();
+        let (trusts_lease, noticed) = self.suspend.check();
+        if noticed {
+            self.stats.suspended();
+            tracing::warn!(group = %self.id, "the machine was suspended; reads ask a quorum until the lease is renewed");
+        }
+        let age = match trusts_lease {
+            true => Duration::from_millis(self.options.election_max_ms - self.options.lease_margin_ms),
+            false => Duration::ZERO,
+        };
+        let option = LinearizerOption::new(Some(age), true);
+        let proof = leadership
+            .wait(deadline, async {
+                let linearizer = self.raft.get_read_linearizer(option).await.map_err(|error| self.unproven(&error))?;
+                if *linearizer.read_log_id().committed_leader_id() != proposer::committed(leadership.leader_id) {
+                    return Err(self.not_leader());
+                }
+                linearizer
+                    .await_ready(&self.raft)
+                    .await
+                    .map_err(|error| Error::definite(Reason::ReplicaStopped, format!("the replica stopped: {error}")))
+            })
+            .await?;
+        proof.map(|_| ())
+    }
+
+    fn unproven<E: std::fmt::Display + std::fmt::Debug>(&self, error: &E) -> Error {
+        tracing::debug!(group = %self.id, %error, "leadership could not be proven");
+        self.not_leader()
+    }
+
+    /// Proposes one write on this leader and waits until it is applied.
+    ///
+    /// # Errors
+    /// Definite ones if nothing was or will be proposed, unknown ones otherwise.
+    pub async fn write(&self, mut op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
+        self.leadership()?;
+        if let WriteKind::DeleteRange { interval, .. } = &op.kind {
+            let bounded = tokio::task::block_in_place(|| {
+                self.fsm.bound_delete_range(
+                    interval,
+                    Timestamp::ZERO,
+                    self.options.delete_range_keys,
+                    self.options.delete_range_scan_rows,
+                    op.observed_version,
+                )
+            })
+            .map_err(to_error)?;
+            op.kind = WriteKind::DeleteRange { interval: bounded.interval, resume: bounded.resume };
+        }
+        let known = self.known_leader();
+        self.proposer.write(op, deadline).await.map_err(|error| match error.leader_hint {
+            None if error.reason == Reason::NotLeader => error.leader_hint(known.filter(|leader| *leader != self.node)),
+            _ => error,
+        })
+    }
+
+    /// Proposes a command that needs no timestamp, in the term of `leadership`, and waits until it is applied.
+    ///
+    /// # Errors
+    /// Definite ones if nothing was or will be proposed, unknown ones otherwise.
+    pub async fn propose(
+        &self,
+        leadership: &Leadership,
+        command: CommandBytes,
+        deadline: Instant,
+    ) -> Result<ControlReply, Error> {
+        proposer::propose_control(&self.raft, leadership, command, deadline).await.map(|(_, reply)| reply)
+    }
+
+    /// The digest of this replica at log index `index`, its rows included, waiting until it is taken. Index zero, on the
+    /// leader: lets every replica take one now.
+    ///
+    /// # Errors
+    /// [`Reason::Timeout`] if the index is not applied in time; otherwise as for writes.
+    pub async fn digest(&self, index: u64, deadline: Instant) -> Result<(u64, u128, u64), Error> {
+        let index = match index {
+            0 => self.take_digest(deadline).await?,
+            index => index,
+        };
+        let taken = tokio::time::timeout_at(deadline.into(), self.fsm.digest(index)).await;
+        let digest = taken.map_err(|_| {
+            let message = format!("the replica has not taken its digest at index {index} in time; nothing was changed");
+            Error::definite(Reason::Timeout, message)
+        })??;
+        Ok((index, digest.hash, digest.rows))
+    }
+
+    async fn take_digest(&self, deadline: Instant) -> Result<u64, Error> {
+        let leadership = self.leadership()?;
+        let command = Command::TakeDigest { request_id: 0 }.encode(leadership.term)?;
+        let (index, _) = proposer::propose_control(&self.raft, &leadership, command, deadline).await?;
+        Ok(index)
+    }
+
+    /// Hands the leadership to `to`, and returns its term when it leads.
+    ///
+    /// # Errors
+    /// If this replica does not lead, `to` is not a voter or lags, or the deadline passes; the group goes on either way.
+    pub async fn transfer_leader(&self, to: NodeId, deadline: Instant) -> Result<u64, Error> {
+        let leadership = self.leadership()?;
+        if !self.raft.voter_ids().any(|voter| voter == to.0) {
+            let message = format!("node {to} is not a voter of group {}; nothing was changed", self.id);
+            return Err(Error::definite(Reason::UnknownNode, message));
+        }
+        if to == self.node {
+            return Ok(leadership.term);
+        }
+        self.raft
+            .trigger()
+            .transfer_leader(to.0)
+            .await
+            .map_err(|error| Error::definite(Reason::ReplicaStopped, error.to_string()))?;
+        let mut metrics = self.raft.server_metrics();
+        let led = async {
+            loop {
+                let seen = metrics.borrow_and_update().clone();
+                if seen.current_leader == Some(to.0) && seen.vote.leader_id.term > leadership.term {
+                    return Ok(seen.vote.leader_id.term);
+                }
+                if metrics.changed().await.is_err() {
+                    return Err(Error::unknown(Reason::ReplicaStopped, "the replica stopped during the transfer"));
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline.into(), led).await.unwrap_or_else(|_| {
+            let message = format!("node {to} did not take over group {} in time; it may still do", self.id);
+            Err(Error::unknown(Reason::Timeout, message))
+        })
+    }
+
+    /// Stops the replica. Its log and state machine stay as they are.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(group = %self.id, %error, "the Raft task did not end cleanly");
+        }
+    }
+}
+
+/// Why a replica cannot be opened. Nothing was changed on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Settings contradict each other.
+    #[error("the Raft settings are not usable: {0}")]
+    Config(String),
+    /// The log cannot be read.
+    #[error("the log cannot be read: {0}")]
+    Log(#[source] std::io::Error),
+    /// Recovery failed.
+    #[error("the replica cannot be recovered: {0}")]
+    Raft(String),
+}
+
+async fn has_history(log: &mut GroupLog) -> std::io::Result<bool> {
+    use openraft::storage::{RaftLogReader, RaftLogStorage};
+    let state = log.get_log_state().await?;
+    let vote = log.get_log_reader().await.read_vote().await?;
+    Ok(state.last_log_id.is_some() || vote.is_some())
+}
+
+fn raft_config(group: GroupId, options: &GroupOptions) -> Result<openraft::Config, OpenError> {
+    if options.lease_margin_ms >= options.election_max_ms {
+        return Err(OpenError::Config("the lease margin must be shorter than the longest election timeout".to_owned()));
+    }
+    openraft::Config {
+        cluster_name: format!("group-{group}"),
+        heartbeat_interval: options.heartbeat_ms,
+        election_timeout_min: options.election_min_ms,
+        election_timeout_max: options.election_max_ms,
+        enable_pre_vote: Some(true),
+        // A leader that restarts has lost what it knew of pending writes: it must win a new term.
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: options.log_keep_entries,
+        purge_batch_size: 256,
+        // A leader without a quorum keeps its log; followers lag no further than this before they get a snapshot.
+        replication_lag_threshold: options.log_keep_entries,
+        install_snapshot_timeout: options.snapshot_timeout.as_millis() as u64,
+        ..Default::default()
+    }
+    .validate()
+    .map_err(|error| OpenError::Config(error.to_string()))
+}

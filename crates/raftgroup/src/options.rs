@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+/// Settings of a Raft group.
+#[derive(Debug, Clone)]
+pub struct GroupOptions {
+    /// How often a leader tells its followers that it is there, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing for a random time between these two stands for election. The upper one is also the
+    /// lease: how long a voter refuses other candidates.
+    pub election_min_ms: u64,
+    /// See `election_min_ms`.
+    pub election_max_ms: u64,
+    /// By how much the leader's own view of its lease is shorter than what the voters promised, and by how much a
+    /// restarted voter waits longer, in milliseconds. Covers the drift of clock rates.
+    pub lease_margin_ms: u64,
+    /// Bytes of writes under way before further ones wait.
+    pub max_inflight_bytes: u32,
+    /// Bytes after which an entry is closed.
+    pub max_entry_bytes: u32,
+    /// Operations after which an entry is closed.
+    pub max_entry_ops: usize,
+    /// Entries under way, from the request for their timestamps until they are applied. Few make large entries.
+    pub max_entries_inflight: usize,
+    /// Timestamp requests under way.
+    pub max_timestamp_requests: usize,
+    /// How long a batch waits for its timestamps.
+    pub timestamp_timeout: Duration,
+    /// Keys that one batch of a range delete covers.
+    pub delete_range_keys: u64,
+    /// Rows that the leader looks at to find them.
+    pub delete_range_scan_rows: u64,
+    /// How often the state machine is flushed if something was applied.
+    pub flush_interval: Duration,
+    /// Applied entries after which it is flushed early.
+    pub flush_entries: u64,
+    /// Log entries kept behind the flush for followers that lag.
+    pub log_keep_entries: u64,
+    /// How long versions that were overwritten stay readable.
+    pub retention: Duration,
+    /// How often the safe point and the record horizon move.
+    pub housekeeping_interval: Duration,
+    /// Longest time that a snapshot may take to send.
+    pub snapshot_timeout: Duration,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 100,
+            election_min_ms: 300,
+            election_max_ms: 600,
+            lease_margin_ms: 100,
+            max_inflight_bytes: 64 << 20,
+            max_entry_bytes: 1 << 20,
+            max_entry_ops: 512,
+            max_entries_inflight: 4,
+            max_timestamp_requests: 2,
+            timestamp_timeout: Duration::from_secs(5),
+            delete_range_keys: 1_000,
+            delete_range_scan_rows: 100_000,
+            flush_interval: Duration::from_secs(30),
+            flush_entries: 50_000,
+            log_keep_entries: 50_000,
+            retention: Duration::from_secs(600),
+            housekeeping_interval: Duration::from_secs(10),
+            snapshot_timeout: Duration::from_secs(600),
+        }
+    }
+}

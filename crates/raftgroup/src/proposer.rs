@@ -1,0 +1,387 @@
+//! The write pipeline of a leader: register, ask for timestamps, propose in timestamp order, answer when applied.
+//!
+//! One task per group. Writes that arrive while earlier ones are under way are gathered into one log entry, so entries
+//! grow with the load. Several timestamp requests may be in flight, which overlaps them with the fsync of the entries
+//! before; answers are taken in the order of the requests, and a batch whose timestamps came out below those of an
+//! entry that is already in the log asks again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use drover_fsm::{Command, TimedWrite};
+use drover_hlc::Timestamp;
+use drover_kv::{Error, OpResult, Outcome, Reason, WriteKind, WriteOp};
+use drover_rafttypes::{ApplyReply, CommandBytes, ControlReply, TypeConfig};
+use futures::stream::{FuturesOrdered, FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::group::{GroupRaft, LeadershipCell};
+use crate::leadership::Leadership;
+use crate::options::GroupOptions;
+use crate::pending::{Footprint, Ticket};
+use crate::stats::GroupStats;
+use crate::timestamps::SharedTimestamps;
+
+const QUEUED: u8 = 0;
+const PROPOSED: u8 = 1;
+const CANCELLED: u8 = 2;
+
+/// How long the answer of an entry is waited for after the leadership it was proposed in ended.
+const GRACE_AFTER_LEADERSHIP: Duration = Duration::from_secs(1);
+
+/// A write on its way through the pipeline.
+struct Queued {
+    op: WriteOp,
+    stage: Arc<AtomicU8>,
+    reply: oneshot::Sender<Result<Outcome, Error>>,
+    /// Room in the pipeline, given back when the write is answered.
+    _room: OwnedSemaphorePermit,
+}
+
+/// Takes writes into the pipeline.
+#[derive(Clone)]
+pub struct Proposer {
+    queue: mpsc::UnboundedSender<Queued>,
+    room: Arc<Semaphore>,
+}
+
+/// What the pipeline works with.
+pub struct ProposerParts {
+    pub raft: GroupRaft,
+    pub leadership: LeadershipCell,
+    pub timestamps: SharedTimestamps,
+    pub options: Arc<GroupOptions>,
+    pub stats: Arc<GroupStats>,
+}
+
+impl Proposer {
+    /// Starts the pipeline's task. It ends when the last `Proposer` is dropped.
+    pub fn start(parts: ProposerParts) -> Self {
+        let (queue, incoming) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(parts.options.max_inflight_bytes as usize));
+        tokio::spawn(Pipeline { parts, last_ts: Timestamp::ZERO, last_term: 0 }.run(incoming));
+        Self { queue, room }
+    }
+
+    /// Proposes one write and waits until it is applied.
+    ///
+    /// # Errors
+    /// Definite ones if nothing was or will be proposed, unknown ones otherwise.
+    pub async fn write(&self, op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
+        let size = u32::try_from(op.kind.payload_bytes() + 256).unwrap_or(u32::MAX);
+        let room = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.room).acquire_many_owned(size))
+            .await
+            .map_err(|_| {
+                let message = "too many writes are under way in the group; nothing happened, try again later";
+                Error::definite(Reason::Overloaded, message).retry_after_ms(50)
+            })?
+            .map_err(|_| stopped())?;
+        let stage = Arc::new(AtomicU8::new(QUEUED));
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Queued { op, stage: Arc::clone(&stage), reply, _room: room }).map_err(|_| stopped())?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(unknown("the replica stopped before the write was answered")),
+            Err(_) if stage.compare_exchange(QUEUED, CANCELLED, Ordering::SeqCst, Ordering::SeqCst).is_ok() => Err(
+                Error::definite(Reason::Timeout, "the deadline passed before the write was proposed; nothing happened"),
+            ),
+            Err(_) => Err(unknown("the deadline passed while the write was being replicated")),
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::definite(Reason::ReplicaStopped, "this replica has stopped; nothing happened, ask another node")
+}
+
+fn unknown(what: &str) -> Error {
+    let message =
+        format!("{what}; it may have happened or may still happen: settle it by its idempotency key, or read");
+    Error::unknown(Reason::TimeoutIndefinite, message)
+}
+
+/// Writes that go into one log entry.
+struct Batch {
+    leadership: Arc<Leadership>,
+    writes: Vec<Queued>,
+    ticket: Ticket,
+}
+
+impl Batch {
+    fn fail(self, error: &Error) {
+        self.leadership.pending.remove(self.ticket);
+        for write in self.writes {
+            // Whoever gave up waiting has been told already.
+            let _ = write.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// What came back for a proposed entry.
+enum Answer {
+    /// Applied, at this log index.
+    Applied(u64, ApplyReply),
+    /// The entry was not and will not be appended.
+    Refused(Error),
+    /// The entry may be in some log.
+    Unknown(Error),
+}
+
+struct Pipeline {
+    parts: ProposerParts,
+    /// Highest timestamp that was put into the log in `last_term`.
+    last_ts: Timestamp,
+    last_term: u64,
+}
+
+type Asked = BoxFuture<'static, (Batch, Result<Timestamp, Error>)>;
+type Proposed = BoxFuture<'static, (Batch, Answer)>;
+
+impl Pipeline {
+    async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Queued>) {
+        let mut asked: FuturesOrdered<Asked> = FuturesOrdered::new();
+        let mut proposed: FuturesUnordered<Proposed> = FuturesUnordered::new();
+        loop {
+            let depth = asked.len() + proposed.len();
+            let may_take = asked.len() < self.parts.options.max_timestamp_requests
+                && depth < self.parts.options.max_entries_inflight;
+            tokio::select! {
+                biased;
+                Some((batch, answer)) = proposed.next() => self.finish(batch, answer),
+                Some((batch, first)) = asked.next() => match first {
+                    Err(error) => batch.fail(&error),
+                    Ok(first) if self.is_out_of_order(&batch, first) => asked.push_front(self.ask(batch)),
+                    Ok(first) => {
+                        if let Some(answer) = self.propose(batch, first).await {
+                            proposed.push(answer);
+                        }
+                    }
+                },
+                write = incoming.recv(), if may_take => match write {
+                    Some(write) => {
+                        if let Some(batch) = self.gather(write, &mut incoming) {
+                            asked.push_back(self.ask(batch));
+                        }
+                    }
+                    None if asked.is_empty() && proposed.is_empty() => return,
+                    None => {
+                        // Nobody can send any more; finish what is under way.
+                        while let Some((batch, answer)) = proposed.next().await {
+                            self.finish(batch, answer);
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes what is queued, up to one entry's worth, and registers it.
+    fn gather(&self, first: Queued, incoming: &mut mpsc::UnboundedReceiver<Queued>) -> Option<Batch> {
+        let options = &self.parts.options;
+        let mut bytes = 0;
+        let mut writes = Vec::new();
+        let mut next = Some(first);
+        while let Some(write) = next {
+            if write.stage.load(Ordering::SeqCst) == QUEUED {
+                bytes += write.op.kind.payload_bytes();
+                writes.push(write);
+            }
+            if bytes >= options.max_entry_bytes as usize || writes.len() >= options.max_entry_ops {
+                break;
+            }
+            next = incoming.try_recv().ok();
+        }
+        let Some(leadership) = self.parts.leadership.load_full() else {
+            let error = Error::definite(Reason::NotLeader, "this replica does not lead the group; nothing happened");
+            for write in writes {
+                let _ = write.reply.send(Err(error.clone()));
+            }
+            return None;
+        };
+        if writes.is_empty() {
+            return None;
+        }
+        let ticket = leadership.pending.register(writes.iter().map(|write| footprint(&write.op.kind)).collect());
+        Some(Batch { leadership, writes, ticket })
+    }
+
+    /// Asks for a batch's timestamps, after its keys were registered.
+    fn ask(&self, batch: Batch) -> Asked {
+        let deadline = Instant::now() + self.parts.options.timestamp_timeout;
+        let count = u32::try_from(batch.writes.len()).expect("an entry has at most max_entry_ops operations");
+        let timestamps = Arc::clone(&self.parts.timestamps);
+        async move {
+            let first = tokio::select! {
+                first = timestamps.timestamps(count, deadline) => first,
+                () = batch.leadership.over.cancelled() => Err(Error::definite(
+                    Reason::NotLeader,
+                    "the leadership of the group ended before the write was proposed; nothing happened",
+                )),
+            };
+            (batch, first)
+        }
+        .boxed()
+    }
+
+    /// Whether `first` is not above everything that this leadership has put into the log.
+    fn is_out_of_order(&self, batch: &Batch, first: Timestamp) -> bool {
+        batch.leadership.term == self.last_term && first <= self.last_ts
+    }
+
+    /// Hands a batch to Raft as one entry, bound to the leadership it was registered in.
+    async fn propose(&mut self, mut batch: Batch, first: Timestamp) -> Option<Proposed> {
+        batch.leadership.pending.assign(&batch.ticket, first);
+        let mut operations = Vec::with_capacity(batch.writes.len());
+        let mut kept = Vec::with_capacity(batch.writes.len());
+        for (offset, write) in (0..).zip(std::mem::take(&mut batch.writes)) {
+            if write.stage.compare_exchange(QUEUED, PROPOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                let commit_ts = first.checked_add(offset).expect("the oracle keeps far from the end of time");
+                self.last_ts = commit_ts;
+                operations.push(TimedWrite { op: write.op.clone(), commit_ts });
+                kept.push(write);
+            }
+        }
+        if kept.is_empty() {
+            batch.leadership.pending.remove(batch.ticket);
+            return None;
+        }
+        batch.writes = kept;
+        self.last_term = batch.leadership.term;
+        self.parts.stats.entry_proposed(operations.len());
+        let command = match Command::Write(operations).encode(batch.leadership.term) {
+            Ok(command) => command,
+            Err(error) => {
+                batch.fail(&error);
+                return None;
+            }
+        };
+        let (responder, answer) = ProgressResponder::complete_only();
+        let leader = batch.leadership.leader_id;
+        let sent = self.parts.raft.write(command).with_leader(committed(leader)).responder(responder).await;
+        if sent.is_err() {
+            // The core is gone: it cannot append what it did not receive.
+            batch.fail(&stopped());
+            return None;
+        }
+        Some(
+            async move {
+                let over = batch.leadership.over.clone();
+                let late = async {
+                    over.cancelled().await;
+                    tokio::time::sleep(GRACE_AFTER_LEADERSHIP).await;
+                };
+                let answer = tokio::select! {
+                    answer = answer => interpret(answer.ok()),
+                    () = late => Answer::Unknown(unknown("the leadership of the group ended while the write was being replicated")),
+                };
+                (batch, answer)
+            }
+            .boxed(),
+        )
+    }
+
+    /// Answers the writes of an entry. Its keys stay pending if it may still be applied in this leadership.
+    fn finish(&self, batch: Batch, answer: Answer) {
+        match answer {
+            Answer::Refused(error) => batch.fail(&error),
+            Answer::Unknown(error) => {
+                for write in batch.writes {
+                    let _ = write.reply.send(Err(error.clone()));
+                }
+            }
+            Answer::Applied(_, ApplyReply::Writes(results)) if results.len() == batch.writes.len() => {
+                batch.leadership.pending.remove(batch.ticket);
+                for (write, result) in batch.writes.into_iter().zip(results) {
+                    let _ = write.reply.send(to_answer(result));
+                }
+            }
+            Answer::Applied(_, other) => {
+                batch.leadership.pending.remove(batch.ticket);
+                tracing::error!(reply = ?other, "apply answered a batch of writes with something else");
+                for write in batch.writes {
+                    let _ = write.reply.send(Err(unknown("the replica gave an answer that does not fit the request")));
+                }
+            }
+        }
+    }
+}
+
+fn to_answer(result: OpResult) -> Result<Outcome, Error> {
+    result.map_err(|refusal| drover_wire::refusal_to_error(&refusal))
+}
+
+fn footprint(kind: &WriteKind) -> Footprint {
+    match kind {
+        WriteKind::DeleteRange { interval, .. } => Footprint::Range(interval.clone()),
+        WriteKind::Put { key, .. }
+        | WriteKind::Delete { key }
+        | WriteKind::CompareAndSet { key, .. }
+        | WriteKind::Settle { key } => Footprint::Key(key.clone()),
+    }
+}
+
+/// A leader id in the form that log ids carry.
+pub(crate) fn committed(
+    leader: openraft::impls::leader_id_std::LeaderId<u64, u64>,
+) -> openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig> {
+    use openraft::vote::RaftLeaderId;
+    leader.to_committed()
+}
+
+/// What openraft's answer says about the entry. Only refusals from before the append are definite.
+fn interpret(answer: Option<openraft::raft::ClientWriteResult<TypeConfig>>) -> Answer {
+    match answer {
+        Some(Ok(response)) => Answer::Applied(response.log_id.index, response.data),
+        Some(Err(ClientWriteError::ForwardToLeader(forward))) => Answer::Refused(
+            Error::definite(Reason::NotLeader, "this replica does not lead the group; nothing happened")
+                .leader_hint(forward.leader_id.map(drover_keys::NodeId)),
+        ),
+        Some(Err(ClientWriteError::PreconditionFailed(_))) => Answer::Refused(Error::definite(
+            Reason::NotLeader,
+            "the leadership of the group changed before the write was appended; nothing happened",
+        )),
+        Some(Err(ClientWriteError::LogEntryDiscarded(_))) => {
+            Answer::Unknown(unknown("the leadership of the group changed while the write was being replicated"))
+        }
+        Some(Err(ClientWriteError::ChangeMembershipError(error))) => Answer::Refused(Error::definite(
+            Reason::FailedPrecondition,
+            format!("the change of membership was refused and nothing happened: {error}"),
+        )),
+        None => Answer::Unknown(unknown("the replica stopped while the write was being replicated")),
+    }
+}
+
+/// Proposes a command that needs no timestamp, and waits until it is applied; its log index and its answer.
+///
+/// # Errors
+/// As for writes.
+pub(crate) async fn propose_control(
+    raft: &GroupRaft,
+    leadership: &Leadership,
+    command: CommandBytes,
+    deadline: Instant,
+) -> Result<(u64, ControlReply), Error> {
+    let (responder, answer) = ProgressResponder::complete_only();
+    raft.write(command)
+        .with_leader(committed(leadership.leader_id))
+        .responder(responder)
+        .await
+        .map_err(|_| stopped())?;
+    let answer = tokio::select! {
+        answer = answer => interpret(answer.ok()),
+        () = tokio::time::sleep_until(deadline.into()) => Answer::Unknown(unknown("the deadline passed while a command was being replicated")),
+        () = leadership.over.cancelled() => Answer::Unknown(unknown("the leadership of the group ended while a command was being replicated")),
+    };
+    match answer {
+        Answer::Applied(index, ApplyReply::Control(reply)) => Ok((index, reply)),
+        Answer::Applied(_, other) => {
+            Err(Error::definite(Reason::Internal, format!("apply answered a command with {other:?}")))
+        }
+        Answer::Refused(error) | Answer::Unknown(error) => Err(error),
+    }
+}

@@ -1,0 +1,136 @@
+//! The one door for reads: proof of leadership, then the pending registry, then one snapshot of gates and data.
+//!
+//! A read of the latest value of one key needs no timestamp while nothing stands in its way. A read that had to wait,
+//! that concerns several keys, or that meets a version with an expiry goes on as a snapshot read: at a fresh timestamp,
+//! from the start, with a new proof. The proof comes after the timestamp was issued, so whoever leads after the proof
+//! gives its writes younger timestamps; and what registers after the timestamp was issued is younger too, so a read
+//! waits once, for the writes that were pending when it arrived.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use drover_fsm::{At, ReadError, ReadOutcome};
+use drover_hlc::Timestamp;
+use drover_keys::CatalogVersion;
+use drover_keys::Interval;
+use drover_kv::{Error, ReadAnswer, ReadOp, Versioned};
+
+use crate::group::Group;
+use crate::leadership::Leadership;
+use crate::pending::PendingWrite;
+
+/// What a read looks at.
+enum Scope<'a> {
+    Key(&'a Bytes),
+    Keys(&'a [Bytes]),
+    Interval(&'a Interval),
+}
+
+impl Group {
+    /// Serves one read from this replica if it leads.
+    ///
+    /// # Errors
+    /// All definite: a read has no effect.
+    pub async fn read(
+        &self,
+        op: ReadOp,
+        observed: Option<CatalogVersion>,
+        deadline: Instant,
+    ) -> Result<ReadAnswer, Error> {
+        match op {
+            ReadOp::Get { key, read_ts } => self.get(&key, read_ts, observed, deadline).await,
+            ReadOp::LatestCommitTs { key } => {
+                self.enter(&Scope::Key(&key), None, deadline).await?;
+                Ok(ReadAnswer::LatestCommitTs(self.fsm.latest_commit_ts(&key, observed).map_err(to_error)?))
+            }
+            ReadOp::BatchGet { keys, read_ts } => {
+                self.enter(&Scope::Keys(&keys), Some(read_ts), deadline).await?;
+                let versions = tokio::task::block_in_place(|| self.fsm.batch_get(&keys, read_ts, observed));
+                Ok(ReadAnswer::BatchGet { versions: versions.map_err(to_error)? })
+            }
+            ReadOp::Scan(request) => {
+                self.enter(&Scope::Interval(&request.interval), Some(request.read_ts), deadline).await?;
+                let page = tokio::task::block_in_place(|| self.fsm.scan(&request, observed));
+                Ok(ReadAnswer::Scan(page.map_err(to_error)?))
+            }
+        }
+    }
+
+    async fn get(
+        &self,
+        key: &Bytes,
+        read_ts: Option<Timestamp>,
+        observed: Option<CatalogVersion>,
+        deadline: Instant,
+    ) -> Result<ReadAnswer, Error> {
+        if let Some(at) = read_ts {
+            return self.get_at(key, at, observed, deadline).await;
+        }
+        let waited = self.enter(&Scope::Key(key), None, deadline).await?;
+        if !waited && let ReadOutcome::Version(version) = self.fsm.get(key, At::Latest, observed).map_err(to_error)? {
+            return Ok(ReadAnswer::Get { version, read_ts: None });
+        }
+        let at = self.timestamps.timestamps(1, deadline).await?;
+        self.get_at(key, at, observed, deadline).await
+    }
+
+    async fn get_at(
+        &self,
+        key: &Bytes,
+        at: Timestamp,
+        observed: Option<CatalogVersion>,
+        deadline: Instant,
+    ) -> Result<ReadAnswer, Error> {
+        self.enter(&Scope::Key(key), Some(at), deadline).await?;
+        let version = self.snapshot_get(key, at, observed)?;
+        Ok(ReadAnswer::Get { version, read_ts: Some(at) })
+    }
+
+    fn snapshot_get(
+        &self,
+        key: &Bytes,
+        at: Timestamp,
+        observed: Option<CatalogVersion>,
+    ) -> Result<Option<Versioned>, Error> {
+        match self.fsm.get(key, At::Ts(at), observed).map_err(to_error)? {
+            ReadOutcome::Version(version) => Ok(version),
+            ReadOutcome::NeedTimestamp => Err(Error::definite(
+                drover_kv::Reason::Internal,
+                "a snapshot read asked for a timestamp; nothing happened",
+            )),
+        }
+    }
+
+    /// Passes the door: proves leadership and waits for the writes that were pending on arrival and may be visible at
+    /// `at` (`None`: latest). If it had to wait, it proves leadership again, and says so.
+    async fn enter(&self, scope: &Scope<'_>, at: Option<Timestamp>, deadline: Instant) -> Result<bool, Error> {
+        let leadership = self.leadership()?;
+        self.prove_leadership(&leadership, deadline).await?;
+        let blocking = blocking(&leadership, scope, at);
+        if blocking.is_empty() {
+            return Ok(false);
+        }
+        self.stats.read_waited();
+        for write in &blocking {
+            leadership.wait(deadline, write.settled(at)).await?;
+        }
+        self.prove_leadership(&leadership, deadline).await?;
+        Ok(true)
+    }
+}
+
+fn blocking(leadership: &Leadership, scope: &Scope<'_>, at: Option<Timestamp>) -> Vec<PendingWrite> {
+    match scope {
+        Scope::Key(key) => leadership.pending.blocking_key(key, at),
+        Scope::Keys(keys) => keys.iter().flat_map(|key| leadership.pending.blocking_key(key, at)).collect(),
+        Scope::Interval(interval) => leadership.pending.blocking(interval, at),
+    }
+}
+
+/// What the read door of the state machine says, as a caller is told.
+pub(crate) fn to_error(error: ReadError) -> Error {
+    match error {
+        ReadError::Refused(refusal) => drover_wire::refusal_to_error(&refusal),
+        ReadError::Failed(error) => error,
+    }
+}

@@ -1,0 +1,56 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of one group on one node, since the process started.
+#[derive(Debug, Default)]
+pub struct GroupStats {
+    entries: AtomicU64,
+    operations: AtomicU64,
+    lease_reads: AtomicU64,
+    waited_reads: AtomicU64,
+    suspensions: AtomicU64,
+}
+
+/// [`GroupStats`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupStatsSnapshot {
+    /// Entries proposed.
+    pub entries: u64,
+    /// Write operations proposed.
+    pub operations: u64,
+    /// Leadership proofs for reads.
+    pub proofs: u64,
+    /// Reads that waited for a pending write.
+    pub waited_reads: u64,
+    /// Times that the machine was found to have been suspended.
+    pub suspensions: u64,
+}
+
+impl GroupStats {
+    pub(crate) fn entry_proposed(&self, operations: usize) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.operations.fetch_add(operations as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn proof(&self) {
+        self.lease_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read_waited(&self) {
+        self.waited_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn suspended(&self) {
+        self.suspensions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> GroupStatsSnapshot {
+        GroupStatsSnapshot {
+            entries: self.entries.load(Ordering::Relaxed),
+            operations: self.operations.load(Ordering::Relaxed),
+            proofs: self.lease_reads.load(Ordering::Relaxed),
+            waited_reads: self.waited_reads.load(Ordering::Relaxed),
+            suspensions: self.suspensions.load(Ordering::Relaxed),
+        }
+    }
+}
