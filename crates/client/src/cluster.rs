@@ -1,0 +1,137 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_kv::{Error, Reason};
+use drover_wire::proto::v1::cluster_client::ClusterClient;
+use drover_wire::proto::v1::{
+    CompareDigestsRequest, GetStatusRequest, GetStatusResponse, ListRoutesRequest, ReplicaDigest, Route,
+    TransferLeaderRequest,
+};
+use drover_wire::status_to_error;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::Client;
+use crate::node::Node;
+use crate::session::describe;
+
+/// The route map as one node knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routes {
+    /// Catalog version.
+    pub version: CatalogVersion,
+    /// The routes in key order; they tile the key space.
+    pub routes: Vec<Route>,
+}
+
+/// Who leads a group after a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader.
+    pub leader: NodeId,
+    /// Its term.
+    pub term: u64,
+}
+
+/// What the replicas of a group computed at one log index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DigestComparison {
+    /// The log index.
+    pub index: u64,
+    /// One item for each voter.
+    pub digests: Vec<ReplicaDigest>,
+    /// Whether every voter answered and all digests are equal.
+    pub equal: bool,
+}
+
+impl Client {
+    /// What the cluster looks like from a node that answers.
+    ///
+    /// # Errors
+    /// Definite; nothing is changed.
+    pub async fn status(&self) -> Result<GetStatusResponse, Error> {
+        self.ask_any(|mut node, _| async move { node.get_status(GetStatusRequest {}).await }).await
+    }
+
+    /// The route map.
+    ///
+    /// # Errors
+    /// Definite; nothing is changed.
+    pub async fn routes(&self) -> Result<Routes, Error> {
+        let response = self.ask_any(|mut node, _| async move { node.list_routes(ListRoutesRequest {}).await }).await?;
+        Ok(Routes { version: CatalogVersion(response.version), routes: response.routes })
+    }
+
+    /// Hands the leadership of a group over, and returns when the target leads.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`, `UNKNOWN_NODE`, `FAILED_PRECONDITION` if the node is no voter. Unknown if the hand-over may still
+    /// happen; asking again does no harm.
+    pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<Leadership, Error> {
+        let response = self
+            .ask_any(|mut node, timeout_ms| async move {
+                node.transfer_leader(TransferLeaderRequest { group_id: group.0, to_node: to.0, timeout_ms }).await
+            })
+            .await?;
+        self.inner.refresh.notify_one();
+        Ok(Leadership { leader: NodeId(response.leader), term: response.term })
+    }
+
+    /// Lets every replica of a group compute a digest of its state at one log index, and compares them.
+    ///
+    /// # Errors
+    /// Nothing is changed but the group's log, which gets one more entry.
+    pub async fn compare_digests(&self, group: GroupId) -> Result<DigestComparison, Error> {
+        let response = self
+            .ask_any(|mut node, timeout_ms| async move {
+                node.compare_digests(CompareDigestsRequest { group_id: group.0, timeout_ms }).await
+            })
+            .await?;
+        Ok(DigestComparison { index: response.index, digests: response.digests, equal: response.equal })
+    }
+
+    /// Asks the nodes one after the other until one gives an answer that does not just say it is unavailable.
+    async fn ask_any<T, F>(&self, call: impl Fn(ClusterClient<Channel>, u32) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let due = self.due();
+        let mut last = Error::definite(Reason::Unavailable, "no node is known; nothing was sent or changed");
+        for node in self.nodes_in_order() {
+            let remaining = due.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                break;
+            }
+            let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX).max(1);
+            match tokio::time::timeout(remaining, call(node.cluster(), timeout_ms)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => last = explain(&node, &status),
+                Err(_) => return Err(too_late(&node, self.deadline())),
+            }
+            if !last.is_transient() {
+                return Err(last);
+            }
+            node.rest();
+        }
+        Err(last)
+    }
+
+    fn nodes_in_order(&self) -> Vec<Arc<Node>> {
+        let topology = self.inner.topology.load();
+        let mut nodes = topology.nodes().to_vec();
+        nodes.sort_by_key(|node| node.is_resting());
+        nodes
+    }
+}
+
+fn explain(node: &Node, status: &Status) -> Error {
+    let error = status_to_error(status);
+    Error { message: format!("{}: {}", node.address(), describe(status)), ..error }
+}
+
+fn too_late(node: &Node, deadline: Duration) -> Error {
+    let message = format!("{} did not answer within {} ms", node.address(), deadline.as_millis());
+    Error::unknown(Reason::TimeoutIndefinite, message)
+}

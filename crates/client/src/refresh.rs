@@ -1,0 +1,119 @@
+//! Learns routes, leaders and the addresses of nodes.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use drover_keys::NodeId;
+use drover_kv::{Error, Reason};
+use drover_wire::proto::v1::{GetNodeStatusRequest, GetStatusRequest, ListRoutesRequest, Route};
+use futures::future::join_all;
+use tokio::sync::Notify;
+use tonic::{Code, Status};
+
+use crate::drive::Inner;
+use crate::node::Node;
+use crate::session::describe;
+use crate::topology::Topology;
+
+/// Routes are read again after this time even if nothing seems wrong.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Least time between two readings, however much goes wrong.
+const LEAST_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest wait for one node's answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads the topology from the first node that answers, starting from `known` nodes.
+///
+/// # Errors
+/// `UNAVAILABLE`, definite, if no node answers.
+pub(crate) async fn learn(known: &[Arc<Node>], connect_timeout: Duration) -> Result<Topology, Error> {
+    let (routes, ()) = tokio::join!(first_routes(known), identify(known));
+    let routes = routes?;
+    let mut topology = Topology::new(known.to_vec(), &routes);
+    if !topology.knows_all_leaders() {
+        let nodes = with_advertised(known, connect_timeout).await;
+        topology = Topology::new(nodes, &routes);
+    }
+    Ok(topology)
+}
+
+/// Learns again whenever something hints at a change, until the client is gone.
+pub(crate) async fn keep_learning(inner: Weak<Inner>, hints: Arc<Notify>) {
+    loop {
+        // An interval without hints is as good a reason to look as a hint.
+        let _ = tokio::time::timeout(INTERVAL, hints.notified()).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let known = inner.topology.load_full();
+        match learn(known.nodes(), inner.settings.connect_timeout).await {
+            Ok(topology) => inner.topology.store(Arc::new(topology)),
+            Err(error) => tracing::debug!(%error, "routes cannot be read; the last ones stay"),
+        }
+        drop(inner);
+        tokio::time::sleep(LEAST_INTERVAL).await;
+    }
+}
+
+async fn bounded<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(result) => result.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
+
+/// Asks all nodes at once; the first answer counts. A server without the `Cluster` service has no routes to tell.
+async fn first_routes(nodes: &[Arc<Node>]) -> Result<Vec<Route>, Error> {
+    let asked = nodes.iter().map(|node| {
+        Box::pin(async move {
+            match bounded(node.cluster().list_routes(ListRoutesRequest {})).await {
+                Ok(response) => Ok(response.routes),
+                Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+                Err(status) => Err(format!("{}: {}", node.address(), describe(&status))),
+            }
+        })
+    });
+    let mut asked: Vec<_> = asked.collect();
+    let mut failures = Vec::new();
+    while !asked.is_empty() {
+        let (result, _, rest) = futures::future::select_all(asked).await;
+        match result {
+            Ok(routes) => return Ok(routes),
+            Err(failure) => failures.push(failure),
+        }
+        asked = rest;
+    }
+    let message = format!("no endpoint answers ({}); nothing was sent or changed", failures.join("; "));
+    Err(Error::definite(Reason::Unavailable, message))
+}
+
+/// Asks each node that has not said so yet who it is.
+async fn identify(nodes: &[Arc<Node>]) {
+    let nameless = nodes.iter().filter(|node| node.id().is_none());
+    join_all(nameless.map(|node| async move {
+        if let Ok(response) = bounded(node.cluster().get_node_status(GetNodeStatusRequest {})).await
+            && let Some(status) = response.node
+        {
+            node.set_id(NodeId(status.node_id));
+        }
+    }))
+    .await;
+}
+
+/// The known nodes, and those that the cluster knows besides, at the addresses they advertise.
+async fn with_advertised(known: &[Arc<Node>], connect_timeout: Duration) -> Vec<Arc<Node>> {
+    let mut nodes = known.to_vec();
+    for node in known.iter().filter(|node| !node.is_resting()) {
+        let Ok(status) = bounded(node.cluster().get_status(GetStatusRequest {})).await else { continue };
+        for found in status.nodes {
+            let id = NodeId(found.node_id);
+            if nodes.iter().any(|node| node.id() == Some(id)) {
+                continue;
+            }
+            match Node::new(&found.grpc_address, Some(id), connect_timeout) {
+                Ok(node) => nodes.push(node),
+                Err(error) => tracing::warn!(node = %id, %error, "the cluster advertises an address that is none"),
+            }
+        }
+        break;
+    }
+    nodes
+}

@@ -1,0 +1,224 @@
+//! A server over a real socket that answers as a test tells it to.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use drover_wire::proto::v1::cluster_server::{Cluster, ClusterServer};
+use drover_wire::proto::v1::kv_server::{Kv, KvServer};
+use drover_wire::proto::v1::session_answer::Answer;
+use drover_wire::proto::v1::session_call::Call;
+use drover_wire::proto::v1::*;
+use futures::{Stream, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status, Streaming};
+
+/// What the server does with one call.
+pub enum Act {
+    /// Answers, naming this leader (zero: none).
+    Answer(Answer, u64),
+    /// Never answers.
+    Silence,
+    /// Breaks the connection off without an answer.
+    HangUp,
+}
+
+/// Decides about each call, in the order of arrival.
+pub type Script = Arc<dyn Fn(&Call) -> Act + Send + Sync>;
+
+pub fn written(commit_ts: u64) -> Act {
+    Act::Answer(Answer::Put(PutResponse { commit_ts }), 0)
+}
+
+pub fn failed(error: &drover_kv::Error) -> Act {
+    Act::Answer(Answer::Error(drover_wire::error_to_status_bytes(error)), 0)
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    /// Messages that came in, each of one or more calls.
+    pub messages: Arc<AtomicUsize>,
+    /// Calls that came in.
+    pub calls: Arc<AtomicUsize>,
+    /// Connections that were accepted.
+    pub connections: Arc<AtomicUsize>,
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start(node_id: u64, routes: Vec<Route>, nodes: Vec<NodeStatus>, script: Script) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(listener, node_id, routes, nodes, script)
+    }
+
+    pub fn start_on(
+        listener: TcpListener,
+        node_id: u64,
+        routes: Vec<Route>,
+        nodes: Vec<NodeStatus>,
+        script: Script,
+    ) -> Server {
+        let address = listener.local_addr().unwrap();
+        let (messages, calls, connections) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let (stop, stopped) = oneshot::channel();
+        let kv = Scripted { script, messages: messages.clone(), calls: calls.clone() };
+        let cluster = Told { node_id, routes, nodes };
+        let incoming = accepting(listener, connections.clone());
+        let task = tokio::spawn(async move {
+            let serving = tonic::transport::Server::builder()
+                .add_service(KvServer::new(kv).max_decoding_message_size(64 << 20))
+                .add_service(ClusterServer::new(cluster))
+                .serve_with_incoming(incoming);
+            tokio::select! {
+                result = serving => result.unwrap(),
+                _ = stopped => {}
+            }
+        });
+        Server { address, messages, calls, connections, stop: Some(stop), task }
+    }
+
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Stops listening. Connections that stand live on until their streams end.
+    pub async fn stop(mut self) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        self.task.await.unwrap();
+    }
+}
+
+fn accepting(
+    listener: TcpListener,
+    connections: Arc<AtomicUsize>,
+) -> impl Stream<Item = Result<TcpStream, std::io::Error>> {
+    tokio_stream::wrappers::TcpListenerStream::new(listener).inspect(move |accepted| {
+        if let Ok(stream) = accepted {
+            stream.set_nodelay(true).unwrap();
+            connections.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+}
+
+struct Scripted {
+    script: Script,
+    messages: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    /// Answers of one message; an error breaks the stream off.
+    fn answer(&self, request: SessionRequest) -> Result<SessionResponse, Status> {
+        self.messages.fetch_add(1, Ordering::SeqCst);
+        let mut answers = Vec::new();
+        for SessionCall { id, call } in request.calls {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            match (self.script)(&call.unwrap()) {
+                Act::Answer(answer, leader_hint) => {
+                    answers.push(SessionAnswer { id, leader_hint, answer: Some(answer) });
+                }
+                Act::Silence => {}
+                Act::HangUp => return Err(Status::aborted("the server hung up")),
+            }
+        }
+        // Any order is legal: the reverse shows that answers are matched by id.
+        answers.reverse();
+        Ok(SessionResponse { answers })
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<SessionResponse, Status>> + Send>>;
+
+/// The whole of `Kv`, of which only sessions are served.
+macro_rules! serve_sessions_only {
+    ($($name:ident: $request:ty => $response:ty),* $(,)?) => {
+        #[tonic::async_trait]
+        impl Kv for Scripted {
+            type SessionStream = Answers;
+
+            async fn session(
+                &self,
+                request: Request<Streaming<SessionRequest>>,
+            ) -> Result<Response<Answers>, Status> {
+                Ok(self.serve(request.into_inner()))
+            }
+
+            $(async fn $name(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
+                Err(Status::unimplemented("the client uses sessions"))
+            })*
+        }
+    };
+}
+
+serve_sessions_only! {
+    get: GetRequest => GetResponse,
+    batch_get: BatchGetRequest => BatchGetResponse,
+    put: PutRequest => PutResponse,
+    delete: DeleteRequest => DeleteResponse,
+    compare_and_set: CompareAndSetRequest => CompareAndSetResponse,
+    scan: ScanRequest => ScanResponse,
+    delete_range: DeleteRangeRequest => DeleteRangeResponse,
+    latest_commit_ts: LatestCommitTsRequest => LatestCommitTsResponse,
+    settle: SettleRequest => SettleResponse,
+}
+
+impl Scripted {
+    fn serve(&self, mut inbound: Streaming<SessionRequest>) -> Response<Answers> {
+        let (send, receive) = mpsc::channel(64);
+        let this = Scripted { script: self.script.clone(), messages: self.messages.clone(), calls: self.calls.clone() };
+        tokio::spawn(async move {
+            while let Ok(Some(request)) = inbound.message().await {
+                let response = this.answer(request);
+                let broken = response.is_err();
+                if send.send(response).await.is_err() || broken {
+                    break;
+                }
+            }
+        });
+        Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receive)))
+    }
+}
+
+struct Told {
+    node_id: u64,
+    routes: Vec<Route>,
+    nodes: Vec<NodeStatus>,
+}
+
+#[tonic::async_trait]
+impl Cluster for Told {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(GetStatusResponse { cluster_id: String::new(), nodes: self.nodes.clone() }))
+    }
+
+    async fn get_node_status(
+        &self,
+        _: Request<GetNodeStatusRequest>,
+    ) -> Result<Response<GetNodeStatusResponse>, Status> {
+        let node = NodeStatus { node_id: self.node_id, ..NodeStatus::default() };
+        Ok(Response::new(GetNodeStatusResponse { node: Some(node) }))
+    }
+
+    async fn list_routes(&self, _: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
+        Ok(Response::new(ListRoutesResponse { version: 1, routes: self.routes.clone() }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        Ok(Response::new(TransferLeaderResponse { leader: request.into_inner().to_node, term: 2 }))
+    }
+
+    async fn compare_digests(
+        &self,
+        request: Request<CompareDigestsRequest>,
+    ) -> Result<Response<CompareDigestsResponse>, Status> {
+        let group = request.into_inner().group_id;
+        let error = drover_kv::Error::definite(drover_kv::Reason::UnknownGroup, format!("there is no group {group}"));
+        Err(drover_wire::error_to_status(&error))
+    }
+}
