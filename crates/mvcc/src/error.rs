@@ -27,7 +27,9 @@ pub enum StoreError {
         message: String,
     },
     /// The store was written by a newer build. Nothing was changed; run that build.
-    #[error("{path:?} has store format {found}, this build knows formats up to {known}; run a newer build; nothing was changed")]
+    #[error(
+        "{path:?} has store format {found}, this build knows formats up to {known}; run a newer build; nothing was changed"
+    )]
     NewerFormat {
         /// The store's directory.
         path: PathBuf,
@@ -86,15 +88,55 @@ impl StoreError {
 
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
-        let kind = error.kind();
-        let message = error.into_string();
-        // RocksDB appends strerror(3) to what its file layer reports; its C interface passes on no code.
-        let full = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
-        match kind {
-            rocksdb::ErrorKind::Corruption => StoreError::Corruption { message },
-            _ if full.iter().any(|words| message.contains(words)) => StoreError::NoSpace { message },
-            rocksdb::ErrorKind::IOError => StoreError::Io { message },
-            _ => StoreError::Engine { message },
+        classify(error.kind(), error.into_string())
+    }
+}
+
+/// RocksDB appends strerror(3) to what its file layer reports; its C interface passes on no code.
+const DISK_FULL: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
+
+fn classify(kind: rocksdb::ErrorKind, message: String) -> StoreError {
+    match kind {
+        rocksdb::ErrorKind::Corruption => StoreError::Corruption { message },
+        _ if DISK_FULL.iter().any(|words| message.contains(words)) => StoreError::NoSpace { message },
+        rocksdb::ErrorKind::IOError => StoreError::Io { message },
+        _ => StoreError::Engine { message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn each_failure_of_the_engine_has_its_kind_and_keeps_its_words() {
+        let table = [
+            (
+                ErrorKind::Corruption,
+                "Corruption: block checksum mismatch: stored = 1 in /d/000009.sst offset 0 size 9",
+                "corrupt",
+            ),
+            (
+                ErrorKind::IOError,
+                "IO error: No space left on device: While appending to file: /d/000009.sst",
+                "no space",
+            ),
+            (ErrorKind::IOError, "IO error: Disk quota exceeded: While fsync: /d/MANIFEST-1", "no space"),
+            (ErrorKind::Unknown, "No space: No space left on device: While open", "no space"),
+            (
+                ErrorKind::IOError,
+                "IO error: Input/output error: While pread offset 0 len 9: /d/000009.sst",
+                "I/O error",
+            ),
+            (ErrorKind::InvalidArgument, "Invalid argument: Column families not opened: later", "storage engine"),
+        ];
+        for (kind, message, words) in table {
+            let error = classify(kind, message.to_owned());
+            assert!(error.to_string().contains(words) && error.to_string().contains(message), "{error}");
+            assert_eq!(error.is_corruption(), words == "corrupt", "{error}");
+            assert_eq!(error.is_no_space(), words == "no space", "{error}");
         }
     }
 }

@@ -1,0 +1,228 @@
+//! Writes that are collected in memory, seen by the reads that follow them, and written as one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{Interval, LogicalKey, ShardId, key_prefix, split_versioned_key};
+use rocksdb::WriteBatch;
+
+use crate::bounds::PhysicalRange;
+use crate::cursor::{MergedCursor, OverlayCursor};
+use crate::engine::{Family, handle};
+use crate::error::StoreError;
+use crate::meta::{APPLIED_KEY, MetaKey};
+use crate::record::{RecordKind, record_key};
+use crate::scan::{self, Visit, decode_value, version_key};
+use crate::store::GroupStore;
+use crate::value::Stored;
+use crate::view::{Caching, View};
+
+/// Rows of a family without versions; `None` deletes.
+type Overlay = BTreeMap<Vec<u8>, Option<Bytes>>;
+
+/// What applying entries reads and writes. Reads see the committed state with the batch's own writes on top. Dropped
+/// without [`Batch::commit`] it leaves no trace.
+///
+/// Reads fail with [`StoreError::Corruption`] or a kind for the disk; writes touch memory only.
+pub struct Batch<'a> {
+    store: &'a GroupStore,
+    base: View<'a>,
+    /// Physical key to stored value. Versions are added or overwritten, never deleted.
+    data: BTreeMap<Vec<u8>, Vec<u8>>,
+    locks: Overlay,
+    records: Overlay,
+    meta: Overlay,
+    bytes: usize,
+}
+
+impl std::fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("store", self.store).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.store.writer_done();
+    }
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(store: &'a GroupStore) -> Self {
+        Self {
+            store,
+            base: View::latest(store.db()),
+            data: BTreeMap::new(),
+            locks: Overlay::new(),
+            records: Overlay::new(),
+            meta: Overlay::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes of keys and values collected so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The newest version of a row, tombstones and expired ones included.
+    pub fn newest(&self, shard: ShardId, key: &LogicalKey) -> Result<Option<(Timestamp, Stored)>, StoreError> {
+        self.visible(shard, key, Timestamp::MAX)
+    }
+
+    /// The newest version of a row at or below `at`, tombstones and expired ones included.
+    pub fn visible(
+        &self,
+        shard: ShardId,
+        key: &LogicalKey,
+        at: Timestamp,
+    ) -> Result<Option<(Timestamp, Stored)>, StoreError> {
+        let prefix = key_prefix(shard, key);
+        let own = self.own_version(&prefix, at)?;
+        if own.as_ref().is_some_and(|(commit_ts, _)| *commit_ts == at) {
+            return Ok(own);
+        }
+        let base = self.base.version(&prefix, at)?;
+        Ok(match (own, base) {
+            (Some(own), Some(base)) => Some(if own.0 >= base.0 { own } else { base }),
+            (own, base) => own.or(base),
+        })
+    }
+
+    fn own_version(&self, prefix: &[u8], at: Timestamp) -> Result<Option<(Timestamp, Stored)>, StoreError> {
+        if self.data.is_empty() {
+            return Ok(None);
+        }
+        let Some((key, value)) = self.data.range(version_key(prefix, at)..).next() else { return Ok(None) };
+        match split_versioned_key(key) {
+            Ok((head, raw)) if head == prefix => Ok(Some((Timestamp::from_raw(raw), decode_value(key, value)?))),
+            Ok(_) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Shows, for each plain key of `interval` in ascending order, the newest version at or below `at`, tombstones and
+    /// expired ones included, until `visit` breaks.
+    pub fn scan_visible(
+        &self,
+        shard: ShardId,
+        interval: &Interval,
+        at: Timestamp,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let range = PhysicalRange::new(shard, interval);
+        let under = self.base.rows(Family::Data, &range, Caching::Fill);
+        scan::forward(&mut MergedCursor { over: OverlayCursor::new(&self.data), under }, &range, at, visit)
+    }
+
+    /// Adds a version, without reading. A version of the same row and timestamp is replaced.
+    pub fn put_version(&mut self, shard: ShardId, key: &LogicalKey, at: Timestamp, value: &Stored) {
+        let mut row = key_prefix(shard, key);
+        row.extend_from_slice(&(!at.raw()).to_be_bytes());
+        let stored = value.encode();
+        self.bytes += row.len() + stored.len();
+        self.data.insert(row, stored);
+    }
+
+    /// The lock on a row.
+    pub fn lock(&self, shard: ShardId, key: &LogicalKey) -> Result<Option<Bytes>, StoreError> {
+        self.get(Family::Locks, &self.locks, &key_prefix(shard, key))
+    }
+
+    /// Whether any row whose route key lies in `interval` is locked.
+    pub fn any_lock(&self, shard: ShardId, interval: &Interval) -> Result<bool, StoreError> {
+        let range = PhysicalRange::new(shard, interval);
+        let own = self.locks.range(range.lower.clone()..).take_while(|(key, _)| range.is_above(key));
+        if own.into_iter().any(|(_, lock)| lock.is_some()) {
+            return Ok(true);
+        }
+        let found = self.base.each(Family::Locks, &range, Caching::Fill, |key, _| {
+            // Own locks were looked at; what is left of the overlay are deletions.
+            Ok(match self.locks.contains_key(key) {
+                true => std::ops::ControlFlow::Continue(()),
+                false => std::ops::ControlFlow::Break(()),
+            })
+        })?;
+        Ok(found.is_some())
+    }
+
+    /// Locks a row, or replaces its lock.
+    pub fn put_lock(&mut self, shard: ShardId, key: &LogicalKey, lock: Bytes) {
+        self.bytes += lock.len();
+        self.locks.insert(key_prefix(shard, key), Some(lock));
+    }
+
+    /// Unlocks a row.
+    pub fn delete_lock(&mut self, shard: ShardId, key: &LogicalKey) {
+        self.locks.insert(key_prefix(shard, key), None);
+    }
+
+    /// The record of this name.
+    pub fn record(
+        &self,
+        shard: ShardId,
+        route_key: &[u8],
+        kind: RecordKind,
+        name: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.get(Family::Records, &self.records, &record_key(shard, route_key, kind, name))
+    }
+
+    /// Writes a record, or replaces it.
+    pub fn put_record(&mut self, shard: ShardId, route_key: &[u8], kind: RecordKind, name: &[u8], record: Bytes) {
+        self.bytes += record.len();
+        self.records.insert(record_key(shard, route_key, kind, name), Some(record));
+    }
+
+    /// Removes a record, if it is there.
+    pub fn delete_record(&mut self, shard: ShardId, route_key: &[u8], kind: RecordKind, name: &[u8]) {
+        self.records.insert(record_key(shard, route_key, kind, name), None);
+    }
+
+    /// A control row.
+    pub fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, StoreError> {
+        self.get(Family::Meta, &self.meta, key.as_bytes())
+    }
+
+    /// Replaces a control row.
+    pub fn put_meta(&mut self, key: MetaKey, value: Bytes) {
+        self.meta.insert(key.as_bytes().to_vec(), Some(value));
+    }
+
+    /// Notes what is applied with this batch: an encoded `AppliedState`.
+    pub fn put_applied_state(&mut self, state: Bytes) {
+        self.meta.insert(APPLIED_KEY.to_vec(), Some(state));
+    }
+
+    fn get(&self, family: Family, overlay: &Overlay, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match overlay.get(key) {
+            Some(own) => Ok(own.clone()),
+            None => self.base.get(family, key),
+        }
+    }
+
+    /// Writes everything at once. Visible to snapshots taken from now on; durable after the next flush.
+    ///
+    /// # Errors
+    /// Those of the disk, from this write or from a flush in the background before it. Nothing of the batch is visible
+    /// then.
+    pub fn commit(self) -> Result<(), StoreError> {
+        let db = self.store.db();
+        let mut batch = WriteBatch::with_capacity_bytes(self.bytes + 64 * self.data.len());
+        let data = handle(db, Family::Data);
+        for (key, value) in &self.data {
+            batch.put_cf(data, key, value);
+        }
+        let overlays = [(Family::Locks, &self.locks), (Family::Records, &self.records), (Family::Meta, &self.meta)];
+        for (family, overlay) in overlays {
+            let cf = handle(db, family);
+            for (key, value) in overlay {
+                match value {
+                    Some(value) => batch.put_cf(cf, key, value),
+                    None => batch.delete_cf(cf, key),
+                }
+            }
+        }
+        self.store.write(batch)
+    }
+}

@@ -1,0 +1,101 @@
+//! Keys of the records family: outcomes of operations, filed under the route key of the operation so that they move
+//! with its range.
+//!
+//! ```text
+//! shard (8, BE) | memcomparable(route_key) | kind (1) | name
+//! ```
+//!
+//! The name is last and there are no versions behind it, so it needs no escape.
+
+use bytes::Bytes;
+use drover_keys::{DecodeError, ShardId, memcomparable, shard_prefix};
+
+const SHARD_BYTES: usize = 8;
+
+/// What a record is about; one byte on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    /// The first outcome of an operation with an idempotency key; the name is that key. Byte 1.
+    Idempotency,
+}
+
+impl RecordKind {
+    fn tag(self) -> u8 {
+        match self {
+            RecordKind::Idempotency => 1,
+        }
+    }
+
+    fn from_tag(tag: u8) -> Option<Self> {
+        match tag {
+            1 => Some(RecordKind::Idempotency),
+            _ => None,
+        }
+    }
+}
+
+/// One record, as scans give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRow {
+    /// Whose route key the record is filed under.
+    pub route_key: Bytes,
+    /// What it is about.
+    pub kind: RecordKind,
+    /// Tells apart records of one kind under one route key.
+    pub name: Bytes,
+    /// Opaque to the store.
+    pub value: Bytes,
+}
+
+/// The bytes a record is stored under.
+pub(crate) fn record_key(shard: ShardId, route_key: &[u8], kind: RecordKind, name: &[u8]) -> Vec<u8> {
+    let mut out = shard_prefix(shard, route_key);
+    out.reserve_exact(1 + name.len());
+    out.push(kind.tag());
+    out.extend_from_slice(name);
+    out
+}
+
+/// Route key, kind and name of a stored record.
+pub(crate) fn decode_record_key(bytes: &[u8]) -> Result<(Vec<u8>, RecordKind, &[u8]), DecodeError> {
+    let truncated = |field| DecodeError::Truncated { field, at: bytes.len() };
+    let rest = bytes.get(SHARD_BYTES..).ok_or(truncated("shard"))?;
+    let (route_key, used) = memcomparable::decode(rest)?;
+    let (&tag, name) = rest[used..].split_first().ok_or(truncated("record kind"))?;
+    let at = SHARD_BYTES + used;
+    let kind = RecordKind::from_tag(tag).ok_or(DecodeError::Invalid { field: "record kind", at, found: tag })?;
+    Ok((route_key, kind, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let key = record_key(ShardId(0x0203), b"a\0b", RecordKind::Idempotency, b"n\0");
+        assert_eq!(key, b"\0\0\0\0\0\0\x02\x03a\0\xffb\0\x01\x01n\0");
+    }
+
+    #[test]
+    fn unknown_kinds_and_cut_keys_are_refused() {
+        for bad in [&b""[..], b"\0\0\0\0\0\0\0\x01", b"\0\0\0\0\0\0\0\x01a\0\x01", b"\0\0\0\0\0\0\0\x01a\0\x01\x09n"] {
+            assert!(decode_record_key(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(shard: u64, route_key: Vec<u8>, name: Vec<u8>) {
+            let key = record_key(ShardId(shard), &route_key, RecordKind::Idempotency, &name);
+            prop_assert_eq!(decode_record_key(&key).unwrap(), (route_key, RecordKind::Idempotency, name.as_slice()));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = decode_record_key(&bytes);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Reads of one consistent state of a store.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{Interval, LogicalKey, ShardId, key_prefix};
+use self_cell::self_cell;
+
+use crate::bounds::PhysicalRange;
+use crate::digest::{self, Digest, DigestScope};
+use crate::engine::Family;
+use crate::error::StoreError;
+use crate::meta::{APPLIED_KEY, MetaKey};
+use crate::record::{RecordKind, RecordRow, decode_record_key, record_key};
+use crate::scan::{self, Visit};
+use crate::store::GroupStore;
+use crate::value::Stored;
+use crate::view::{Caching, View};
+
+self_cell!(
+    struct OwnedView {
+        owner: Arc<GroupStore>,
+        #[not_covariant]
+        dependent: View,
+    }
+);
+
+/// Everything that was committed when it was taken, and nothing later. Keeps the store open.
+///
+/// Garbage collection does not respect snapshots: after reading at a timestamp, compare it with the *present* safe point
+/// once more.
+///
+/// All methods block on the disk if what they need is not in memory; all fail with [`StoreError::Corruption`] or a kind
+/// for the disk.
+pub struct StoreSnapshot {
+    view: OwnedView,
+}
+
+impl std::fmt::Debug for StoreSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreSnapshot").field("store", self.view.borrow_owner()).finish_non_exhaustive()
+    }
+}
+
+impl StoreSnapshot {
+    pub(crate) fn new(store: Arc<GroupStore>) -> Self {
+        Self { view: OwnedView::new(store, |store| View::frozen(store.db())) }
+    }
+
+    fn view<R>(&self, read: impl for<'a> FnOnce(&View<'a>) -> R) -> R {
+        self.view.with_dependent(|_, view| read(view))
+    }
+
+    /// The newest version of a row, tombstones and expired ones included.
+    pub fn newest(&self, shard: ShardId, key: &LogicalKey) -> Result<Option<(Timestamp, Stored)>, StoreError> {
+        self.visible(shard, key, Timestamp::MAX)
+    }
+
+    /// The newest version of a row at or below `at`, tombstones and expired ones included.
+    pub fn visible(
+        &self,
+        shard: ShardId,
+        key: &LogicalKey,
+        at: Timestamp,
+    ) -> Result<Option<(Timestamp, Stored)>, StoreError> {
+        self.view(|view| view.version(&key_prefix(shard, key), at))
+    }
+
+    /// Shows, for each plain key of `interval` in ascending (or, with `reverse`, descending) order, the newest version at
+    /// or below `at`, tombstones and expired ones included, until `visit` breaks.
+    pub fn scan(
+        &self,
+        shard: ShardId,
+        interval: &Interval,
+        at: Timestamp,
+        reverse: bool,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let range = PhysicalRange::new(shard, interval);
+        self.view(|view| {
+            let mut rows = view.rows(Family::Data, &range, Caching::Fill);
+            if reverse { scan::reverse(&mut rows, at, visit) } else { scan::forward(&mut rows, &range, at, visit) }
+        })
+    }
+
+    /// The lock on a row.
+    pub fn lock(&self, shard: ShardId, key: &LogicalKey) -> Result<Option<Bytes>, StoreError> {
+        self.view(|view| view.get(Family::Locks, &key_prefix(shard, key)))
+    }
+
+    /// Whether any row whose route key lies in `interval` is locked.
+    pub fn any_lock(&self, shard: ShardId, interval: &Interval) -> Result<bool, StoreError> {
+        let range = PhysicalRange::new(shard, interval);
+        let found =
+            self.view(|view| view.each(Family::Locks, &range, Caching::Fill, |_, _| Ok(ControlFlow::Break(()))))?;
+        Ok(found.is_some())
+    }
+
+    /// The record of this name.
+    pub fn record(
+        &self,
+        shard: ShardId,
+        route_key: &[u8],
+        kind: RecordKind,
+        name: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.view(|view| view.get(Family::Records, &record_key(shard, route_key, kind, name)))
+    }
+
+    /// Shows all records filed under route keys of `interval`, in the order `(route key, kind, name)`, until `visit`
+    /// breaks.
+    pub fn scan_records(
+        &self,
+        shard: ShardId,
+        interval: &Interval,
+        visit: &mut dyn FnMut(RecordRow) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let range = PhysicalRange::new(shard, interval);
+        self.view(|view| {
+            view.each(Family::Records, &range, Caching::Bypass, |key, value| {
+                let (route_key, kind, name) =
+                    decode_record_key(key).map_err(|e| StoreError::bad_row(Family::Records.name(), key, e))?;
+                Ok(visit(RecordRow {
+                    route_key: route_key.into(),
+                    kind,
+                    name: Bytes::copy_from_slice(name),
+                    value: Bytes::copy_from_slice(value),
+                }))
+            })
+        })?;
+        Ok(())
+    }
+
+    /// A control row.
+    pub fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, StoreError> {
+        self.view(|view| view.get(Family::Meta, key.as_bytes()))
+    }
+
+    /// The encoded `AppliedState`; `None` if nothing was applied.
+    pub fn applied_state(&self) -> Result<Option<Bytes>, StoreError> {
+        self.view(|view| view.get(Family::Meta, APPLIED_KEY))
+    }
+
+    /// Hash and number of all logical rows: data, locks, records, and the control rows named by `meta`. Replicas that
+    /// applied the same entries agree on it, whatever each has collected: in the intervals of `scopes` only those
+    /// versions count that no rule at or below the scope's safe point permits to collect. Elsewhere all count. Reads the
+    /// whole store.
+    ///
+    /// # Panics
+    /// If intervals of `scopes` overlap.
+    pub fn digest(&self, scopes: &[DigestScope], meta: &[MetaKey]) -> Result<Digest, StoreError> {
+        self.view(|view| digest::compute(view, scopes, meta))
+    }
+}
