@@ -48,7 +48,11 @@ if [[ -d "$HOME/.cargo/bin" && ":$PATH:" != *":$HOME/.cargo/bin:"* ]]; then
     export PATH="$HOME/.cargo/bin:$PATH"
 fi
 
-# ccache keeps the objects of RocksDB over a change of target folder.
-if have ccache && have gcc && have g++; then
-    export CC="${CC:-ccache gcc}" CXX="${CXX:-ccache g++}"
-fi
+# Installs what is missing, and then fixes the compilers: ccache keeps the objects of RocksDB over a change of target
+# folder. After the installation, so that the first build and the next use the same.
+set_up() {
+    step "setup" scripts/setup
+    if have ccache && have gcc && have g++; then
+        export CC="${CC:-ccache gcc}" CXX="${CXX:-ccache g++}"
+    fi
+}

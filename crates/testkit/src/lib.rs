@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod history;
 pub mod ledger;
 pub mod wait;
+pub mod workload;
 
 pub use cluster::Cluster;
 pub use history::{History, Recorder};
