@@ -1,0 +1,106 @@
+//! Configuration: a TOML file, environment variables and command line flags, for every setting.
+//!
+//! # Model
+//!
+//! [`SECTIONS`] is the one table of settings; its macro also declares the typed [`Config`]. A setting `raft.heartbeat_ms`
+//! is `heartbeat_ms` in section `[raft]` of the file, the variable `DROVER_RAFT_HEARTBEAT_MS` and the flag
+//! `--raft-heartbeat-ms`. A flag wins over a variable, a variable over the file, the file over the default.
+//!
+//! # Invariants
+//!
+//! - A name that is not in the table is refused, in the file, and in the environment if it starts like a section.
+//! - Every problem found is reported at once, each with file, line and column, or with the variable or flag.
+//! - A [`Config`] that exists holds together: ranges and relations between settings have been checked.
+
+mod bootstrap;
+mod error;
+mod read;
+pub mod render;
+mod rules;
+mod table;
+mod tiling;
+mod value;
+
+use std::path::Path;
+
+pub use bootstrap::{BootstrapGroup, BootstrapNode, BootstrapRoute, RouteSpec};
+pub use bytesize::ByteSize;
+pub use error::{ConfigError, Origin, Problem};
+use read::Reader;
+pub use read::Sources;
+pub use table::{
+    Bootstrap, Cluster, Config, Disk, Limits, Log, Node, Oracle, Raft, SECTIONS, Section, Server, Setting, Storage, all,
+};
+pub use tiling::TilingError;
+pub use value::{Address, Kind, LogFilter, LogFormat};
+
+impl Config {
+    /// Reads file, variables and flags.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and for everything that is wrong in what was given.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        match &sources.file {
+            None => Self::from_text(None, sources),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?;
+                Self::from_text(Some((path, &text)), sources)
+            }
+        }
+    }
+
+    fn from_text(file: Option<(&Path, &str)>, sources: &Sources) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(file, sources);
+        let config = Self::read(&mut reader);
+        if let Some(config) = &config {
+            config.bootstrap.check(config.node.id, &mut reader);
+            rules::check(config, &mut reader);
+        }
+        let problems = reader.into_problems();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::Wrong(problems)),
+        }
+    }
+
+    /// Where clients and other nodes reach this node.
+    pub fn advertised_grpc(&self) -> Address {
+        let listed = self.bootstrap.node(self.node.id).map(|node| node.grpc.clone());
+        self.node.grpc_advertise.clone().or(listed).unwrap_or_else(|| self.node.grpc_listen.into())
+    }
+
+    /// Where health and metrics of this node are.
+    pub fn advertised_admin(&self) -> Address {
+        let listed = self.bootstrap.node(self.node.id).map(|node| node.admin.clone());
+        self.node.admin_advertise.clone().or(listed).unwrap_or_else(|| self.node.admin_listen.into())
+    }
+}
+
+impl Raft {
+    /// For how long after a quorum's last sign a leader may serve reads without asking again.
+    pub fn lease_age(&self) -> std::time::Duration {
+        self.election_max - self.lease_margin
+    }
+
+    /// For how long a node that starts on an existing data directory neither votes nor runs for leader.
+    pub fn vote_embargo(&self) -> std::time::Duration {
+        self.election_max + self.lease_margin
+    }
+}
+
+impl Limits {
+    /// The limits on requests as the domain knows them.
+    pub fn for_requests(&self) -> drover_kv::Limits {
+        let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        drover_kv::Limits {
+            key_bytes: bytes(self.key_bytes),
+            value_bytes: bytes(self.value_bytes),
+            batch_bytes: bytes(self.batch_bytes),
+            ..drover_kv::Limits::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! The table of all settings. Everything else that knows of settings is made from it: the fields of [`Config`], the
+//! arguments of `drover server`, the names of variables, the example file and the reference page.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use drover_keys::{ClusterId, NodeId};
+
+use super::bootstrap::{BootstrapGroup, BootstrapNode, RouteSpec};
+use super::read::Reader;
+use super::value::{Address, Kind, LogFilter, LogFormat, SettingValue};
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// `section.field`, as in the file.
+    pub path: &'static str,
+    /// How a value is written.
+    pub kind: Kind,
+    /// The value that holds if none is given, as text; `None`: there is none.
+    pub default: Option<&'static str>,
+    /// A value that makes sense, as it stands in a file; for lists, whole `[[section.field]]` tables.
+    pub example: Option<&'static str>,
+    /// Whether a value must be given.
+    pub required: bool,
+    /// Allowed values, in milliseconds, bytes or as plain numbers.
+    pub range: Option<RangeInclusive<u64>>,
+    /// What it means, one item for each line.
+    pub doc: &'static [&'static str],
+}
+
+impl Setting {
+    /// The section, and the name of the field in it.
+    pub fn section_and_field(&self) -> (&'static str, &'static str) {
+        self.path.split_once('.').expect("the macro below joins section and field with a dot")
+    }
+
+    /// The environment variable that gives a value.
+    pub fn variable(&self) -> String {
+        format!("DROVER_{}", self.path.replace('.', "_").to_uppercase())
+    }
+
+    /// The command line flag that gives a value, without the leading dashes.
+    pub fn flag(&self) -> String {
+        self.path.replace(['.', '_'], "-")
+    }
+
+    /// The meaning as one paragraph.
+    pub fn description(&self) -> String {
+        self.doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A group of settings: one `[section]` of the file.
+#[derive(Debug)]
+pub struct Section {
+    /// Name in the file.
+    pub name: &'static str,
+    /// What it is about, one item for each line.
+    pub doc: &'static [&'static str],
+    /// Its settings in the order of the documentation.
+    pub settings: &'static [Setting],
+}
+
+/// Every setting in the order of the documentation.
+pub fn all() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|section| section.settings)
+}
+
+/// The setting called `path`.
+pub fn find(path: &str) -> Option<&'static Setting> {
+    all().find(|setting| setting.path == path)
+}
+
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $name:literal => $field:ident: $ty:ty
+                    $(, default $default:literal)? $(, example $example:literal)? $(, range $range:expr)?;
+            )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $field: $ty, )+
+            }
+
+            impl $Section {
+                fn read(reader: &mut Reader<'_>) -> Option<Self> {
+                    // Two steps, so that one bad setting does not hide the next.
+                    $( let $field = reader.take::<$ty>(concat!(stringify!($section), ".", $name)); )+
+                    Some(Self { $( $field: $field?, )+ })
+                }
+            }
+        )+
+
+        /// What a node is told when it starts. A setting `section.name_ms` is the [`Duration`] `section.name`.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+        }
+
+        impl Config {
+            pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+                $( let $section = $Section::read(reader); )+
+                Some(Self { $( $section: $section?, )+ })
+            }
+        }
+
+        /// Every section in the order of the documentation.
+        pub static SECTIONS: &[Section] = &[$(
+            Section {
+                name: stringify!($section),
+                doc: &[$($section_doc),+],
+                settings: &[$(
+                    Setting {
+                        path: concat!(stringify!($section), ".", $name),
+                        kind: <$ty as SettingValue>::KIND,
+                        default: optional!($($default)?),
+                        example: optional!($($example)?),
+                        required: !<$ty as SettingValue>::MAY_BE_ABSENT && {
+                            let default: Option<&str> = optional!($($default)?);
+                            default.is_none()
+                        },
+                        range: optional!($($range)?),
+                        doc: &[$($doc),+],
+                    },
+                )+],
+            },
+        )+];
+    };
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const DAY: u64 = 24 * 60 * MINUTE;
+
+settings! {
+    /// This process.
+    node: Node {
+        /// Number of this node, unique in the cluster, never given to another node. The data directory remembers it.
+        "id" => id: NodeId, example "1", range 1..=u64::MAX;
+        /// Directory for everything that this node stores. Created if it does not exist; one process at a time uses it.
+        "data_dir" => data_dir: PathBuf, example "\"/var/lib/drover\"";
+        /// Address on which clients and other nodes are served (gRPC).
+        "grpc_listen" => grpc_listen: SocketAddr, default "127.0.0.1:7400";
+        /// Address by which clients and other nodes reach `grpc_listen`. Without it: the one that `bootstrap.nodes`
+        /// gives for this node.
+        "grpc_advertise" => grpc_advertise: Option<Address>;
+        /// Address on which health and metrics are served (HTTP).
+        "admin_listen" => admin_listen: SocketAddr, default "127.0.0.1:7401";
+        /// Address by which others reach `admin_listen`. Without it: the one that `bootstrap.nodes` gives for this node.
+        "admin_advertise" => admin_advertise: Option<Address>;
+    }
+
+    /// The cluster that this node belongs to.
+    cluster: Cluster {
+        /// Identity of the cluster: 32 hexadecimal digits, chosen at random when it is created, the same on all nodes.
+        /// Nodes of different clusters refuse each other.
+        "id" => id: ClusterId, example "\"6e1f0a5c3b7d4d0f9a2c8e4b71d35f60\"";
+    }
+
+    /// What the cluster consists of when it starts for the first time; the same on all nodes.
+    bootstrap: Bootstrap {
+        /// The nodes: `id`, `grpc` and `admin` (the addresses by which others reach the node).
+        "nodes" => nodes: Vec<BootstrapNode>, example "\
+[[bootstrap.nodes]]
+id = 1
+grpc = \"10.0.0.1:7400\"
+admin = \"10.0.0.1:7401\"
+
+[[bootstrap.nodes]]
+id = 2
+grpc = \"10.0.0.2:7400\"
+admin = \"10.0.0.2:7401\"
+
+[[bootstrap.nodes]]
+id = 3
+grpc = \"10.0.0.3:7400\"
+admin = \"10.0.0.3:7401\"
+";
+        /// The Raft groups: `id`, and `replicas`, the nodes that hold one. Group 1 must be there: it holds the catalog
+        /// and the timestamp oracle.
+        "groups" => groups: Vec<BootstrapGroup>, example "\
+[[bootstrap.groups]]
+id = 1
+replicas = [1, 2, 3]
+
+[[bootstrap.groups]]
+id = 2
+replicas = [1, 2, 3]
+
+[[bootstrap.groups]]
+id = 3
+replicas = [1, 2, 3]
+";
+        /// Which group owns which keys: `start`, `end` (exclusive; absent: no upper bound) and `group`. Together the
+        /// routes cover every key once. A bound is text with the escapes `\\xNN` and `\\\\` (write it in single quotes), or
+        /// hexadecimal digits under the names `start_hex` and `end_hex`. In the order of their keys, the routes get the route ids
+        /// and shard ids 1, 2, 3 and so on.
+        "routes" => routes: Vec<RouteSpec>, example "\
+[[bootstrap.routes]]
+start = ''
+end = 'm'
+group = 2
+
+[[bootstrap.routes]]
+start = 'm'
+group = 3
+";
+    }
+
+    /// Replication.
+    raft: Raft {
+        /// How often a leader tells its followers that it is alive.
+        "heartbeat_ms" => heartbeat: Duration, default "100ms", range 10..=MINUTE;
+        /// A follower that hears nothing for a random time between this and `raft.election_max_ms` starts an election.
+        /// At least two heartbeats.
+        "election_min_ms" => election_min: Duration, default "300ms", range 20..=10 * MINUTE;
+        /// Upper bound of the time above. Followers vote for no one else for this long after they heard from a leader.
+        "election_max_ms" => election_max: Duration, default "600ms", range 30..=10 * MINUTE;
+        /// What may pass between the moment at which a leader stops to trust its lease and the moment at which followers may
+        /// vote for another, to allow for clocks that run at different speeds. Also added to the time for which a node
+        /// that restarts does not vote.
+        "lease_margin_ms" => lease_margin: Duration, default "100ms", range 5..=10 * MINUTE;
+        /// Bytes of writes that a group accepts before the earlier ones are applied. Above it, writes wait.
+        "max_inflight_bytes" => max_inflight_bytes: ByteSize, default "64MiB", range MIB..=16 * GIB;
+        /// A replica that has fallen behind by more than this many entries, or that asks for purged ones, gets a snapshot. A
+        /// snapshot of the log position is taken after this many entries.
+        "snapshot_entries" => snapshot_entries: u64, default "200000", range 100..=u64::MAX;
+        /// As above, counted in bytes of the log.
+        "snapshot_bytes" => snapshot_bytes: ByteSize, default "512MiB", range MIB..=u64::MAX;
+        /// Entries that stay in the log behind the last snapshot, so that a replica that was away for a while catches
+        /// up from the log.
+        "log_retention_entries" => log_retention_entries: u64, default "50000", range 0..=u64::MAX;
+        /// Entries that are removed from the log at a time.
+        "purge_batch_entries" => purge_batch_entries: u64, default "256", range 1..=1_000_000;
+    }
+
+    /// Memory, files and retention of the stores of this node.
+    storage: Storage {
+        /// Cache of uncompressed blocks, shared by all replicas of the node.
+        "block_cache_bytes" => block_cache_bytes: ByteSize, default "256MiB", range MIB..=u64::MAX;
+        /// Memory for writes that are not in files yet, shared by all replicas of the node.
+        "write_buffer_bytes" => write_buffer_bytes: ByteSize, default "128MiB", range MIB..=u64::MAX;
+        /// Threads that flush and compact, shared by all replicas of the node.
+        "background_threads" => background_threads: u64, default "2", range 1..=1024;
+        /// Files that one replica keeps open.
+        "max_open_files" => max_open_files: u64, default "1024", range 64..=1_000_000;
+        /// Size of one file of the Raft log.
+        "raftlog_file_bytes" => raftlog_file_bytes: ByteSize, default "64MiB", range MIB..=4 * GIB;
+        /// Size of the Raft log of the node above which its oldest entries are moved so that files become free.
+        "raftlog_max_bytes" => raftlog_max_bytes: ByteSize, default "1GiB", range 2 * MIB..=u64::MAX;
+        /// Bytes that wait for the writer of the Raft log. Above it, replication waits.
+        "raftlog_queue_bytes" => raftlog_queue_bytes: ByteSize, default "64MiB", range MIB..=4 * GIB;
+        /// For how long old versions can be read. Snapshots below are refused, and their versions may be removed.
+        "gc_retention_ms" => gc_retention: Duration, default "10m", range SECOND..=3650 * DAY;
+        /// How often the replicas write to files what they hold in memory. A restart replays the log since then.
+        "flush_interval_ms" => flush_interval: Duration, default "30s", range 100..=DAY;
+    }
+
+    /// What a request may ask for. Requests above a limit are refused before anything happened.
+    limits: Limits {
+        /// Longest key.
+        "key_bytes" => key_bytes: ByteSize, default "4KiB", range 1..=64 * KIB;
+        /// Longest value.
+        "value_bytes" => value_bytes: ByteSize, default "8MiB", range 1..=GIB;
+        /// Largest request as a whole, and largest page of an answer.
+        "batch_bytes" => batch_bytes: ByteSize, default "16MiB", range 1..=2 * GIB - MIB;
+        /// Most rows in a page of a scan.
+        "scan_rows" => scan_rows: u64, default "10000", range 1..=10_000_000;
+        /// Requests that the node works on at once. Above it, requests are refused as `OVERLOADED`.
+        "max_requests" => max_requests: u64, default "4096", range 1..=1_000_000;
+        /// How long a request may take if its caller does not say.
+        "default_deadline_ms" => default_deadline: Duration, default "10s", range 1..=DAY;
+    }
+
+    /// The source of timestamps, on the leader of group 1.
+    oracle: Oracle {
+        /// How far ahead of the clock the ceiling of timestamps is agreed. After a failure of the leader, timestamps may run
+        /// ahead of the clock by this much.
+        "ceiling_ahead_ms" => ceiling_ahead: Duration, default "3s", range 100..=10 * MINUTE;
+        /// How often the ceiling is raised.
+        "ceiling_renew_ms" => ceiling_renew: Duration, default "1s", range 10..=MINUTE;
+        /// The largest jump of the clock that the oracle follows at once. A larger one is reported, and followed in
+        /// steps of this size.
+        "max_clock_step_ms" => max_clock_step: Duration, default "1m", range 100..=DAY;
+    }
+
+    /// Free space.
+    disk: Disk {
+        /// Writes are refused as `DISK_FULL` while less than this is free, and taken again when a quarter more than this is
+        /// free. Zero: never refused.
+        "reserve_bytes" => reserve_bytes: ByteSize, default "1GiB", range 0..=u64::MAX / 2;
+        /// How often free space is looked at.
+        "check_interval_ms" => check_interval: Duration, default "1s", range 10..=10 * MINUTE;
+    }
+
+    /// Connections and shutdown.
+    server: Server {
+        /// How long a node that was told to stop may take to hand over leadership and finish its requests.
+        "drain_timeout_ms" => drain_timeout: Duration, default "15s", range 0..=60 * MINUTE;
+        /// How often an idle connection is probed.
+        "http2_keepalive_interval_ms" => http2_keepalive_interval: Duration, default "5s", range 100..=60 * MINUTE;
+        /// How long the answer to a probe may take before the connection is given up.
+        "http2_keepalive_timeout_ms" => http2_keepalive_timeout: Duration, default "5s", range 100..=60 * MINUTE;
+        /// Requests at once on one connection.
+        "http2_max_streams" => http2_max_streams: u64, default "1024", range 1..=1_000_000;
+        /// Bytes on the way to one request or stream before its sender waits.
+        "http2_stream_window_bytes" => http2_stream_window_bytes: ByteSize, default "2MiB", range 64 * KIB..=2 * GIB - MIB;
+        /// Bytes on the way over one connection before its sender waits.
+        "http2_connection_window_bytes" => http2_connection_window_bytes: ByteSize,
+            default "8MiB", range 64 * KIB..=2 * GIB - MIB;
+    }
+
+    /// What the node writes to standard error.
+    log: Log {
+        /// Which events: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels for parts as in
+        /// `info,drover_raftgroup=debug`.
+        "filter" => filter: LogFilter, default "info";
+        /// `text` for people, `json` for programs (one object for each line).
+        "format" => format: LogFormat, default "text";
+    }
+}

@@ -1,0 +1,288 @@
+//! The directory in which a node keeps everything it stores.
+//!
+//! ```text
+//! LOCK            held by the process that uses the directory
+//! identity        whose directory this is (see `identity.rs` for its format)
+//! raftlog/        the Raft log of all groups
+//! groups/<id>/    the store of one replica
+//! snapshots/      snapshots on their way in or out
+//! peers           what this node remembers of the others
+//! ```
+//!
+//! # Invariants
+//!
+//! - One process at a time: the lock is taken before anything is read and held until the [`DataDir`] is dropped.
+//! - The identity is written once, before anything else is created, and never changes. A directory of another node, of another
+//!   cluster, of a newer format, or with data but without an identity is refused and left as it was.
+
+mod error;
+mod identity;
+mod lock;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use drover_keys::{ClusterId, GroupId, NodeId, StoreId};
+
+pub use error::DataDirError;
+pub use identity::{DIRECTORY_FORMAT, Identity, IdentityError};
+pub use lock::DirLock;
+
+use crate::durable;
+
+const IDENTITY: &str = "identity";
+const RAFTLOG: &str = "raftlog";
+const GROUPS: &str = "groups";
+const SNAPSHOTS: &str = "snapshots";
+const PEERS: &str = "peers";
+
+/// A data directory that belongs to this node and is used by this process.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    identity: Identity,
+    created: bool,
+    _lock: DirLock,
+}
+
+impl DataDir {
+    /// Opens the data directory of a node, or makes one if `root` is absent or empty.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]; nothing that was there before has been changed.
+    pub fn open(root: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, DataDirError> {
+        let failed =
+            |doing: &'static str| move |source: io::Error| DataDirError::Io { doing, path: root.to_owned(), source };
+        durable::create_dir_all(root).map_err(failed("create"))?;
+        let lock = DirLock::acquire(root)?;
+        let (identity, created) = match read_identity(root)? {
+            Some(identity) => (identity, false),
+            None => (create_identity(root, cluster, node)?, true),
+        };
+        identity.check_owner(cluster, node).map_err(|error| DataDirError::identity(root, error))?;
+        for dir in [RAFTLOG, GROUPS, SNAPSHOTS] {
+            durable::create_dir_all(&root.join(dir)).map_err(failed("create folders in"))?;
+        }
+        Ok(Self { root: root.to_owned(), identity, created, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Identity of this directory, random, different after the directory was lost.
+    pub fn store_id(&self) -> StoreId {
+        self.identity.store
+    }
+
+    /// Whether the directory was made by this process: the node has no history of its own, and cannot have voted.
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// The Raft log of all groups.
+    pub fn raftlog(&self) -> PathBuf {
+        self.root.join(RAFTLOG)
+    }
+
+    /// The store of one replica.
+    pub fn group(&self, group: GroupId) -> PathBuf {
+        self.root.join(GROUPS).join(group.to_string())
+    }
+
+    /// The groups that have a store here, in ascending order.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed, or holds something that is not the store of a group.
+    pub fn groups(&self) -> Result<Vec<GroupId>, DataDirError> {
+        let path = self.root.join(GROUPS);
+        let failed = |source| DataDirError::Io { doing: "list", path: path.clone(), source };
+        let mut groups = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let group = name.to_str().and_then(|name| name.parse().ok().filter(|id: &GroupId| id.to_string() == name));
+            groups.push(group.ok_or_else(|| DataDirError::Foreign { path: path.join(&name) })?);
+        }
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
+    /// Snapshots on their way in or out.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join(SNAPSHOTS)
+    }
+
+    /// What this node remembers of the others.
+    pub fn peers(&self) -> PathBuf {
+        self.root.join(PEERS)
+    }
+}
+
+fn read_identity(root: &Path) -> Result<Option<Identity>, DataDirError> {
+    let path = root.join(IDENTITY);
+    match fs::read(&path) {
+        Ok(bytes) => Identity::decode(&bytes).map(Some).map_err(|error| DataDirError::identity(root, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { doing: "read", path, source }),
+    }
+}
+
+/// Makes an empty directory the data directory of a node.
+fn create_identity(root: &Path, cluster: ClusterId, node: NodeId) -> Result<Identity, DataDirError> {
+    let path = root.join(IDENTITY);
+    let failed = |doing, path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| DataDirError::Io { doing, path, source }
+    };
+    // A first start that was interrupted leaves at most the temporary file; file systems make `lost+found`.
+    let ours = [lock::FILE, "identity.tmp", "lost+found"];
+    for entry in fs::read_dir(root).map_err(failed("list", root))? {
+        let name = entry.map_err(failed("list", root))?.file_name();
+        if !ours.iter().any(|ours| name == *ours) {
+            return Err(DataDirError::NoIdentity { root: root.to_owned(), found: name.to_string_lossy().into_owned() });
+        }
+    }
+    let identity = Identity { format: DIRECTORY_FORMAT, cluster, node, store: random_store_id(&path)? };
+    durable::write(&path, &identity.encode()).map_err(failed("write", &path))?;
+    Ok(identity)
+}
+
+fn random_store_id(path: &Path) -> Result<StoreId, DataDirError> {
+    let mut id = [0; 16];
+    let read = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
+    match read {
+        Ok(16) => Ok(StoreId(id)),
+        Ok(_) => Err(DataDirError::Io {
+            doing: "find random bytes for",
+            path: path.to_owned(),
+            source: io::ErrorKind::UnexpectedEof.into(),
+        }),
+        Err(error) => {
+            Err(DataDirError::Io { doing: "find random bytes for", path: path.to_owned(), source: error.into() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+    const NODE: NodeId = NodeId(3);
+
+    fn open(root: &Path) -> Result<DataDir, DataDirError> {
+        DataDir::open(root, CLUSTER, NODE)
+    }
+
+    fn listing(root: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(root)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap_or_default()))
+            .filter(|(name, _)| name != lock::FILE)
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity_over_restarts_and_a_new_one_gets_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("deep/below");
+        let first = open(&root).unwrap();
+        assert!(first.created());
+        let identity = first.identity().clone();
+        assert_eq!((identity.cluster, identity.node), (CLUSTER, NODE));
+        assert!([first.raftlog(), first.snapshots()].iter().all(|dir| dir.is_dir()));
+        drop(first);
+        let again = open(&root).unwrap();
+        assert!(!again.created());
+        assert_eq!(*again.identity(), identity);
+        assert_ne!(open(&temp.path().join("other")).unwrap().store_id(), identity.store);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_and_free_again_when_its_user_is_gone() {
+        let temp = tempfile::tempdir().unwrap();
+        let held = open(temp.path()).unwrap();
+        let error = open(temp.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+        drop(held);
+        open(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn directories_of_others_are_refused_and_left_as_they_were() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(open(temp.path()).unwrap());
+        let before = listing(temp.path());
+        let error = DataDir::open(temp.path(), CLUSTER, NodeId(4)).unwrap_err().to_string();
+        assert!(error.contains("node 3") && error.contains("node 4"), "{error}");
+        let error = DataDir::open(temp.path(), ClusterId([8; 16]), NODE).unwrap_err().to_string();
+        assert!(error.contains(&CLUSTER.to_string()) && error.contains("cluster"), "{error}");
+        assert_eq!(listing(temp.path()), before);
+    }
+
+    #[test]
+    fn a_directory_of_a_newer_format_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let identity = Identity { format: DIRECTORY_FORMAT + 1, cluster: CLUSTER, node: NODE, store: StoreId([1; 16]) };
+        fs::write(temp.path().join(IDENTITY), identity.encode()).unwrap();
+        let before = listing(temp.path());
+        let error = open(temp.path()).unwrap_err().to_string();
+        assert!(error.contains("newer"), "{error}");
+        assert_eq!(listing(temp.path()), before);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        drop(open(temp.path()).unwrap());
+        let path = temp.path().join(IDENTITY);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = open(temp.path()).unwrap_err().to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_with_files_of_someone_else_is_not_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("thesis.tex"), "x").unwrap();
+        let error = open(temp.path()).unwrap_err();
+        assert!(matches!(error, DataDirError::NoIdentity { .. }), "{error}");
+        assert!(!temp.path().join(IDENTITY).exists());
+    }
+
+    #[test]
+    fn a_first_start_that_was_interrupted_is_taken_up_again() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(durable::temporary_name(&temp.path().join(IDENTITY)), "half").unwrap();
+        assert!(open(temp.path()).unwrap().created());
+    }
+
+    #[test]
+    fn stores_of_groups_are_listed_in_order_and_strangers_among_them_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path()).unwrap();
+        for group in [10, 2] {
+            fs::create_dir(dir.group(GroupId(group))).unwrap();
+        }
+        assert_eq!(dir.groups().unwrap(), [GroupId(2), GroupId(10)]);
+        for stranger in ["lost", "02", "+3"] {
+            let path = temp.path().join(GROUPS).join(stranger);
+            fs::create_dir(&path).unwrap();
+            assert!(matches!(dir.groups(), Err(DataDirError::Foreign { .. })), "{stranger}");
+            fs::remove_dir(path).unwrap();
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Watches the free space of the data directory's file system.
+//!
+//! The decision is [`is_full`], a pure function with hysteresis: a disk that hovers at the reserve must not let every other
+//! write through. The watch publishes it; whoever accepts writes refuses them while [`DiskState::full`] holds.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What is known of the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskState {
+    /// Bytes that this process can still write.
+    pub free_bytes: u64,
+    /// Bytes in use on the file system, by whomever.
+    pub used_bytes: u64,
+    /// Whether writes are to be refused.
+    pub full: bool,
+}
+
+/// Whether a disk counts as full: below the reserve it does, above five quarters of it it does not, and in between it stays
+/// what it was. With a reserve of zero it never does.
+pub fn is_full(was_full: bool, free_bytes: u64, reserve_bytes: u64) -> bool {
+    let clear_bytes = reserve_bytes.saturating_add(reserve_bytes / 4);
+    match () {
+        () if reserve_bytes == 0 => false,
+        () if free_bytes < reserve_bytes => true,
+        () if free_bytes > clear_bytes => false,
+        () => was_full,
+    }
+}
+
+/// Looks once.
+///
+/// # Errors
+/// If the file system cannot be asked.
+pub fn measure(path: &Path, was_full: bool, reserve_bytes: u64) -> io::Result<DiskState> {
+    let stat = rustix::fs::statvfs(path)?;
+    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let used_bytes = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
+    Ok(DiskState { free_bytes, used_bytes, full: is_full(was_full, free_bytes, reserve_bytes) })
+}
+
+/// Looks again and again until dropped.
+#[derive(Debug)]
+pub struct DiskWatch {
+    state: watch::Receiver<DiskState>,
+    task: JoinHandle<()>,
+}
+
+impl DiskWatch {
+    /// Looks once, then goes on every `interval`. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the first look fails.
+    pub fn start(path: PathBuf, reserve_bytes: u64, interval: Duration) -> io::Result<Self> {
+        let (sender, state) = watch::channel(measure(&path, false, reserve_bytes)?);
+        report(None, *state.borrow(), reserve_bytes);
+        let task = tokio::spawn(run(path, reserve_bytes, interval, sender));
+        Ok(Self { state, task })
+    }
+
+    /// What was found last, and changes of it.
+    pub fn subscribe(&self) -> watch::Receiver<DiskState> {
+        self.state.clone()
+    }
+}
+
+impl Drop for DiskWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(path: PathBuf, reserve_bytes: u64, interval: Duration, sender: watch::Sender<DiskState>) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        ticks.tick().await;
+        let before = *sender.borrow();
+        match measure(&path, before.full, reserve_bytes) {
+            Ok(after) => {
+                failing = false;
+                report(Some(before), after, reserve_bytes);
+                sender.send_if_modified(|state| std::mem::replace(state, after) != after);
+            }
+            // The last answer stands: a file system that cannot be asked says nothing new about its space.
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(path = %path.display(), %error, "cannot ask for the free space of the disk");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn report(before: Option<DiskState>, after: DiskState, reserve_bytes: u64) {
+    let free_bytes = after.free_bytes;
+    match (before.is_some_and(|state| state.full), after.full) {
+        (false, true) => tracing::warn!(free_bytes, reserve_bytes, "the disk is full: writes are refused"),
+        (true, false) => tracing::info!(free_bytes, reserve_bytes, "the disk has space again: writes are taken"),
+        (true, true) | (false, false) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_stop_below_the_reserve_and_resume_a_quarter_above_it() {
+        let table = [
+            (false, 99, 100, true),
+            (false, 100, 100, false),
+            (false, 125, 100, false),
+            (true, 100, 100, true),
+            (true, 125, 100, true),
+            (true, 126, 100, false),
+            (true, 0, 0, false),
+            (false, 0, 0, false),
+            (true, u64::MAX, u64::MAX, true),
+            (false, 1, u64::MAX, true),
+        ];
+        for (was_full, free, reserve, expect) in table {
+            assert_eq!(is_full(was_full, free, reserve), expect, "{was_full} {free} {reserve}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_watch_tells_the_space_of_a_real_file_system() {
+        let temp = tempfile::tempdir().unwrap();
+        let roomy = DiskWatch::start(temp.path().to_owned(), 0, Duration::from_millis(10)).unwrap();
+        let state = *roomy.subscribe().borrow();
+        assert!(state.free_bytes > 0 && state.used_bytes > 0 && !state.full, "{state:?}");
+        let greedy = DiskWatch::start(temp.path().to_owned(), u64::MAX / 2, Duration::from_millis(10)).unwrap();
+        assert!(greedy.subscribe().borrow().full);
+    }
+
+    #[tokio::test]
+    async fn the_watch_notices_a_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let watch = DiskWatch::start(temp.path().to_owned(), 0, Duration::from_millis(1)).unwrap();
+        let mut states = watch.subscribe();
+        let before = states.borrow_and_update().used_bytes;
+        std::fs::write(temp.path().join("fill"), vec![1; 1 << 20]).unwrap();
+        std::fs::File::open(temp.path().join("fill")).unwrap().sync_all().unwrap();
+        // Others use the disk too, so only a change is certain, not its size.
+        let after = states.wait_for(|state| state.used_bytes != before).await.unwrap();
+        assert_ne!(after.used_bytes, before);
+    }
+
+    #[tokio::test]
+    async fn a_path_that_cannot_be_asked_is_an_error_at_the_start() {
+        assert!(DiskWatch::start("/nonexistent/dir".into(), 0, Duration::from_secs(1)).is_err());
+    }
+}

@@ -1,0 +1,97 @@
+use drover_keys::GroupId;
+use prometheus::{HistogramVec, IntGaugeVec};
+
+use super::{Families, gauge_value, powers_of_two};
+
+/// What a replica shows of itself at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplicaSample {
+    /// Whether it leads its group.
+    pub is_leader: bool,
+    /// Raft term.
+    pub term: u64,
+    /// Highest log index known to be committed.
+    pub committed_index: u64,
+    /// Highest log index applied.
+    pub applied_index: u64,
+    /// Highest log index whose effects survive a crash without replay.
+    pub flushed_index: u64,
+    /// Highest log index removed from the log.
+    pub purged_index: u64,
+    /// Size of the state.
+    pub state_bytes: u64,
+}
+
+/// Replicas of groups; label `group` is a group id.
+pub struct ReplicaMetrics {
+    is_leader: IntGaugeVec,
+    term: IntGaugeVec,
+    committed_index: IntGaugeVec,
+    applied_index: IntGaugeVec,
+    flushed_index: IntGaugeVec,
+    purged_index: IntGaugeVec,
+    apply_lag: IntGaugeVec,
+    state_bytes: IntGaugeVec,
+    /// Entries that were applied as one batch.
+    pub apply_batch_entries: HistogramVec,
+}
+
+impl ReplicaMetrics {
+    pub(super) fn register(families: &Families<'_>) -> Self {
+        let gauge = |name: &str, help: &str| families.gauges(name, help, &["group"]);
+        Self {
+            is_leader: gauge("drover_replica_is_leader", "1 if the replica leads its group"),
+            term: gauge("drover_replica_term", "Raft term"),
+            committed_index: gauge("drover_replica_committed_index", "Highest log index known to be committed"),
+            applied_index: gauge("drover_replica_applied_index", "Highest log index applied"),
+            flushed_index: gauge(
+                "drover_replica_flushed_index",
+                "Highest log index that needs no replay after a crash",
+            ),
+            purged_index: gauge("drover_replica_purged_index", "Highest log index removed from the log"),
+            apply_lag: gauge("drover_replica_apply_lag_entries", "Entries committed but not applied"),
+            state_bytes: gauge("drover_replica_state_bytes", "Size of the replica's state"),
+            apply_batch_entries: families.histograms(
+                "drover_replica_apply_batch_entries",
+                "Entries applied as one batch",
+                &["group"],
+                powers_of_two(11),
+            ),
+        }
+    }
+
+    /// Shows how a replica stands.
+    pub fn observe(&self, group: GroupId, sample: &ReplicaSample) {
+        let lag = sample.committed_index.saturating_sub(sample.applied_index);
+        for (gauge, value) in [
+            (&self.is_leader, u64::from(sample.is_leader)),
+            (&self.term, sample.term),
+            (&self.committed_index, sample.committed_index),
+            (&self.applied_index, sample.applied_index),
+            (&self.flushed_index, sample.flushed_index),
+            (&self.purged_index, sample.purged_index),
+            (&self.apply_lag, lag),
+            (&self.state_bytes, sample.state_bytes),
+        ] {
+            gauge.with_label_values(&[group.to_string()]).set(gauge_value(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::Metrics;
+
+    use super::*;
+
+    #[test]
+    fn lag_is_what_is_committed_and_not_applied() {
+        let metrics = Metrics::new();
+        for (committed_index, applied_index, lag) in [(9, 4, 5), (4, 4, 0), (3, 4, 0)] {
+            let sample = ReplicaSample { committed_index, applied_index, ..ReplicaSample::default() };
+            metrics.replicas.observe(GroupId(2), &sample);
+            let expect = format!("drover_replica_apply_lag_entries{{group=\"2\"}} {lag}\n");
+            assert!(metrics.render().unwrap().contains(&expect), "{committed_index} {applied_index}");
+        }
+    }
+}
