@@ -1,0 +1,125 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use drover_rafttypes::{LogId, TypeConfig, Vote};
+use openraft::storage::IOFlushed;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::error::LogError;
+use crate::group_state::GroupCell;
+use crate::record::Records;
+
+/// Tells who waits for a write how it ended.
+pub type Done = oneshot::Sender<Result<(), LogError>>;
+
+/// One thing a group wants written.
+pub enum Work {
+    Append {
+        records: Records,
+        last: Option<LogId>,
+        write: u64,
+        flushed: IOFlushed<TypeConfig>,
+        room: OwnedSemaphorePermit,
+    },
+    Truncate {
+        last: Option<LogId>,
+    },
+    Purge {
+        upto: LogId,
+    },
+    Vote {
+        vote: Vote,
+        done: Done,
+    },
+    Remove {
+        done: Done,
+    },
+}
+
+/// A group's request in the queue.
+pub struct Request {
+    pub group: Arc<GroupCell>,
+    pub work: Work,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Append { records, .. } => records.bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Tells whoever waits that it was not done.
+    pub fn fail(self, error: &LogError) {
+        match self.work {
+            Work::Append { flushed, .. } => flushed.io_completed(Err(error.clone().of_group(self.group.id).into())),
+            Work::Vote { done, .. } | Work::Remove { done } => {
+                // A caller that went away does not care.
+                let _ = done.send(Err(error.clone().of_group(self.group.id)));
+            }
+            Work::Truncate { .. } | Work::Purge { .. } => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    requests: VecDeque<Request>,
+    closed: bool,
+}
+
+/// Requests of all groups in the order in which they were made.
+#[derive(Default)]
+pub struct Queue {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Queue {
+    /// Adds a request, or gives it back if the queue is closed.
+    pub fn push(&self, request: Request) -> Result<(), Request> {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Err(request);
+        }
+        inner.requests.push_back(request);
+        if inner.requests.len() == 1 {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for requests and takes them up to `max_bytes`, at least one. `None` when it is closed and empty.
+    pub fn take(&self, max_bytes: usize) -> Option<Vec<Request>> {
+        let mut inner = self.inner.lock();
+        while inner.requests.is_empty() {
+            if inner.closed {
+                return None;
+            }
+            self.changed.wait(&mut inner);
+        }
+        let mut bytes = 0;
+        let fits = |request: &Request| {
+            bytes += request.bytes();
+            bytes <= max_bytes
+        };
+        let count = inner.requests.iter().map(fits).take_while(|fits| *fits).count().max(1);
+        Some(inner.requests.drain(..count).collect())
+    }
+
+    /// Takes no more requests. Those that are in it are still given out.
+    pub fn close(&self) {
+        self.inner.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Takes no more requests and gives out what is in it.
+    pub fn close_and_drain(&self) -> Vec<Request> {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        self.changed.notify_all();
+        inner.requests.drain(..).collect()
+    }
+}
