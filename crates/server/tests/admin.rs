@@ -1,5 +1,7 @@
 //! The admin endpoints over real sockets.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

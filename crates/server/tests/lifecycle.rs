@@ -1,5 +1,7 @@
 //! Signals and panics in real processes: each test starts this test binary again as the process under test.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};

@@ -1,15 +1,77 @@
 //! The node: everything composed.
+//!
+//! Order matters twice. At the start the ports come first, so that a port in use is noticed before anything is opened,
+//! and a replica's messages are delivered only when it takes part in its group. At the end leadership goes first, then
+//! the requests that were admitted finish, then the replicas stop, then the log is closed.
 
+mod clock;
+mod endpoint;
+mod peers;
+mod replicas;
+mod serve;
+mod status;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use drover_catalog::{Route, RouteMap, RouteMapError};
+use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory};
+use drover_keys::{CatalogVersion, NodeId};
+use drover_oracle::OracleClient;
+use drover_raftlog::{LogError, LogOptions, NodeLog};
+use drover_transport::{IdentityError, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{AdminServer, ReadinessSlot};
 use crate::config::Config;
 use crate::datadir::DataDir;
-use crate::lifecycle::Shutdown;
+use crate::disk::DiskWatch;
+use crate::lifecycle::{Drain, Ended, Shutdown};
+use crate::listen::{ListenError, listen};
+use crate::metrics::Metrics;
+use crate::services::{Front, FrontParts};
+
+pub use clock::SystemClock;
+pub use status::NodeView;
+
+use peers::{OraclePeers, PeerService};
+use replicas::Replicas;
 
 /// Why a node ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// This build has no node.
-    #[error("node composition not built")]
-    NotBuilt,
+    /// A port cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The routes of the configuration are not a route map.
+    #[error("bootstrap.routes: {0}")]
+    Routes(#[from] RouteMapError),
+    /// The Raft log cannot be opened.
+    #[error("the Raft log cannot be opened; no replica of this node takes part in its group: {0}")]
+    Log(#[from] LogError),
+    /// The stores of the replicas cannot be set up.
+    #[error("the stores of this node cannot be set up: {0}")]
+    Store(#[from] drover_mvcc::StoreError),
+    /// The file of peers cannot be read.
+    #[error("the file that remembers the peers cannot be used: {0}")]
+    Peers(#[from] IdentityError),
+    /// An address is not one, or a server failed.
+    #[error("the gRPC server failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A part of the node ended that must not.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// How a node that was asked to stop ended.
@@ -21,11 +83,211 @@ pub enum Stopped {
     CutOff,
 }
 
+/// How long the parts of a node may take to end after the drain.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Runs a node until it is asked to stop. `data` stays locked for as long.
 ///
 /// # Errors
 /// If it cannot start, or cannot go on.
 pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<Stopped, NodeError> {
-    tracing::error!(node = %config.node.id, data_dir = %data.root().display(), ?shutdown, "no node in this build");
-    Err(NodeError::NotBuilt)
+    let started = Instant::now();
+    let stop = CancellationToken::new();
+    let admin = AdminServer::bind(config.node.admin_listen).await?;
+    let grpc = listen("node.grpc_listen", config.node.grpc_listen).await?;
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(ReadinessSlot::new());
+    let admin = admin.serve(Arc::clone(&readiness), Arc::clone(&metrics), stop.clone().cancelled_owned());
+    let admin = tokio::spawn(admin);
+
+    let watch = DiskWatch::start(data.root().to_owned(), config.disk.reserve_bytes.0, config.disk.check_interval)
+        .map_err(|source| NodeError::Io { what: "the free space of the data directory cannot be asked for", source })?;
+    let log = open_log(&config, &data).await?;
+    let directory = Arc::new(GroupDirectory::default());
+    for group in &config.bootstrap.groups {
+        directory.set_members(group.id, group.replicas.clone());
+    }
+    let peers = PeerPool::new(peer_options(&config, &data), PeerIdentities::open(data.peers())?);
+    for node in &config.bootstrap.nodes {
+        peers.set_address(node.id, node.grpc.as_str());
+    }
+    let service = PeerService::new(Arc::clone(&directory), watch.subscribe(), data.snapshots());
+    let timestamps =
+        OracleClient::start(Arc::new(OraclePeers::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers))));
+    let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers));
+    let coordinator = Coordinator::new(
+        route_map(&config)?,
+        Arc::new(dispatcher),
+        timestamps.clone(),
+        Arc::new(SystemClock),
+        coordinator_options(&config),
+    );
+    let front = Front::new(FrontParts {
+        coordinator: Arc::new(coordinator),
+        metrics: Arc::clone(&metrics),
+        max_requests: usize::try_from(config.limits.max_requests).unwrap_or(usize::MAX),
+        default_deadline: config.limits.default_deadline,
+        disk: watch.subscribe(),
+    });
+    let view = NodeView {
+        node: config.node.id,
+        grpc_address: config.advertised_grpc().as_str().to_owned(),
+        admin_address: config.advertised_admin().as_str().to_owned(),
+        started,
+        data_dir: data.root().to_owned(),
+        directory: Arc::clone(&directory),
+        expected: config.bootstrap.groups_of(config.node.id).map(|group| group.id).collect(),
+        disk: watch.subscribe(),
+        front: Arc::clone(&front),
+    };
+    readiness.set(view.clone());
+    serve::export(&metrics, &log, &peers, &directory, watch.subscribe());
+    let (server, health) = serve::start(&config, grpc, view, Arc::clone(&service), Arc::clone(&peers), stop.clone())?;
+
+    let replicas = Arc::new(Replicas::new(&config, &data, service, directory, peers, timestamps, &log)?);
+    replicas.start(&stop).await;
+    let log = Arc::new(ArcSwapOption::from_pointee(log));
+    let node = Node { front, replicas: Arc::clone(&replicas), health };
+    let failure = fail(server, Arc::clone(&log), watch.subscribe(), Arc::clone(&replicas));
+    let ended = shutdown.run(&node, failure).await;
+
+    stop.cancel();
+    let closing = async {
+        replicas.stop().await;
+        if let Ok(Err(error)) = admin.await {
+            tracing::warn!(%error, "the admin server did not end cleanly");
+        }
+    };
+    let closed = tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_ok();
+    match ended {
+        Ended::Failed(error) => Err(error),
+        Ended::Drained if closed => Ok(Stopped::Drained),
+        Ended::Drained | Ended::TimedOut | Ended::Forced => Ok(Stopped::CutOff),
+    }
+}
+
+async fn open_log(config: &Config, data: &DataDir) -> Result<NodeLog, NodeError> {
+    let storage = &config.storage;
+    let options = LogOptions {
+        queue_bytes: u32::try_from(storage.raftlog_queue_bytes.0).unwrap_or(u32::MAX),
+        file_bytes: storage.raftlog_file_bytes.0,
+        reclaim_bytes: storage.raftlog_max_bytes.0,
+        ..LogOptions::default()
+    };
+    let dir = data.raftlog();
+    tokio::task::spawn_blocking(move || NodeLog::open(&dir, options))
+        .await
+        .map_err(|error| NodeError::Failed(format!("opening the Raft log did not finish: {error}")))?
+        .map_err(NodeError::Log)
+}
+
+fn peer_options(config: &Config, data: &DataDir) -> PeerOptions {
+    let server = &config.server;
+    let window = u32::try_from(server.http2_stream_window_bytes.0).unwrap_or(u32::MAX);
+    let batch = usize::try_from(config.limits.batch_bytes.0).unwrap_or(usize::MAX);
+    let tuning = Tuning::default();
+    PeerOptions {
+        cluster_id: config.cluster.id,
+        node_id: config.node.id,
+        store_id: data.store_id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        grpc_address: config.advertised_grpc().as_str().to_owned(),
+        admin_address: config.advertised_admin().as_str().to_owned(),
+        tuning: Tuning {
+            keep_alive_interval_ms: millis(server.http2_keepalive_interval),
+            keep_alive_timeout_ms: millis(server.http2_keepalive_timeout),
+            // The largest entry, and room for what stands around it.
+            max_message_bytes: tuning.max_message_bytes.max(batch.saturating_mul(2)),
+            stream_window_bytes: window.max(tuning.stream_window_bytes),
+            ..tuning
+        },
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn route_map(config: &Config) -> Result<RouteMap, RouteMapError> {
+    let routes = config.bootstrap.assigned_routes().into_iter().map(|route| Route {
+        id: route.route,
+        interval: route.interval,
+        group: route.group,
+        shard: route.shard,
+    });
+    RouteMap::new(CatalogVersion::FIRST, routes.collect())
+}
+
+fn coordinator_options(config: &Config) -> CoordinatorOptions {
+    CoordinatorOptions {
+        limits: config.limits.for_requests(),
+        scan_rows: config.limits.scan_rows,
+        ..CoordinatorOptions::default()
+    }
+}
+
+/// Completes if the node cannot go on: its server ended, its log failed, or none of its replicas is left.
+async fn fail(
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    log: Arc<ArcSwapOption<NodeLog>>,
+    mut disk: tokio::sync::watch::Receiver<crate::disk::DiskState>,
+    replicas: Arc<Replicas>,
+) -> NodeError {
+    let log_failed = async {
+        loop {
+            if let Some(error) = log.load().as_ref().and_then(|log| log.failure()) {
+                return NodeError::Failed(format!("the Raft log of this node failed: {error}"));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let full = async {
+        loop {
+            let became_full = disk.wait_for(|state| state.full).await.is_ok();
+            if !became_full {
+                return std::future::pending::<NodeError>().await;
+            }
+            // Another node may have space; this one goes on as a follower that takes no entries.
+            replicas.hand_over(Duration::from_secs(5)).await;
+            if disk.wait_for(|state| !state.full).await.is_err() {
+                return std::future::pending::<NodeError>().await;
+            }
+        }
+    };
+    tokio::select! {
+        ended = server => match ended {
+            Ok(Ok(())) => NodeError::Failed("the gRPC server ended by itself".to_owned()),
+            Ok(Err(error)) => NodeError::Grpc(error),
+            Err(error) => NodeError::Failed(format!("the gRPC server ended: {error}")),
+        },
+        error = log_failed => error,
+        error = full => error,
+    }
+}
+
+/// The parts of a node that take part in its end.
+struct Node {
+    front: Arc<Front>,
+    replicas: Arc<Replicas>,
+    health: tonic_health::server::HealthReporter,
+}
+
+/// How long handing over leadership may take before requests are refused all the same.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Drain for Node {
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            self.replicas.hand_over(HAND_OVER_TIMEOUT).await;
+            self.front.drain().await;
+        }
+        .boxed()
+    }
+}
+
+/// The other nodes of the configuration.
+fn others(config: &Config) -> impl Iterator<Item = (NodeId, String)> + '_ {
+    let me = config.node.id;
+    config.bootstrap.nodes.iter().filter(move |node| node.id != me).map(|node| (node.id, node.grpc.as_str().to_owned()))
 }

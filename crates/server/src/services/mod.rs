@@ -6,5 +6,5 @@ mod kv;
 mod session;
 
 pub use cluster::ClusterService;
-pub use front::{Front, FrontParts};
+pub use front::{Front, FrontParts, disk_full};
 pub use kv::KvService;

@@ -1,0 +1,97 @@
+//! The Raft of a replica as its peers see it, with a guard for a full disk in front: a follower without space takes no
+//! entries. Votes and heartbeats go on, so the group keeps its leader.
+
+use std::sync::Arc;
+
+use drover_rafttypes::{TypeConfig, Vote};
+use drover_transport::{EndpointError, RaftEndpoint, Snapshot};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tokio::sync::watch;
+
+use crate::disk::DiskState;
+
+/// A replica's Raft behind a guard for a full disk.
+pub struct GuardedRaft {
+    inner: Arc<dyn RaftEndpoint>,
+    disk: watch::Receiver<DiskState>,
+}
+
+impl GuardedRaft {
+    /// Guards `inner`.
+    pub fn new(inner: Arc<dyn RaftEndpoint>, disk: watch::Receiver<DiskState>) -> Self {
+        Self { inner, disk }
+    }
+}
+
+fn no_space() -> EndpointError {
+    EndpointError("the disk of this node is too full to take entries; nothing was appended".to_owned())
+}
+
+fn needs_space(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    !request.entries.is_empty()
+}
+
+#[tonic::async_trait]
+impl RaftEndpoint for GuardedRaft {
+    fn stream_append(
+        &self,
+        requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>,
+    ) -> BoxStream<'static, Result<StreamAppendResult<TypeConfig>, EndpointError>> {
+        let disk = self.disk.clone();
+        let stopped = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let tripped = Arc::clone(&stopped);
+        let admitted = requests.take_while(move |request| {
+            let admit = !(needs_space(request) && disk.borrow().full);
+            if !admit {
+                tripped.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+            std::future::ready(admit)
+        });
+        let answers = self.inner.stream_append(admitted.boxed());
+        let refusal = futures::stream::once(async move {
+            stopped.load(std::sync::atomic::Ordering::SeqCst).then(no_space)
+        });
+        answers.chain(refusal.filter_map(|refused| std::future::ready(refused.map(Err)))).boxed()
+    }
+
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, EndpointError> {
+        if needs_space(&request) && self.disk.borrow().full {
+            return Err(no_space());
+        }
+        self.inner.append(request).await
+    }
+
+    async fn vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, EndpointError> {
+        self.inner.vote(request).await
+    }
+
+    async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, EndpointError> {
+        self.inner.pre_vote(request).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, EndpointError> {
+        self.inner.transfer_leader(request).await
+    }
+
+    async fn install_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<TypeConfig>, EndpointError> {
+        if self.disk.borrow().full {
+            return Err(no_space());
+        }
+        self.inner.install_snapshot(vote, snapshot).await
+    }
+}

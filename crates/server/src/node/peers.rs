@@ -1,0 +1,121 @@
+//! What this node does for its peers, and how it asks them for timestamps.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use drover_coordinator::GroupDirectory;
+use drover_hlc::Timestamp;
+use drover_keys::{GroupId, NodeId};
+use drover_kv::{Error, Reason};
+use drover_oracle::{Oracle, OracleNetwork};
+use drover_transport::{NodeService, PeerPool, RaftEndpoint};
+use drover_wire::proto::v1;
+use drover_wire::{GroupOp, decode_group_request, encode_group_response};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::disk::DiskState;
+use crate::services::disk_full;
+
+/// How long the oracle here may take for a request from a peer.
+const TIMESTAMP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves the peers of this node.
+pub struct PeerService {
+    directory: Arc<GroupDirectory>,
+    /// Replicas that take part in their groups; one that still keeps silent is not here.
+    endpoints: RwLock<HashMap<GroupId, Arc<dyn RaftEndpoint>>>,
+    oracle: OnceLock<Arc<Oracle>>,
+    disk: watch::Receiver<DiskState>,
+    snapshots: PathBuf,
+}
+
+impl PeerService {
+    /// A service without replicas; `snapshots` is the folder for arriving snapshots.
+    pub fn new(directory: Arc<GroupDirectory>, disk: watch::Receiver<DiskState>, snapshots: PathBuf) -> Arc<Self> {
+        Arc::new(Self { directory, endpoints: RwLock::default(), oracle: OnceLock::new(), disk, snapshots })
+    }
+
+    /// Free space of this node.
+    pub fn disk(&self) -> watch::Receiver<DiskState> {
+        self.disk.clone()
+    }
+
+    /// From now on the messages of `group` are delivered.
+    pub fn deliver(&self, group: GroupId, endpoint: Arc<dyn RaftEndpoint>) {
+        self.endpoints.write().insert(group, endpoint);
+    }
+
+    /// The messages of `group` are no longer delivered.
+    pub fn withdraw(&self, group: GroupId) {
+        self.endpoints.write().remove(&group);
+    }
+
+    /// Makes the oracle of this node known.
+    pub fn attach(&self, oracle: Arc<Oracle>) {
+        let _ = self.oracle.set(oracle);
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for PeerService {
+    fn raft(&self, group: GroupId) -> Option<Arc<dyn RaftEndpoint>> {
+        self.endpoints.read().get(&group).cloned()
+    }
+
+    async fn group_call(&self, request: v1::GroupRequest) -> v1::GroupResponse {
+        let answer = match decode_group_request(request) {
+            Ok(call) if matches!(call.op, GroupOp::Write(_)) && self.disk.borrow().full => Err(disk_full()),
+            Ok(call) => {
+                let deadline = Instant::now() + Duration::from_millis(u64::from(call.timeout_ms));
+                self.directory.serve(call, deadline).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        encode_group_response(answer)
+    }
+
+    async fn timestamps(&self, count: u32) -> Result<Timestamp, Error> {
+        match self.oracle.get() {
+            Some(oracle) => oracle.timestamps(count, Instant::now() + TIMESTAMP_TIMEOUT).await,
+            None => Err(Error::definite(Reason::NotLeader, "this node has no replica of the default group")),
+        }
+    }
+
+    fn snapshot_staging_dir(&self, group: GroupId) -> PathBuf {
+        self.snapshots.join(group.to_string())
+    }
+}
+
+/// How this node asks others for timestamps.
+pub struct OraclePeers {
+    node: NodeId,
+    directory: Arc<GroupDirectory>,
+    peers: Arc<PeerPool>,
+}
+
+impl OraclePeers {
+    /// Asks over `peers`.
+    pub fn new(node: NodeId, directory: Arc<GroupDirectory>, peers: Arc<PeerPool>) -> Self {
+        Self { node, directory, peers }
+    }
+}
+
+impl OracleNetwork for OraclePeers {
+    fn candidates(&self) -> Vec<NodeId> {
+        let mut nodes = self.directory.members(GroupId::DEFAULT);
+        nodes.retain(|node| *node != self.node);
+        let leader = self.directory.running(GroupId::DEFAULT).and_then(|group| group.known_leader());
+        nodes.sort_by_key(|node| Some(*node) != leader);
+        nodes
+    }
+
+    fn ask(&self, node: NodeId, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
+        let peers = Arc::clone(&self.peers);
+        async move { peers.timestamps(node, count, deadline.into()).await }.boxed()
+    }
+}

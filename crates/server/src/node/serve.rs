@@ -1,0 +1,97 @@
+//! The gRPC server of a node, and the figures that are copied into the metrics before each scrape.
+
+use std::sync::Arc;
+
+use drover_coordinator::{GroupDirectory, Replica};
+use drover_raftlog::NodeLog;
+use drover_transport::{InternalServer, PeerPool, server_builder};
+use drover_wire::proto;
+use drover_wire::proto::v1::cluster_server::ClusterServer;
+use drover_wire::proto::v1::kv_server::KvServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::server::HealthReporter;
+
+use super::peers::PeerService;
+use super::status::{NodeView, sample};
+use super::{NodeError, others};
+use crate::config::Config;
+use crate::disk::DiskState;
+use crate::metrics::{Metrics, follow_total};
+use crate::services::{ClusterService, KvService};
+
+/// Starts to answer on `listener`, until `stop`.
+///
+/// # Errors
+/// If an address of the configuration cannot be one.
+pub fn start(
+    config: &Config,
+    listener: TcpListener,
+    view: NodeView,
+    peer_service: Arc<PeerService>,
+    peers: Arc<PeerPool>,
+    stop: CancellationToken,
+) -> Result<(JoinHandle<Result<(), tonic::transport::Error>>, HealthReporter), NodeError> {
+    let front = Arc::clone(&view.front);
+    // A request as large as the limit allows, and room for what stands around it.
+    let message_bytes = usize::try_from(config.limits.batch_bytes.0).unwrap_or(usize::MAX).saturating_add(1 << 20);
+    let kv = KvServer::new(KvService::new(Arc::clone(&front)))
+        .max_decoding_message_size(message_bytes)
+        .max_encoding_message_size(usize::MAX);
+    let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, others(config))?);
+    let internal = InternalServer::new(Arc::clone(&peers), peer_service).into_service();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| NodeError::Failed(format!("the reflection service cannot be built: {error}")))?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let router = server_builder(&peers.options().tuning)
+        .add_service(kv)
+        .add_service(cluster)
+        .add_service(internal)
+        .add_service(health_service)
+        .add_service(reflection);
+    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+    Ok((server, health))
+}
+
+/// Registers what others count, so that it is copied before each scrape.
+pub fn export(
+    metrics: &Metrics,
+    log: &NodeLog,
+    peers: &Arc<PeerPool>,
+    directory: &Arc<GroupDirectory>,
+    disk: watch::Receiver<DiskState>,
+) {
+    metrics.on_scrape(move |metrics| metrics.disk.observe(*disk.borrow()));
+    let directory = Arc::clone(directory);
+    metrics.on_scrape(move |metrics| {
+        for (id, replica) in directory.replicas() {
+            if let Replica::Running(group) = replica {
+                metrics.replicas.observe(id, &sample(&group));
+            }
+        }
+    });
+    let stats = log.stats_source();
+    metrics.on_scrape(move |metrics| {
+        let stats = stats();
+        follow_total(&metrics.raftlog.fsyncs, stats.fsyncs);
+        follow_total(&metrics.raftlog.appends, stats.entries);
+        follow_total(&metrics.raftlog.bytes, stats.written_bytes);
+    });
+    let peers = Arc::clone(peers);
+    metrics.on_scrape(move |metrics| {
+        for (node, stats) in peers.stats() {
+            let peer = node.to_string();
+            metrics.links.connected.with_label_values(&[&peer]).set(i64::from(peers.is_connected(node)));
+            for (name, value) in stats.counters() {
+                follow_total(&metrics.links.totals.with_label_values(&[&peer, name]), value);
+            }
+        }
+    });
+}

@@ -1,0 +1,162 @@
+//! What this node says of itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use drover_coordinator::{GroupDirectory, Replica};
+use drover_keys::{GroupId, NodeId};
+use drover_raftgroup::Group;
+use drover_rafttypes::LogId;
+use drover_wire::proto::v1;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use tokio::sync::watch;
+
+use crate::admin::{Check, Readiness};
+use crate::disk::DiskState;
+use crate::metrics::ReplicaSample;
+use crate::services::Front;
+
+/// Looks at the parts of a node.
+#[derive(Clone)]
+pub struct NodeView {
+    /// This node.
+    pub node: NodeId,
+    /// Where others reach it.
+    pub grpc_address: String,
+    /// Where its health and metrics are.
+    pub admin_address: String,
+    /// When the process started.
+    pub started: Instant,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// Its replicas.
+    pub directory: Arc<GroupDirectory>,
+    /// Groups of which it shall have a replica.
+    pub expected: Vec<GroupId>,
+    /// Free space.
+    pub disk: watch::Receiver<DiskState>,
+    /// Its client side.
+    pub front: Arc<Front>,
+}
+
+impl NodeView {
+    /// Everything that is known of this node.
+    pub fn status(&self) -> v1::NodeStatus {
+        let disk = *self.disk.borrow();
+        v1::NodeStatus {
+            node_id: self.node.0,
+            grpc_address: self.grpc_address.clone(),
+            admin_address: self.admin_address.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            disk_used_bytes: directory_bytes(&self.data_dir),
+            disk_free_bytes: disk.free_bytes,
+            disk_full: disk.full,
+            draining: self.front.is_draining(),
+            replicas: self.directory.replicas().into_iter().map(|(id, replica)| replica_status(id, &replica)).collect(),
+            error: String::new(),
+        }
+    }
+}
+
+impl Readiness for NodeView {
+    fn checks(&self) -> Vec<Check> {
+        let mut checks = vec![Check::new("serving", !self.front.is_draining(), "client requests are taken")];
+        for group in &self.expected {
+            let what = format!("group {group}");
+            checks.push(match self.directory.replica(*group) {
+                None => Check::new(what, false, "the replica is starting"),
+                Some(Replica::Stopped(why)) => Check::new(what, false, why),
+                Some(Replica::Running(group)) => ready(what, &group),
+            });
+        }
+        checks
+    }
+}
+
+/// A replica is ready when its group has a leader and it has applied what it knows to be committed.
+fn ready(what: String, group: &Group) -> Check {
+    let sample = sample(group);
+    let lag = sample.committed_index.saturating_sub(sample.applied_index);
+    match group.known_leader() {
+        None => Check::new(what, false, "no leader is known"),
+        Some(leader) if lag > 1_000 => Check::new(what, false, format!("led by node {leader}; {lag} entries behind")),
+        Some(_) if !group.fsm().state().bootstrapped => Check::new(what, false, "its first intervals are not granted yet"),
+        Some(leader) => Check::new(what, true, format!("led by node {leader}")),
+    }
+}
+
+fn index(log_id: Option<LogId>) -> u64 {
+    log_id.map_or(0, |log_id| log_id.index)
+}
+
+/// The figures of a replica that are exported as metrics.
+pub fn sample(group: &Group) -> ReplicaSample {
+    let metrics = group.raft().metrics().borrow_watched().clone();
+    ReplicaSample {
+        is_leader: group.is_leader(),
+        term: metrics.current_term,
+        committed_index: index(metrics.local_committed),
+        applied_index: index(metrics.last_applied),
+        flushed_index: index(*group.fsm().flushed_log_id().borrow()),
+        purged_index: index(metrics.purged),
+        state_bytes: group.fsm().store().approximate_bytes(),
+    }
+}
+
+fn replica_status(id: GroupId, replica: &Replica) -> v1::ReplicaStatus {
+    let group = match replica {
+        Replica::Running(group) => group,
+        Replica::Stopped(why) => {
+            return v1::ReplicaStatus {
+                group_id: id.0,
+                role: v1::replica_status::Role::Stopped.into(),
+                error: why.clone(),
+                ..Default::default()
+            };
+        }
+    };
+    let metrics = group.raft().metrics().borrow_watched().clone();
+    let sample = sample(group);
+    let role = match metrics.state {
+        ServerState::Leader => v1::replica_status::Role::Leader,
+        ServerState::Follower => v1::replica_status::Role::Follower,
+        ServerState::Candidate => v1::replica_status::Role::Candidate,
+        ServerState::Learner => v1::replica_status::Role::Learner,
+        ServerState::Shutdown => v1::replica_status::Role::Stopped,
+    };
+    let last_log_index = metrics.last_log_index.unwrap_or(0);
+    let lag = |matched: &Option<LogId>| last_log_index.saturating_sub(index(*matched));
+    let follower_lag = metrics.replication.iter().flatten();
+    v1::ReplicaStatus {
+        group_id: id.0,
+        role: role.into(),
+        term: sample.term,
+        leader: metrics.current_leader.unwrap_or(0),
+        last_log_index,
+        committed_index: sample.committed_index,
+        applied_index: sample.applied_index,
+        flushed_index: sample.flushed_index,
+        purged_index: sample.purged_index,
+        voters: metrics.membership_config.membership().voter_ids().collect(),
+        learners: metrics.membership_config.membership().learner_ids().collect(),
+        state_bytes: sample.state_bytes,
+        follower_lag: follower_lag.map(|(node, matched)| (*node, lag(matched))).collect(),
+        error: String::new(),
+    }
+}
+
+/// Bytes of all files below a folder; what cannot be read counts as nothing.
+fn directory_bytes(dir: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
