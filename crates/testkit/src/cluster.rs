@@ -12,10 +12,13 @@ mod node;
 mod ports;
 mod spawn;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use drover_keys::{GroupId, NodeId};
+use bytes::Bytes;
+use drover_client::{Client, ScanQuery};
+use drover_keys::{GroupId, Interval, NodeId};
 use drover_wire::proto::v1 as pb;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 
@@ -69,6 +72,9 @@ pub enum ClusterError {
     /// A condition did not come true.
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// A client's call failed.
+    #[error(transparent)]
+    Client(#[from] drover_kv::Error),
     /// A call to a node failed.
     #[error("node {node}: {status}")]
     Call {
@@ -136,6 +142,52 @@ impl Cluster {
     /// `host:port` of every node's gRPC service.
     pub fn endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(Node::grpc_address).collect()
+    }
+
+    /// A client that knows all nodes.
+    ///
+    /// # Errors
+    /// If none answers.
+    pub async fn client(&self) -> Result<Client, ClusterError> {
+        Ok(Client::connect(self.endpoints()).await?)
+    }
+
+    /// A client that starts from one node. It learns of the others.
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    pub async fn client_of(&self, node: NodeId) -> Result<Client, ClusterError> {
+        Ok(Client::connect([self.node(node).grpc_address()]).await?)
+    }
+
+    /// Every row of the cluster, from one scan that starts at the given node.
+    ///
+    /// # Errors
+    /// If the scan fails.
+    pub async fn all_rows(&self, through: NodeId) -> Result<BTreeMap<Bytes, Bytes>, ClusterError> {
+        let mut scan = self.client_of(through).await?.scan(ScanQuery::new(Interval::all()));
+        let mut rows = BTreeMap::new();
+        while let Some(page) = scan.next_page().await? {
+            rows.extend(page.entries.into_iter().map(|entry| (entry.key, entry.version.value)));
+        }
+        Ok(rows)
+    }
+
+    /// Waits until the replicas of every group have caught up, and fails the test unless their digests are equal.
+    ///
+    /// # Errors
+    /// If a replica does not catch up or does not answer.
+    ///
+    /// # Panics
+    /// If replicas differ.
+    pub async fn assert_replicas_equal(&self) -> Result<(), ClusterError> {
+        let from = self.nodes[0].id();
+        for group in self.groups() {
+            self.wait_caught_up(group, PATIENCE).await?;
+            let answer = self.compare_digests(from, group).await?;
+            assert!(answer.equal, "the replicas of group {group} differ: {answer:?}");
+        }
+        Ok(())
     }
 
     /// Waits until every running node says that it is ready.

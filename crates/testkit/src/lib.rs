@@ -10,6 +10,7 @@
 //!   [`check::timestamps_follow_real_time`] compares commit timestamps with real time.
 //! - [`ledger`]: every write that was acknowledged must be found, none that was refused may be.
 //! - [`workload`]: closed-loop clients that feed both.
+//! - [`nemesis`]: kills and stops nodes meanwhile.
 //!
 //! # Invariants
 //!
@@ -21,6 +22,7 @@ pub mod check;
 pub mod cluster;
 pub mod history;
 pub mod ledger;
+pub mod nemesis;
 pub mod wait;
 pub mod workload;
 

@@ -1,0 +1,137 @@
+//! Requests that are wrong are refused with the documented reason, change nothing, and harm nobody.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use bytes::Bytes;
+use drover_client::{Client, RetryPolicy};
+use drover_hlc::Timestamp;
+use drover_keys::{GroupId, NodeId};
+use drover_kv::{Certainty, Error, Limits, Reason};
+use drover_testkit::Cluster;
+use drover_wire::proto::v1;
+use drover_wire::proto::v1::kv_client::KvClient;
+use drover_wire::status_to_error;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tonic::transport::Channel;
+
+/// One node is enough: nothing here is about replication.
+async fn cluster() -> Cluster {
+    let builder = Cluster::builder().nodes(1).data_groups(2);
+    builder.set("limits.value_bytes", 100_000).set("limits.batch_bytes", 150_000).start().await.unwrap()
+}
+
+/// A client that lets everything through, so that the server has to refuse it.
+async fn unlimited(cluster: &Cluster) -> Client {
+    let none = usize::MAX;
+    let limits = Limits { key_bytes: none, value_bytes: none, batch_bytes: none, idempotency_key_bytes: none };
+    Client::builder().endpoints(cluster.endpoints()).limits(limits).retry(RetryPolicy::never()).connect().await.unwrap()
+}
+
+async fn raw(cluster: &Cluster) -> KvClient<Channel> {
+    let address = format!("http://{}", cluster.endpoints()[0]);
+    KvClient::connect(address).await.unwrap()
+}
+
+fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Error>, reason: Reason) {
+    let error = answer.unwrap_err();
+    assert_eq!((error.reason, error.certainty), (reason, Certainty::Definite), "{error}");
+    assert!(!error.message.is_empty());
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, tonic::Status>, reason: Reason) {
+    assert_refused(answer.map_err(|status| status_to_error(&status)), reason);
+}
+
+#[tokio::test]
+async fn keys_values_and_batches_beyond_the_limits_are_refused_and_write_nothing() {
+    let cluster = cluster().await;
+    let mut kv = raw(&cluster).await;
+    let client = unlimited(&cluster).await;
+    let put = |key: Bytes, value: Bytes| v1::PutRequest { key, value, ..v1::PutRequest::default() };
+    refused(kv.put(put(Bytes::new(), "v".into())).await, Reason::KeyEmpty);
+    refused(kv.get(v1::GetRequest::default()).await, Reason::KeyEmpty);
+    refused(kv.delete(v1::DeleteRequest::default()).await, Reason::KeyEmpty);
+    assert_refused(client.put(vec![b'k'; 4097], "v").await, Reason::KeyTooLarge);
+    assert_refused(client.get(vec![b'k'; 4097]).await, Reason::KeyTooLarge);
+    assert_refused(client.put("k", vec![0; 100_001]).await, Reason::ValueTooLarge);
+    let keys: Vec<Bytes> = (0..40u32).map(|n| format!("{n:04000}").into()).collect();
+    assert_refused(client.batch_get(keys, None).await, Reason::BatchTooLarge);
+    client.put(vec![b'k'; 4096], vec![0; 100_000]).await.unwrap();
+    assert_eq!(cluster.all_rows(NodeId(1)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn ranges_that_are_reversed_or_empty_are_refused() {
+    let cluster = cluster().await;
+    let mut kv = raw(&cluster).await;
+    let range = |start: &'static str, end: Option<&'static str>| {
+        Some(v1::KeyRange { start: start.into(), end: end.map(Into::into) })
+    };
+    for bad in [range("b", Some("a")), range("a", Some("a")), range("", Some(""))] {
+        let scan = v1::ScanRequest { range: bad.clone(), ..v1::ScanRequest::default() };
+        refused(kv.scan(scan).await, Reason::RangeReversed);
+        let delete = v1::DeleteRangeRequest { range: bad, ..v1::DeleteRangeRequest::default() };
+        refused(kv.delete_range(delete).await, Reason::RangeReversed);
+    }
+    refused(kv.scan(v1::ScanRequest::default()).await, Reason::InvalidArgument);
+}
+
+#[tokio::test]
+async fn timestamps_and_cursors_that_the_cluster_did_not_issue_are_refused() {
+    let cluster = cluster().await;
+    let mut kv = raw(&cluster).await;
+    let client = cluster.client().await.unwrap();
+    let written = client.put("k", "v").await.unwrap();
+    let later = Timestamp::from_raw(written.raw() + (3_600_000 << 16));
+    assert_refused(client.get_at("k", later).await, Reason::TimestampInFuture);
+    assert_refused(client.get_at("k", Timestamp::MAX).await, Reason::TimestampInFuture);
+    let range = Some(v1::KeyRange { start: "a".into(), end: None });
+    for cursor in [&b"nonsense"[..], &[0], &[0xff; 100]] {
+        let cursor = Bytes::copy_from_slice(cursor);
+        let scan = v1::ScanRequest { range: range.clone(), cursor: cursor.clone(), ..v1::ScanRequest::default() };
+        refused(kv.scan(scan).await, Reason::CursorInvalid);
+        let delete = v1::DeleteRangeRequest { range: range.clone(), cursor, ..v1::DeleteRangeRequest::default() };
+        refused(kv.delete_range(delete).await, Reason::CursorInvalid);
+    }
+    assert_eq!(client.get("k").await.unwrap().unwrap().value, "v");
+    // A timestamp that was refused has not moved the cluster's time.
+    assert!(client.put("k", "w").await.unwrap() < later);
+}
+
+#[tokio::test]
+async fn groups_and_nodes_that_do_not_exist_are_named_in_the_refusal() {
+    let cluster = cluster().await;
+    let client = cluster.client().await.unwrap();
+    assert_refused(client.compare_digests(GroupId(99)).await, Reason::UnknownGroup);
+    assert_refused(client.transfer_leader(GroupId(99), NodeId(1)).await, Reason::UnknownGroup);
+    assert_refused(client.transfer_leader(GroupId(2), NodeId(99)).await, Reason::UnknownNode);
+}
+
+#[tokio::test]
+async fn garbage_on_a_port_harms_nobody_and_is_not_worth_a_warning() {
+    let cluster = cluster().await;
+    let client = cluster.client().await.unwrap();
+    let mut rng = StdRng::seed_from_u64(5);
+    let node = &cluster.nodes()[0];
+    for address in [node.grpc_address(), node.admin_address()] {
+        for round in 0..50 {
+            let mut garbage = vec![0u8; rng.random_range(1..4096)];
+            rng.fill(&mut garbage[..]);
+            // Some of it gets past the first bytes of HTTP/2.
+            let preface: &[u8] = if round % 2 == 0 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" } else { b"" };
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            // The server may hang up at any time.
+            let _ = stream.write_all(&[preface, &garbage].concat());
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    }
+    client.put("k", "v").await.unwrap();
+    assert_eq!(client.get("k").await.unwrap().unwrap().value, "v");
+    cluster.assert_quiet_logs(&[]);
+}

@@ -1,0 +1,63 @@
+//! Breaks nodes of a cluster, round by round, and lets them come back.
+
+use drover_keys::{GroupId, NodeId};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::cluster::{Cluster, ClusterError, PATIENCE};
+
+/// What happens to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL, and a new start once the group has another leader.
+    KillLeader,
+    /// SIGSTOP until the group has another leader, then SIGCONT: a leader that does not know that it was replaced.
+    StopLeader,
+    /// SIGKILL of any node, and a new start at once.
+    KillAny,
+    /// SIGKILL of all nodes at once, and new starts.
+    KillAll,
+}
+
+/// Does one fault after the other, each on the leader of a random one of `groups`, and waits after each until all nodes
+/// are ready.
+///
+/// # Errors
+/// If the cluster does not recover.
+pub async fn strike(cluster: &Cluster, groups: &[GroupId], faults: &[Fault], seed: u64) -> Result<(), ClusterError> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    for fault in faults {
+        let group = groups[rng.random_range(0..groups.len())];
+        match fault {
+            Fault::KillLeader => {
+                let leader = cluster.leader(group, PATIENCE).await?;
+                cluster.node(leader).kill()?;
+                other_leader(cluster, group, leader).await?;
+                cluster.node(leader).start()?;
+            }
+            Fault::StopLeader => {
+                let leader = cluster.leader(group, PATIENCE).await?;
+                cluster.node(leader).stop()?;
+                other_leader(cluster, group, leader).await?;
+                cluster.node(leader).resume()?;
+            }
+            Fault::KillAny => {
+                let nodes = cluster.nodes();
+                nodes[rng.random_range(0..nodes.len())].restart()?;
+            }
+            Fault::KillAll => {
+                cluster.kill_all()?;
+                cluster.start_all(PATIENCE).await?;
+            }
+        }
+        cluster.wait_ready(PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a node that runs, and so is not the one that was struck, leads the group.
+async fn other_leader(cluster: &Cluster, group: GroupId, struck: NodeId) -> Result<(), ClusterError> {
+    let leader = cluster.leader(group, PATIENCE).await?;
+    assert_ne!(leader, struck, "only running nodes are asked who leads");
+    Ok(())
+}
