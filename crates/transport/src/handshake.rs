@@ -1,0 +1,165 @@
+//! Who is who: pure checks of both halves of a handshake.
+
+use bytes::Bytes;
+use drover_keys::{ClusterId, NodeId, StoreId};
+use drover_kv::{Error, Reason};
+use drover_wire::proto::v1;
+
+use crate::identities::{Identity, PeerIdentities};
+use crate::options::PeerOptions;
+
+/// A peer that has proved to be the one it was taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerName {
+    pub(crate) node: NodeId,
+    pub(crate) store: StoreId,
+}
+
+pub(crate) fn request(me: &PeerOptions, to: NodeId) -> v1::HandshakeRequest {
+    v1::HandshakeRequest {
+        cluster_id: Bytes::copy_from_slice(&me.cluster_id.0),
+        node_id: me.node_id.0,
+        store_id: Bytes::copy_from_slice(&me.store_id.0),
+        to_node: to.0,
+        version: me.version.clone(),
+        grpc_address: me.grpc_address.clone(),
+        admin_address: me.admin_address.clone(),
+    }
+}
+
+pub(crate) fn response(me: &PeerOptions, session: Bytes) -> v1::HandshakeResponse {
+    v1::HandshakeResponse {
+        cluster_id: Bytes::copy_from_slice(&me.cluster_id.0),
+        node_id: me.node_id.0,
+        store_id: Bytes::copy_from_slice(&me.store_id.0),
+        version: me.version.clone(),
+        admin_address: me.admin_address.clone(),
+        session,
+    }
+}
+
+/// Judges who calls, before the peer's data directory is compared with what is remembered.
+///
+/// # Errors
+/// `WRONG_CLUSTER`, `WRONG_NODE`, `INVALID_ARGUMENT`; definite.
+pub(crate) fn judge_request(me: &PeerOptions, request: &v1::HandshakeRequest) -> Result<PeerName, Error> {
+    same_cluster(me, &request.cluster_id)?;
+    if request.to_node != me.node_id.0 {
+        return Err(wrong_node(format!(
+            "node {} was looked for here, this is node {}; correct the address book of node {}",
+            request.to_node, me.node_id, request.node_id
+        )));
+    }
+    if request.node_id == me.node_id.0 {
+        return Err(wrong_node(format!("two nodes call themselves node {}; give one of them another id", me.node_id)));
+    }
+    Ok(PeerName { node: NodeId(request.node_id), store: store_id(&request.store_id)? })
+}
+
+/// Judges who answered.
+///
+/// # Errors
+/// `WRONG_CLUSTER`, `WRONG_NODE`, `INVALID_ARGUMENT`; definite.
+pub(crate) fn judge_response(
+    me: &PeerOptions,
+    to: NodeId,
+    response: &v1::HandshakeResponse,
+) -> Result<PeerName, Error> {
+    same_cluster(me, &response.cluster_id)?;
+    if response.node_id != to.0 {
+        return Err(wrong_node(format!(
+            "node {to} was called, node {} answered; correct its address",
+            response.node_id
+        )));
+    }
+    Ok(PeerName { node: to, store: store_id(&response.store_id)? })
+}
+
+/// Compares the peer's data directory with what is remembered. Blocks on the disk for a new peer.
+///
+/// # Errors
+/// `WRONG_NODE` if it was replaced, `INTERNAL` if it cannot be remembered; definite.
+pub(crate) fn judge_store(identities: &PeerIdentities, peer: PeerName) -> Result<(), Error> {
+    match identities.meet(peer.node, peer.store) {
+        Ok(Identity::Same) => Ok(()),
+        Ok(Identity::Replaced { known }) => Err(wrong_node(format!(
+            "the data directory of node {} was replaced: it is {}, {known} is remembered; a node that lost its data \
+             comes back under a new id",
+            peer.node, peer.store
+        ))),
+        Err(error) => Err(Error::definite(
+            Reason::Internal,
+            format!("the identity of node {} cannot be remembered: {error}; nothing was changed", peer.node),
+        )),
+    }
+}
+
+fn same_cluster(me: &PeerOptions, theirs: &[u8]) -> Result<(), Error> {
+    if theirs == me.cluster_id.0 {
+        return Ok(());
+    }
+    let theirs = <[u8; 16]>::try_from(theirs).map_or_else(|_| "none".to_owned(), |id| ClusterId(id).to_string());
+    Err(Error::definite(
+        Reason::WrongCluster,
+        format!("the peer belongs to cluster {theirs}, this node to {}; nothing was changed", me.cluster_id),
+    ))
+}
+
+fn store_id(bytes: &[u8]) -> Result<StoreId, Error> {
+    let bytes = bytes.try_into().map_err(|_| {
+        Error::definite(Reason::InvalidArgument, "store_id does not have 16 bytes; nothing was changed")
+    })?;
+    Ok(StoreId(bytes))
+}
+
+fn wrong_node(message: String) -> Error {
+    Error::definite(Reason::WrongNode, format!("{message}; nothing was changed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Tuning;
+
+    fn me(node: u64, cluster: u8) -> PeerOptions {
+        PeerOptions {
+            cluster_id: ClusterId([cluster; 16]),
+            node_id: NodeId(node),
+            store_id: StoreId([node as u8; 16]),
+            version: String::new(),
+            grpc_address: String::new(),
+            admin_address: String::new(),
+            tuning: Tuning::default(),
+        }
+    }
+
+    #[test]
+    fn a_caller_must_belong_to_the_cluster_and_mean_this_node() {
+        let good = request(&me(2, 9), NodeId(1));
+        let table = [
+            (good.clone(), Ok(PeerName { node: NodeId(2), store: StoreId([2; 16]) })),
+            (request(&me(2, 8), NodeId(1)), Err(Reason::WrongCluster)),
+            (v1::HandshakeRequest { cluster_id: Bytes::new(), ..good.clone() }, Err(Reason::WrongCluster)),
+            (request(&me(2, 9), NodeId(3)), Err(Reason::WrongNode)),
+            (request(&me(1, 9), NodeId(1)), Err(Reason::WrongNode)),
+            (v1::HandshakeRequest { store_id: Bytes::new(), ..good }, Err(Reason::InvalidArgument)),
+        ];
+        for (request, expect) in table {
+            assert_eq!(judge_request(&me(1, 9), &request).map_err(|e| e.reason), expect, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn who_answers_must_be_who_was_called() {
+        let good = response(&me(2, 9), Bytes::new());
+        let table = [
+            (good.clone(), Ok(PeerName { node: NodeId(2), store: StoreId([2; 16]) })),
+            (response(&me(2, 8), Bytes::new()), Err(Reason::WrongCluster)),
+            (response(&me(3, 9), Bytes::new()), Err(Reason::WrongNode)),
+            (v1::HandshakeResponse { store_id: "short".into(), ..good }, Err(Reason::InvalidArgument)),
+        ];
+        for (response, expect) in table {
+            assert_eq!(judge_response(&me(1, 9), NodeId(2), &response).map_err(|e| e.reason), expect);
+        }
+    }
+}

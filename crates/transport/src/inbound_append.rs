@@ -1,0 +1,101 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use drover_keys::GroupId;
+use drover_rafttypes::TypeConfig;
+use drover_wire::proto::v1;
+use futures::StreamExt;
+use openraft::raft::AppendEntriesRequest;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::append_stream::MAX_WINDOW;
+use crate::codec;
+use crate::outbox::Outbox;
+use crate::pending::Answer;
+use crate::service::{NodeService, RaftEndpoint};
+
+/// The replication streams that a peer has open on one link.
+pub(crate) struct Appends {
+    service: Arc<dyn NodeService>,
+    outbox: Outbox,
+    max_streams: usize,
+    /// A stream that has failed stays here, without its inbox, until the peer closes it: requests that were under way
+    /// are no offence.
+    inboxes: HashMap<u64, Option<Inbox>>,
+}
+
+type Inbox = mpsc::Sender<AppendEntriesRequest<TypeConfig>>;
+
+impl Appends {
+    pub(crate) fn new(service: Arc<dyn NodeService>, outbox: Outbox, max_streams: usize) -> Self {
+        Self { service, outbox, max_streams, inboxes: HashMap::new() }
+    }
+
+    /// Opens a stream. The error is what to answer.
+    pub(crate) fn open(&mut self, id: u64, group: GroupId) -> Result<(), v1::LinkMessage> {
+        if self.inboxes.len() >= self.max_streams {
+            return Err(failed(id, "too many replication streams on one link"));
+        }
+        let Entry::Vacant(vacant) = self.inboxes.entry(id) else {
+            return Err(failed(id, "the replication stream is open already"));
+        };
+        let Some(raft) = self.service.raft(group) else {
+            vacant.insert(None);
+            return Err(failed(id, format!("this node has no replica of group {group}")));
+        };
+        let (inbox, requests) = mpsc::channel(MAX_WINDOW);
+        vacant.insert(Some(inbox));
+        tokio::spawn(run(id, raft, requests, self.outbox.clone()));
+        Ok(())
+    }
+
+    /// Takes a request of a stream. The error is what to answer.
+    pub(crate) fn append(&mut self, id: u64, request: v1::AppendRequest) -> Result<(), v1::LinkMessage> {
+        let Some(slot) = self.inboxes.get_mut(&id) else {
+            return Err(failed(id, "there is no such replication stream"));
+        };
+        let Some(inbox) = slot else { return Ok(()) };
+        let refusal = match codec::decode_append(request) {
+            Err(error) => error.to_string(),
+            Ok(request) => match inbox.try_send(request) {
+                // The stream has ended by an answer of its own.
+                Ok(()) | Err(TrySendError::Closed(_)) => return Ok(()),
+                Err(TrySendError::Full(_)) => "more requests are under way than a stream may have".to_owned(),
+            },
+        };
+        *slot = None;
+        Err(failed(id, refusal))
+    }
+
+    /// The peer has ended a stream.
+    pub(crate) fn close(&mut self, id: u64) {
+        self.inboxes.remove(&id);
+    }
+}
+
+/// Feeds the requests of one stream to its Raft, and sends the answers back in their order.
+async fn run(
+    id: u64,
+    raft: Arc<dyn RaftEndpoint>,
+    requests: mpsc::Receiver<AppendEntriesRequest<TypeConfig>>,
+    outbox: Outbox,
+) {
+    let mut answers = raft.stream_append(ReceiverStream::new(requests).boxed());
+    while let Some(answer) = answers.next().await {
+        let (response, last) = match answer {
+            Ok(result) => (codec::encode_stream_result(&result), result.is_err()),
+            Err(error) => (codec::append_failed(error), true),
+        };
+        let message = v1::LinkMessage { id, body: Some(Answer::AppendResponse(response)) };
+        if outbox.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn failed(id: u64, error: impl std::fmt::Display) -> v1::LinkMessage {
+    v1::LinkMessage { id, body: Some(Answer::AppendResponse(codec::append_failed(error))) }
+}

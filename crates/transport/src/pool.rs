@@ -1,0 +1,161 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drover_hlc::Timestamp;
+use drover_keys::{GroupId, NodeId};
+use drover_kv::{Error, Reason};
+use drover_wire::proto::v1;
+use drover_wire::status_bytes_to_error;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+
+use crate::CallError;
+use crate::identities::PeerIdentities;
+use crate::network::GroupNetworkFactory;
+use crate::options::PeerOptions;
+use crate::peer::Peer;
+use crate::pending::Answer;
+use crate::snapshot::{RateLimit, TransferLocks};
+use crate::stats::{PeerStats, PeerStatsSnapshot};
+
+/// A node's peers: their addresses, one connection to each, and what can be asked of them.
+pub struct PeerPool {
+    me: Arc<PeerOptions>,
+    identities: Arc<PeerIdentities>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    stats: Mutex<BTreeMap<NodeId, Arc<PeerStats>>>,
+    pub(crate) snapshot_rate: RateLimit,
+    pub(crate) transfers: TransferLocks,
+}
+
+impl PeerPool {
+    /// A pool without peers.
+    pub fn new(options: PeerOptions, identities: PeerIdentities) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot_rate: RateLimit::new(options.tuning.snapshot_bytes_per_second),
+            transfers: TransferLocks::default(),
+            me: Arc::new(options),
+            identities: Arc::new(identities),
+            peers: RwLock::default(),
+            stats: Mutex::default(),
+        })
+    }
+
+    /// Who this node is.
+    pub fn options(&self) -> &PeerOptions {
+        &self.me
+    }
+
+    /// The identities of the peers' data directories.
+    pub fn identities(&self) -> &Arc<PeerIdentities> {
+        &self.identities
+    }
+
+    /// Sets where a peer serves gRPC (`host:port`), and connects to it. A connection to another address of it ends.
+    /// Setting this node's own address does nothing. Must be called inside a tokio runtime.
+    pub fn set_address(&self, node: NodeId, address: &str) {
+        if node == self.me.node_id {
+            return;
+        }
+        self.peer_or_start(node, address).set_address(address.to_owned());
+    }
+
+    /// Removes a peer and ends its connection. Calls to it fail from now on; replication streams that run to it end.
+    pub fn remove(&self, node: NodeId) {
+        self.peers.write().remove(&node);
+    }
+
+    /// Where a peer is believed to be.
+    pub fn address(&self, node: NodeId) -> Option<String> {
+        self.peers.read().get(&node).map(|peer| peer.address())
+    }
+
+    /// Whether there is a connection to a peer now.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.peers.read().get(&node).is_some_and(|peer| peer.is_up())
+    }
+
+    /// What went to and came from each peer.
+    pub fn stats(&self) -> Vec<(NodeId, PeerStatsSnapshot)> {
+        self.stats.lock().iter().map(|(node, stats)| (*node, stats.snapshot())).collect()
+    }
+
+    /// Asks a replica of a group on another node. The request's timeout is set to what is left until the deadline.
+    ///
+    /// # Errors
+    /// If there is no answer; the error tells whether the peer can have seen the request. Errors of the group itself
+    /// are answers.
+    pub async fn group_call(
+        &self,
+        node: NodeId,
+        mut request: v1::GroupRequest,
+        deadline: Instant,
+    ) -> Result<v1::GroupResponse, CallError> {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        request.timeout_ms = u32::try_from(left).unwrap_or(u32::MAX);
+        match self.call(node, Answer::GroupRequest(request), deadline).await? {
+            Answer::GroupResponse(response) => Ok(response),
+            _ => Err(wrong_answer(node)),
+        }
+    }
+
+    /// Asks the node that is believed to be the oracle for `count` consecutive timestamps; returns the lowest.
+    ///
+    /// # Errors
+    /// The peer's, or that there is no answer. Timestamps that were issued and lost do no harm.
+    pub async fn timestamps(&self, node: NodeId, count: u32, deadline: Instant) -> Result<Timestamp, Error> {
+        let request = Answer::TimestampRequest(v1::TimestampRequest { count });
+        match self.call(node, request, deadline).await? {
+            Answer::TimestampResponse(v1::TimestampResponse { body: Some(body) }) => match body {
+                v1::timestamp_response::Body::First(raw) => Ok(Timestamp::from_raw(raw)),
+                v1::timestamp_response::Body::Error(bytes) => Err(status_bytes_to_error(&bytes)),
+            },
+            _ => Err(wrong_answer(node).into()),
+        }
+    }
+
+    /// What openraft needs to talk to the other replicas of a group.
+    pub fn raft_network(self: &Arc<Self>, group: GroupId) -> GroupNetworkFactory {
+        GroupNetworkFactory::new(Arc::clone(self), group)
+    }
+
+    async fn call(&self, node: NodeId, request: Answer, deadline: Instant) -> Result<Answer, CallError> {
+        self.peer(node)?.connection(deadline).await?.control.call(request, deadline).await
+    }
+
+    fn peer(&self, node: NodeId) -> Result<Arc<Peer>, CallError> {
+        self.peers
+            .read()
+            .get(&node)
+            .cloned()
+            .ok_or_else(|| CallError::not_sent(node, Reason::UnknownNode, "its address is not known"))
+    }
+
+    /// The peer, started with `address` if it is not in the address book.
+    pub(crate) fn peer_or_start(&self, node: NodeId, address: &str) -> Arc<Peer> {
+        if let Some(peer) = self.peers.read().get(&node) {
+            return Arc::clone(peer);
+        }
+        let mut peers = self.peers.write();
+        let peer = peers.entry(node).or_insert_with(|| {
+            let (me, identities) = (Arc::clone(&self.me), Arc::clone(&self.identities));
+            Arc::new(Peer::start(node, address.to_owned(), me, identities, self.stats_of(node)))
+        });
+        Arc::clone(peer)
+    }
+
+    /// A peer has connected to this node: it is alive.
+    pub(crate) fn nudge(&self, node: NodeId) {
+        if let Some(peer) = self.peers.read().get(&node) {
+            peer.nudge();
+        }
+    }
+
+    pub(crate) fn stats_of(&self, node: NodeId) -> Arc<PeerStats> {
+        Arc::clone(self.stats.lock().entry(node).or_default())
+    }
+}
+
+fn wrong_answer(node: NodeId) -> CallError {
+    CallError::unknown(node, Reason::Internal, "the peer answered something else than was asked")
+}

@@ -1,0 +1,19 @@
+//! Snapshots from node to node.
+//!
+//! The sender lists the files of the snapshot with their sizes and XXH3-128 checksums and *offers* them. The receiver
+//! answers how much of each it has already, the sender sends the rest in chunks, and then asks to *install*: the
+//! receiver checks every file against its checksum and hands the folder to the group's Raft.
+//!
+//! The receiver keeps what arrives under the name of its *content*: `content-<checksum>-<bytes>`. So a transfer goes on
+//! where it broke off, whichever node, process or newer snapshot the next one comes from, as long as the files are the
+//! same, and RocksDB's immutable files are. What the present offer does not list is removed.
+
+mod manifest;
+mod rate;
+mod receive;
+mod send;
+mod staging;
+
+pub(crate) use rate::RateLimit;
+pub(crate) use receive::Receiver;
+pub(crate) use send::{TransferLocks, send};
