@@ -40,7 +40,7 @@ impl Stored {
     }
 
     /// The stored bytes.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         match self {
             Stored::Put { value, expire_at: None } => framed(PUT, &[], value),
             Stored::Put { value, expire_at: Some(expiry) } => framed(PUT_EXPIRING, &expiry.raw().to_be_bytes(), value),
@@ -49,7 +49,7 @@ impl Stored {
     }
 
     /// Reads stored bytes; the error says what is wrong with them.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.split_first() {
             Some((&PUT, value)) => Ok(Stored::Put { value: Bytes::copy_from_slice(value), expire_at: None }),
             Some((&PUT_EXPIRING, rest)) => {
