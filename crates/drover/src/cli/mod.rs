@@ -1,22 +1,124 @@
 //! The command line for people and scripts.
+//!
+//! # Model
+//!
+//! A command connects a [`drover_client::Client`], does its work and ends as one of [`exit::End`], each with an exit
+//! code. Answers go to standard output: text or tables for people, JSON with `--json`. Everything else (progress, complaints)
+//! goes to standard error, progress only if that is a terminal.
+//!
+//! # Invariants
+//!
+//! - Nothing panics when the reader of standard output or error goes away.
+//! - A definite failure and an unknown outcome never share an exit code.
+//! - Whatever one command prints of keys and values, another can read back ([`notation`]).
 
+mod bench;
+mod dump;
+mod exit;
+mod group;
+mod kv;
+mod load;
+mod notation;
+mod output;
+mod records;
+mod status;
+
+use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use drover_client::Client;
+pub use exit::EXIT_CODES;
+use exit::{End, end_of};
+use notation::Notation;
+use output::Output;
 
-pub const EXIT_CODES: &str = "";
-
+/// What every command understands.
 #[derive(Debug, Args)]
-pub struct Global {}
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// What the cluster looks like.
-    Status,
+pub struct Global {
+    /// Nodes to start from, separated by commas; one that answers is enough
+    #[arg(
+        long,
+        global = true,
+        env = "DROVER_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7000",
+        value_name = "HOST:PORT,..."
+    )]
+    pub endpoints: Vec<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Keys and values are hexadecimal digits, in arguments and in what is printed
+    #[arg(long, global = true)]
+    pub hex: bool,
+    /// How long one request may take, retries included: 500ms, 10s, 2m
+    #[arg(long, global = true, default_value = "10s", value_parser = notation::parse_duration, value_name = "DURATION")]
+    pub timeout: Duration,
 }
 
-pub fn run(_global: &Global, command: Command) -> ExitCode {
-    match command {
-        Command::Status => ExitCode::SUCCESS,
+impl Global {
+    fn notation(&self) -> Notation {
+        if self.hex { Notation::Hex } else { Notation::Escaped }
     }
+
+    async fn connect(&self) -> anyhow::Result<Client> {
+        let builder = Client::builder().endpoints(&self.endpoints).deadline(self.timeout);
+        Ok(builder.connect_timeout(self.timeout).connect().await?)
+    }
+}
+
+/// The commands that talk to a cluster.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reads and writes keys
+    #[command(subcommand)]
+    Kv(kv::Command),
+    /// Writes the rows of a file (TSV, CSV or JSON lines), or checks that they are there
+    Load(load::Args),
+    /// Writes all rows of a range to a file or to standard output, as of one moment
+    Dump(dump::Args),
+    /// Shows nodes, groups and leaders
+    Status,
+    /// Looks after one group
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Measures throughput and latency with a closed loop of clients
+    Bench(bench::Args),
+}
+
+/// Runs a command to its end.
+pub fn run(global: &Global, command: Command) -> ExitCode {
+    let result = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(dispatch(global, command)));
+    result.unwrap_or_else(|error| complain(&error)).into()
+}
+
+async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
+    let mut output = Output::stdout();
+    let end = match command {
+        Command::Kv(command) => kv::run(global, command, &mut output).await,
+        Command::Load(args) => load::run(global, args, &mut output).await,
+        Command::Dump(args) => dump::run(global, args, &mut output).await,
+        Command::Status => status::run(global, &mut output).await,
+        Command::Group(command) => group::run(global, command, &mut output).await,
+        Command::Bench(args) => bench::run(global, args, &mut output).await,
+    }?;
+    output.flush()?;
+    Ok(end)
+}
+
+fn complain(error: &anyhow::Error) -> End {
+    let end = end_of(error);
+    if end != End::Done {
+        notice(&format!("error: {error:#}"));
+    }
+    end
+}
+
+/// A line for people. Whoever closed standard error does not want to hear it.
+fn notice(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

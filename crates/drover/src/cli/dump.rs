@@ -1,0 +1,102 @@
+//! `drover dump`: all rows of a range as of one moment.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use drover_client::{ScanQuery, Timestamp};
+use indicatif::ProgressBar;
+
+use super::exit::{End, UsageError};
+use super::kv::row_json;
+use super::notation::{Notation, RangeArgs};
+use super::output::Output;
+use super::records::Format;
+use super::{Global, notice};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    range: RangeArgs,
+    /// Form of the rows [default: what the name of the file tells, else tsv]
+    #[arg(long)]
+    format: Option<Format>,
+    /// As of this timestamp
+    #[arg(long, value_name = "TIMESTAMP")]
+    at: Option<Timestamp>,
+    /// Write to a file
+    #[arg(long, short, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+impl Args {
+    fn format(&self, json: bool) -> Result<Format, UsageError> {
+        let format = match (self.format, &self.output) {
+            (Some(format), _) => format,
+            (None, _) if json => Format::Jsonl,
+            (None, Some(path)) => Format::of(path)?,
+            (None, None) => Format::Tsv,
+        };
+        match format {
+            Format::Csv => Err(UsageError("a dump is TSV or JSON lines".to_owned())),
+            Format::Tsv | Format::Jsonl => Ok(format),
+        }
+    }
+}
+
+pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Result<End> {
+    let format = args.format(global.json)?;
+    let query = ScanQuery { at: args.at, ..ScanQuery::new(args.range.interval(global.notation())?) };
+    let mut scan = global.connect().await?.scan(query);
+    let mut file = match &args.output {
+        Some(path) => {
+            Some(Output::to(File::create(path).with_context(|| format!("cannot create {}", path.display()))?))
+        }
+        None => None,
+    };
+    let sink = file.as_mut().unwrap_or(output);
+    let spinner = ProgressBar::new_spinner();
+    let (mut rows, mut read_ts) = (0, args.at);
+    while let Some(page) = scan.next_page().await? {
+        for row in &page.entries {
+            match format {
+                Format::Jsonl => sink.json(&row_json(global.notation(), &row.key, &row.version, false))?,
+                // `load` reads TSV with escapes, so that is what is written whatever the notation on the screen.
+                Format::Tsv | Format::Csv => {
+                    let (key, value) = (&row.key, &row.version.value);
+                    sink.line(&format!("{}\t{}", Notation::Escaped.format(key), Notation::Escaped.format(value)))?;
+                }
+            }
+        }
+        rows += page.count;
+        read_ts = Some(page.read_ts);
+        spinner.set_message(format!("{rows} rows"));
+        spinner.tick();
+    }
+    sink.flush()?;
+    spinner.finish_and_clear();
+    let as_of = read_ts.map_or_else(String::new, |ts| format!(" as of {ts}"));
+    notice(&format!("{rows} rows{as_of}"));
+    Ok(End::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_one_asked_for_else_the_files_else_tab_separated() {
+        let args = |format, output: Option<&str>| Args {
+            range: RangeArgs::default(),
+            format,
+            at: None,
+            output: output.map(PathBuf::from),
+        };
+        assert_eq!(args(None, None).format(false).unwrap(), Format::Tsv);
+        assert_eq!(args(None, None).format(true).unwrap(), Format::Jsonl);
+        assert_eq!(args(None, Some("x.jsonl")).format(false).unwrap(), Format::Jsonl);
+        assert_eq!(args(Some(Format::Tsv), Some("x.jsonl")).format(true).unwrap(), Format::Tsv);
+        assert!(args(None, Some("x.csv")).format(false).is_err());
+        assert!(args(None, Some("x")).format(false).is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! `drover group`: leadership and digests of one group.
+
+use clap::Subcommand;
+use drover_client::{DigestComparison, GroupId, NodeId};
+use serde_json::json;
+
+use super::Global;
+use super::exit::End;
+use super::notation::format_hex;
+use super::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hands the leadership of a group to one of its voters, and waits until it leads
+    TransferLeader {
+        group: GroupId,
+        /// Node that shall lead
+        #[arg(long, value_name = "NODE")]
+        to: NodeId,
+    },
+    /// Compares digests of all replicas of a group at one log index; exit code 1 if they are not all there and equal
+    Digests { group: GroupId },
+}
+
+pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyhow::Result<End> {
+    let client = global.connect().await?;
+    match command {
+        Command::TransferLeader { group, to } => {
+            let now = client.transfer_leader(group, to).await?;
+            match global.json {
+                true => output.json(&json!({ "group_id": group.0, "leader": now.leader.0, "term": now.term }))?,
+                false => output.line(&format!("node {} leads group {group} in term {}", now.leader, now.term))?,
+            }
+            Ok(End::Done)
+        }
+        Command::Digests { group } => {
+            let comparison = client.compare_digests(group).await?;
+            print_digests(global.json, output, &comparison)?;
+            Ok(if comparison.equal { End::Done } else { End::No })
+        }
+    }
+}
+
+fn print_digests(as_json: bool, output: &mut Output, comparison: &DigestComparison) -> std::io::Result<()> {
+    if as_json {
+        let digests: Vec<_> = comparison
+            .digests
+            .iter()
+            .map(|digest| {
+                json!({
+                    "node_id": digest.node_id,
+                    "digest": (!digest.digest.is_empty()).then(|| format_hex(&digest.digest)),
+                    "rows": digest.rows,
+                    "error": (!digest.error.is_empty()).then_some(&digest.error),
+                })
+            })
+            .collect();
+        return output.json(&json!({ "index": comparison.index, "equal": comparison.equal, "digests": digests }));
+    }
+    let verdict = if comparison.equal { "all equal" } else { "NOT all equal" };
+    output.line(&format!("at log index {}: {verdict}", comparison.index))?;
+    let rows = comparison.digests.iter().map(|digest| {
+        let shown = if digest.error.is_empty() { format_hex(&digest.digest) } else { digest.error.clone() };
+        vec![digest.node_id.to_string(), shown, digest.rows.to_string()]
+    });
+    output.table(&["node", "digest", "rows"], rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_client::ReplicaDigest;
+
+    use super::super::output::tests::Captured;
+    use super::*;
+
+    #[test]
+    fn a_replica_without_digest_says_why() {
+        let silent = ReplicaDigest { node_id: 2, error: "no answer".into(), ..ReplicaDigest::default() };
+        let digest = ReplicaDigest { node_id: 1, digest: vec![0xab; 2].into(), rows: 7, error: String::new() };
+        let comparison = DigestComparison { index: 9, digests: vec![digest, silent], equal: false };
+        let shown = |json| {
+            let captured = Captured::default();
+            let mut output = Output::to(captured.clone());
+            print_digests(json, &mut output, &comparison).unwrap();
+            output.flush().unwrap();
+            captured.text()
+        };
+        let text = shown(false);
+        assert!(text.starts_with("at log index 9: NOT all equal\n") && text.contains("no answer"), "{text}");
+        assert!(shown(true).contains(r#""digest":"abab""#), "{}", shown(true));
+    }
+}
