@@ -40,7 +40,16 @@ pub(crate) fn check(dir: &Path) -> Result<Contents, StoreError> {
         Ok(bytes) => {
             let found = parse(&bytes).ok_or_else(|| foreign("its FORMAT file is damaged"))?;
             check_version(dir, found)?;
-            Ok(if has_database { Contents::Store } else { Contents::Nothing })
+            match has_database {
+                true => Ok(Contents::Store),
+                // Nothing was ever flushed if creation was cut short. With tables there was a database, and to create
+                // one over it would lose them without a word.
+                false if has_tables(dir)? => {
+                    let message = format!("{} holds tables, but its {DATABASE_MARK} file is missing", dir.display());
+                    Err(StoreError::Corruption { message })
+                }
+                false => Ok(Contents::Nothing),
+            }
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && has_database => {
             Err(foreign("its FORMAT file is missing"))
@@ -48,6 +57,16 @@ pub(crate) fn check(dir: &Path) -> Result<Contents, StoreError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Contents::Nothing),
         Err(e) => Err(StoreError::io("reading", &file, &e)),
     }
+}
+
+fn has_tables(dir: &Path) -> Result<bool, StoreError> {
+    let failed = |e| StoreError::io("listing", dir, &e);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        if Path::new(&entry.map_err(failed)?.file_name()).extension().is_some_and(|e| e == "sst") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Refuses versions this build does not know.

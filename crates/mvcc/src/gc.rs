@@ -138,3 +138,117 @@ impl CompactionFilter for GcFilter {
         FILTER_NAME
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use drover_keys::{DataKey, LogicalKey};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::value::Stored;
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn rules(safe_point: u64, pinned: bool) -> GcRules {
+        let safe_point = Timestamp::from_raw(safe_point);
+        GcRules(vec![GcRule { shard: SHARD, interval: Interval::all(), safe_point, pinned }])
+    }
+
+    fn filter(state: &Arc<GcState>, covers_all: bool) -> GcFilter {
+        let context = CompactionFilterContext { is_full_compaction: covers_all, is_manual_compaction: false };
+        GcFilterFactory::new(state.clone()).create(context)
+    }
+
+    /// Rows of plain keys: `(key, commit timestamp)` to whether it is a tombstone.
+    type Rows = BTreeMap<Vec<u8>, bool>;
+
+    fn row(key: u8, commit_ts: u64) -> Vec<u8> {
+        DataKey { shard: SHARD, key: LogicalKey::plain(vec![key]), commit_ts }.encode()
+    }
+
+    fn compacted(mut filter: GcFilter, rows: &Rows) -> Rows {
+        let value = |tombstone| if tombstone { Stored::Tombstone.encode() } else { vec![0x11, 1] };
+        rows.iter()
+            .filter(|(key, tombstone)| !filter.may_drop(key, &value(**tombstone)))
+            .map(|(key, tombstone)| (key.clone(), *tombstone))
+            .collect()
+    }
+
+    /// The version a read at `at` answers with; `None` for a tombstone and for nothing alike.
+    fn read(rows: &Rows, key: u8, at: u64) -> Option<Vec<u8>> {
+        let (found, tombstone) = rows.range(row(key, at)..=row(key, 0)).next()?;
+        (!tombstone).then(|| found.clone())
+    }
+
+    #[test]
+    fn a_rule_acts_after_a_flush_that_began_after_it_and_a_pin_at_once() {
+        let state = Arc::new(GcState::default());
+        let rows = Rows::from([(row(1, 1), false), (row(1, 2), false)]);
+        let left = |state: &Arc<GcState>| compacted(filter(state, true), &rows).len();
+        assert_eq!(left(&state), 2, "no rules");
+        let flushing = state.latest();
+        state.publish(&rules(9, false), false);
+        state.activate(flushing);
+        assert_eq!(left(&state), 2, "the flush began before the rule");
+        state.activate(state.latest());
+        assert_eq!(left(&state), 1);
+        state.publish(&rules(9, true), false);
+        assert_eq!(left(&state), 2, "pinned");
+        state.publish(&rules(9, false), true);
+        assert_eq!(left(&state), 1, "durable when published");
+        state.publish(&GcRules::default(), false);
+        assert_eq!(left(&state), 2, "the interval is gone");
+    }
+
+    #[test]
+    fn a_tombstone_goes_only_where_nothing_older_can_hide() {
+        let state = Arc::new(GcState::default());
+        state.publish(&rules(9, false), true);
+        let rows = Rows::from([(row(1, 10), true), (row(1, 5), true), (row(1, 3), false)]);
+        let left = |covers_all| compacted(filter(&state, covers_all), &rows).into_keys().collect::<Vec<_>>();
+        assert_eq!(left(false), [row(1, 10), row(1, 5)]);
+        assert_eq!(left(true), [row(1, 10)]);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_at_or_above_the_safe_point_survive_any_sequence_of_compactions(
+            rows in proptest::collection::btree_map((0u8..3, 0u64..12), (any::<bool>(), 0usize..3), 0..30),
+            rounds in proptest::collection::vec((0usize..4, 0u64..12), 1..6),
+        ) {
+            let mut files: [Rows; 3] = Default::default();
+            for ((key, commit_ts), (tombstone, file)) in &rows {
+                files[*file].insert(row(*key, *commit_ts), *tombstone);
+            }
+            let all: Rows = files.iter().flatten().map(|(k, t)| (k.clone(), *t)).collect();
+            let mut safe_point = 0;
+            let state = Arc::new(GcState::default());
+            for (choice, advance) in rounds {
+                safe_point = safe_point.max(advance);
+                state.publish(&rules(safe_point, false), true);
+                match files.get(choice) {
+                    Some(file) => files[choice] = compacted(filter(&state, false), file),
+                    None => {
+                        let merged = files.iter().flatten().map(|(k, t)| (k.clone(), *t)).collect();
+                        files = [compacted(filter(&state, true), &merged), Rows::new(), Rows::new()];
+                    }
+                }
+            }
+            let left: Rows = files.iter().flatten().map(|(k, t)| (k.clone(), *t)).collect();
+            for key in 0..3 {
+                for at in safe_point..13 {
+                    prop_assert_eq!(read(&left, key, at), read(&all, key, at), "key {} at {}", key, at);
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_rows_never_panic(key: Vec<u8>, value: Vec<u8>) {
+            let state = Arc::new(GcState::default());
+            state.publish(&rules(u64::MAX, false), true);
+            filter(&state, true).may_drop(&key, &value);
+        }
+    }
+}

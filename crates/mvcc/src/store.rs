@@ -219,3 +219,33 @@ fn locked_elsewhere(path: &Path, error: StoreError) -> StoreError {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use drover_hlc::Timestamp;
+    use drover_keys::{Interval, LogicalKey, ShardId};
+
+    use super::*;
+    use crate::{GcRule, StoreEnv, StoreEnvOptions, Stored};
+
+    #[test]
+    fn collection_waits_for_a_flush_that_covers_the_safe_point_whatever_rocksdb_flushes_by_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
+        let store = env.open(&root.path().join("live")).unwrap();
+        let (shard, key) = (ShardId(1), LogicalKey::plain("k"));
+        let oldest = || store.snapshot().visible(shard, &key, Timestamp::from_raw(1)).unwrap();
+        let mut batch = store.batch();
+        for at in 1..=3 {
+            batch.put_version(shard, &key, Timestamp::from_raw(at), &Stored::Tombstone);
+        }
+        batch.commit().unwrap();
+        let safe_point = Timestamp::from_raw(3);
+        store.set_gc(GcRules(vec![GcRule { shard, interval: Interval::all(), safe_point, pinned: false }]));
+        engine::compact(&store.db);
+        assert!(oldest().is_some(), "a crash could still forget the safe point");
+        store.flush().unwrap();
+        engine::compact(&store.db);
+        assert_eq!(oldest(), None);
+    }
+}

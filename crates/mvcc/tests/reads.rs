@@ -1,4 +1,5 @@
 //! Reads of batches and snapshots against a model, and the work they cost.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{End, Interval, KeyFamily, LogicalKey, ShardId};
-use drover_mvcc::{GcRule, GcRules, GroupStore, StoreEnv, StoreEnvOptions, Stored};
+use drover_mvcc::{GcRule, GcRules, GroupStore, MetaKey, RecordKind, StoreEnv, StoreEnvOptions, Stored};
 
 pub const SHARD: ShardId = ShardId(7);
 
@@ -102,15 +102,6 @@ pub fn versions(store: &Arc<GroupStore>, name: &'static str) -> Vec<u64> {
     found
 }
 
-/// A copy of a directory, file by file, while it is in use: what a machine that stops now would find.
-pub fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
-
 pub fn files_ending(dir: &Path, suffix: &str) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
@@ -119,4 +110,34 @@ pub fn files_ending(dir: &Path, suffix: &str) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+/// Applies entry `n`: one row, one lock, one record, one control row and the applied state, all saying `n`, and a filler
+/// of `filler_bytes` if that is not 0.
+pub fn apply(store: &GroupStore, n: u64, filler_bytes: usize) {
+    let word = Bytes::copy_from_slice(&n.to_be_bytes());
+    let mut batch = store.batch();
+    if filler_bytes > 0 {
+        batch.put_version(SHARD, &key("filler"), ts(n), &value(vec![7; filler_bytes]));
+    }
+    batch.put_version(SHARD, &key("row"), ts(n), &value(word.clone()));
+    batch.put_lock(SHARD, &key("row"), word.clone());
+    batch.put_record(SHARD, b"row", RecordKind::Idempotency, b"op", word.clone());
+    batch.put_meta(MetaKey::GroupState, word.clone());
+    batch.put_applied_state(word);
+    batch.commit().unwrap();
+}
+
+/// The entry that the store as a whole is at; fails if families disagree.
+pub fn state(store: &Arc<GroupStore>) -> Option<u64> {
+    let snapshot = store.snapshot();
+    let number = |bytes: Option<Bytes>| bytes.map(|b| u64::from_be_bytes(b.as_ref().try_into().unwrap()));
+    let applied = number(snapshot.applied_state().unwrap());
+    let newest = snapshot.newest(SHARD, &key("row")).unwrap();
+    assert_eq!(newest.map(|(at, _)| at.raw()), applied, "data");
+    assert_eq!(number(snapshot.lock(SHARD, &key("row")).unwrap()), applied, "locks");
+    let record = snapshot.record(SHARD, b"row", RecordKind::Idempotency, b"op").unwrap();
+    assert_eq!(number(record), applied, "records");
+    assert_eq!(number(snapshot.meta(MetaKey::GroupState).unwrap()), applied, "meta");
+    applied
 }
