@@ -43,6 +43,11 @@ impl GroupDirectory {
         }
     }
 
+    /// The replica of `group` on this node, whatever became of it.
+    pub fn replica(&self, group: GroupId) -> Option<Replica> {
+        self.local.read().get(&group).cloned()
+    }
+
     /// All replicas on this node.
     pub fn replicas(&self) -> Vec<(GroupId, Replica)> {
         self.local.read().iter().map(|(group, replica)| (*group, replica.clone())).collect()

@@ -3,9 +3,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_keys::{GroupId, NodeId};
+use futures::future::BoxFuture;
 use drover_kv::{Error, Reason};
-use drover_transport::PeerPool;
-use drover_wire::{GroupAnswer, GroupCall, GroupOp, decode_group_response, encode_group_request};
+use drover_transport::{PeerPool, Sent};
+use drover_wire::{GroupAnswer, GroupCall, GroupDigest, GroupOp, decode_group_response, encode_group_request};
 use parking_lot::Mutex;
 use rand::Rng;
 
@@ -110,28 +111,50 @@ impl Dispatcher {
     ) -> Result<GroupAnswer, Failure> {
         if target == self.node {
             let call = GroupCall { group, timeout_ms: 0, op };
-            return self.directory.serve(call, deadline).await.map_err(Failure::Answered);
+            // Boxed: the futures of a whole replica are deep, and they would be part of every caller's type.
+            let served: BoxFuture<'_, _> = Box::pin(self.directory.serve(call, deadline));
+            return served.await.map_err(Failure::Answered);
         }
         self.call_node(target, group, op, deadline).await
     }
 
-    /// Sends one operation to one node, once.
+    /// Runs one operation on one node, once, whether it leads or not.
     ///
     /// # Errors
     /// What became of the attempt.
-    pub async fn call_node(
+    pub async fn call_one(
         &self,
         target: NodeId,
         group: GroupId,
         op: GroupOp,
         deadline: Instant,
     ) -> Result<GroupAnswer, Failure> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
-        let request = encode_group_request(&GroupCall { group, timeout_ms, op });
-        match self.peers.group_call(target, request, deadline).await {
+        self.attempt(target, group, op, deadline).await
+    }
+
+    /// Lets every replica of a group take a digest, and returns the leader's.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::call`].
+    pub async fn digest(&self, group: GroupId, deadline: Instant) -> Result<GroupDigest, Error> {
+        match self.call(group, GroupOp::Digest { index: 0 }, Repeat::Read, deadline).await? {
+            GroupAnswer::Digest(digest) => Ok(digest),
+            other => Err(Error::definite(Reason::Internal, format!("a digest was answered with {other:?}"))),
+        }
+    }
+
+    async fn call_node(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        op: GroupOp,
+        deadline: Instant,
+    ) -> Result<GroupAnswer, Failure> {
+        // The pool says how much time is left when the request goes out.
+        let request = encode_group_request(&GroupCall { group, timeout_ms: 0, op });
+        match self.peers.group_call(target, request, deadline.into()).await {
             Ok(response) => decode_group_response(response).map_err(Failure::Answered),
-            Err(error) if error.not_sent() => Err(Failure::NotSent(error.to_string())),
+            Err(error) if error.sent == Sent::NotSent => Err(Failure::NotSent(error.to_string())),
             Err(error) => Err(Failure::Lost(error.to_string())),
         }
     }

@@ -22,12 +22,13 @@
 
 mod answer;
 mod coordinator;
-mod cursor;
+pub mod cursor;
 mod directory;
 mod dispatch;
 mod retry;
 
 pub use answer::Answer;
 pub use coordinator::{Coordinator, CoordinatorOptions};
-pub use directory::GroupDirectory;
+pub use directory::{GroupDirectory, Replica};
 pub use dispatch::Dispatcher;
+pub use retry::{Failure, Repeat};

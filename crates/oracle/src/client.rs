@@ -16,22 +16,13 @@ use crate::core::OracleCore;
 /// Remote requests under way from one node. More than one, so that a lost answer does not hold up the node.
 const REQUESTS_IN_FLIGHT: usize = 4;
 
-/// Why a node gave no timestamps.
-#[derive(Debug, Clone)]
-pub enum AskError {
-    /// It could not be reached or did not answer.
-    Unreachable(String),
-    /// It answered with an error.
-    Refused(Error),
-}
-
 /// How to reach the oracle on other nodes.
 pub trait OracleNetwork: Send + Sync + 'static {
     /// The nodes that may hold the oracle, the likely one first, without this node.
     fn candidates(&self) -> Vec<NodeId>;
 
-    /// Asks one node.
-    fn ask(&self, node: NodeId, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, AskError>>;
+    /// Asks one node. An error of the oracle there may name the node that holds it.
+    fn ask(&self, node: NodeId, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>>;
 }
 
 struct Waiting {
@@ -159,19 +150,15 @@ async fn ask_until(
             let attempt = deadline.min(Instant::now() + Duration::from_secs(1));
             match network.ask(node, count, attempt).await {
                 Ok(first) => return Ok(first),
-                Err(AskError::Refused(error)) => {
-                    if let Some(leader) = error.leader_hint
-                        && leader != node
-                    {
+                Err(error) => {
+                    last = format!("node {node}: {}", error.message);
+                    if let Some(leader) = error.leader_hint.filter(|leader| *leader != node) {
                         hint = Some(leader);
                         round = 0;
-                        last = error.message;
-                        continue_after(deadline, 1).await?;
+                        continue_after(deadline, 1).await.map_err(|_| no_oracle(&last))?;
                         continue;
                     }
-                    last = error.message;
                 }
-                Err(AskError::Unreachable(why)) => last = format!("node {node}: {why}"),
             }
         }
         round += 1;

@@ -22,6 +22,6 @@ mod client;
 mod core;
 mod service;
 
-pub use client::{AskError, OracleClient, OracleNetwork};
+pub use client::{OracleClient, OracleNetwork};
 pub use core::{CoreError, OracleCore};
 pub use service::{Oracle, OracleOptions, OracleStats};

@@ -148,6 +148,11 @@ impl Group {
         }
     }
 
+    /// Whether the replica had voted or logged anything before this start.
+    pub fn has_history(&self) -> bool {
+        self.has_history
+    }
+
     /// Which group.
     pub fn id(&self) -> GroupId {
         self.id

@@ -27,3 +27,4 @@ pub mod lifecycle;
 pub mod listen;
 pub mod metrics;
 pub mod node;
+pub mod services;

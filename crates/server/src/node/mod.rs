@@ -14,7 +14,6 @@ mod status;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
 use drover_catalog::{Route, RouteMap, RouteMapError};
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory};
 use drover_keys::{CatalogVersion, NodeId};
@@ -102,7 +101,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
 
     let watch = DiskWatch::start(data.root().to_owned(), config.disk.reserve_bytes.0, config.disk.check_interval)
         .map_err(|source| NodeError::Io { what: "the free space of the data directory cannot be asked for", source })?;
-    let log = open_log(&config, &data).await?;
+    let log = Arc::new(open_log(&config, &data).await?);
     let directory = Arc::new(GroupDirectory::default());
     for group in &config.bootstrap.groups {
         directory.set_members(group.id, group.replicas.clone());
@@ -146,9 +145,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
 
     let replicas = Arc::new(Replicas::new(&config, &data, service, directory, peers, timestamps, &log)?);
     replicas.start(&stop).await;
-    let log = Arc::new(ArcSwapOption::from_pointee(log));
     let node = Node { front, replicas: Arc::clone(&replicas), health };
-    let failure = fail(server, Arc::clone(&log), watch.subscribe(), Arc::clone(&replicas));
+    let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas));
     let ended = shutdown.run(&node, failure).await;
 
     stop.cancel();
@@ -229,13 +227,13 @@ fn coordinator_options(config: &Config) -> CoordinatorOptions {
 /// Completes if the node cannot go on: its server ended, its log failed, or none of its replicas is left.
 async fn fail(
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
-    log: Arc<ArcSwapOption<NodeLog>>,
+    log: Arc<NodeLog>,
     mut disk: tokio::sync::watch::Receiver<crate::disk::DiskState>,
     replicas: Arc<Replicas>,
 ) -> NodeError {
     let log_failed = async {
         loop {
-            if let Some(error) = log.load().as_ref().and_then(|log| log.failure()) {
+            if let Some(error) = log.failure() {
                 return NodeError::Failed(format!("the Raft log of this node failed: {error}"));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -42,7 +42,7 @@ pub fn start(
         .max_decoding_message_size(message_bytes)
         .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, others(config))?);
-    let internal = InternalServer::new(Arc::clone(&peers), peer_service).into_service();
+    let internal = InternalServer::new(Arc::clone(&peers), peer_service);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -63,12 +63,12 @@ pub fn start(
 /// Registers what others count, so that it is copied before each scrape.
 pub fn export(
     metrics: &Metrics,
-    log: &NodeLog,
+    log: &Arc<NodeLog>,
     peers: &Arc<PeerPool>,
     directory: &Arc<GroupDirectory>,
     disk: watch::Receiver<DiskState>,
 ) {
-    metrics.on_scrape(move |metrics| metrics.disk.observe(*disk.borrow()));
+    metrics.on_scrape(move |metrics| metrics.disk.set(*disk.borrow()));
     let directory = Arc::clone(directory);
     metrics.on_scrape(move |metrics| {
         for (id, replica) in directory.replicas() {
@@ -77,9 +77,9 @@ pub fn export(
             }
         }
     });
-    let stats = log.stats_source();
+    let log = Arc::clone(log);
     metrics.on_scrape(move |metrics| {
-        let stats = stats();
+        let stats = log.stats();
         follow_total(&metrics.raftlog.fsyncs, stats.fsyncs);
         follow_total(&metrics.raftlog.appends, stats.entries);
         follow_total(&metrics.raftlog.bytes, stats.written_bytes);
@@ -89,8 +89,13 @@ pub fn export(
         for (node, stats) in peers.stats() {
             let peer = node.to_string();
             metrics.links.connected.with_label_values(&[&peer]).set(i64::from(peers.is_connected(node)));
-            for (name, value) in stats.counters() {
-                follow_total(&metrics.links.totals.with_label_values(&[&peer, name]), value);
+            follow_total(&metrics.links.connects.with_label_values(&[&peer]), stats.connects);
+            for (direction, messages, bytes) in [
+                ("out", stats.messages_sent, stats.bytes_sent),
+                ("in", stats.messages_received, stats.bytes_received),
+            ] {
+                follow_total(&metrics.links.messages.with_label_values(&[peer.as_str(), direction]), messages);
+                follow_total(&metrics.links.bytes.with_label_values(&[peer.as_str(), direction]), bytes);
             }
         }
     });
