@@ -1,0 +1,62 @@
+//! The state machine of a group: deterministic apply, and the one door for reads.
+//!
+//! # Model
+//!
+//! *Apply* is a pure function: [`apply_batch`] takes the group's replicated [`GroupState`], the data in its store and
+//! some log entries, and gives the next state, the effects as one RocksDB batch, and an answer for each entry. Every
+//! write passes the gates of [`gate`] in the order that `apply/write.rs` shows.
+//!
+//! *Reads* go through [`FsmHandle`], whose functions judge gates, locks and rows from one view: a RocksDB snapshot and
+//! the state that governs it ([`StateCell`]), and look at the safe point once more after reading. Proof of leadership
+//! and waiting for pending writes come before, and are not this crate's business.
+//!
+//! *The driver*, [`FsmStateMachine`], is openraft's state machine: it cuts the stream of committed entries into batches,
+//! writes and publishes each, answers the proposers, and flushes, checkpoints and replaces the store.
+//!
+//! ```text
+//! openraft ──entries──▶ FsmStateMachine ──▶ apply_batch ──▶ gates ──▶ Batch ──commit──▶ GroupStore
+//!                              │                                                          │
+//!                              └────────────▶ StateCell ◀──────view───── FsmHandle ◀──────┘ reads
+//! ```
+//!
+//! # Formats
+//!
+//! One file each in [`codec`]: log commands, group state, applied state, idempotency records. Fingerprints of
+//! operations are persisted inside records (`fingerprint.rs`). The folder of a replica is described in `home.rs`.
+//!
+//! # Invariants
+//!
+//! - Apply reads the entry, the group's state and its data, and nothing else: no clock, randomness, configuration or other
+//!   group (clippy bans them for the whole crate). How the log is cut into batches makes no difference.
+//! - What garbage collection may drop changes no decision: a tombstone, an expired version and nothing count alike, and a
+//!   version that may be gone lies below a safe point that refuses first.
+//! - Effects, state and applied log id are one atomic batch; the log may be purged only behind the last flush.
+//! - An entry of an unknown format or type stops the replica. So does everything that cannot be read.
+//! - Ownership and safe points never change between the state that a reader judges by and the data that it sees.
+//! - A snapshot never takes a replica back, and is what its description says.
+//!
+//! Knows nothing of leadership, pending writes, the oracle, the catalog, the network or the Raft log.
+
+mod apply;
+mod cell;
+pub mod codec;
+mod digest;
+mod error;
+mod fingerprint;
+pub mod gate;
+mod handle;
+mod home;
+mod machine;
+mod read;
+mod state;
+
+pub use apply::{Body, Committed, DecodedEntry, Prepared, apply_batch};
+pub use cell::{Current, StateCell, View};
+pub use codec::applied::Applied;
+pub use codec::command::{Command, Grant, RecordName, TimedWrite};
+pub use error::{ApplyError, ReadError};
+pub use handle::{FlushPolicy, FsmHandle};
+pub use home::StoreHome;
+pub use machine::{FlushReporter, FsmStateMachine};
+pub use read::{At, Bounded, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
+pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

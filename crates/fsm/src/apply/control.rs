@@ -1,0 +1,162 @@
+//! Commands that are not writes.
+
+use drover_hlc::{PhysicalMs, Timestamp};
+use drover_keys::Interval;
+use drover_mvcc::RecordKind;
+use drover_rafttypes::ControlReply;
+
+use super::Prepared;
+use crate::ApplyError;
+use crate::codec::command::{Command, Grant, RecordName};
+use crate::codec::record::OutcomeRecord;
+use crate::state::{GroupState, OracleCeiling, OwnedInterval};
+
+impl Prepared<'_> {
+    /// Applies one command of an entry of `term`.
+    pub(super) fn control(&mut self, command: &Command, term: u64) -> Result<ControlReply, ApplyError> {
+        let state = &mut self.state;
+        match command {
+            Command::Write(_) => unreachable!("writes have answers of their own"),
+            Command::GrantRange(grants) => Ok(grant_range(state, grants)),
+            Command::SetCeiling(physical) => Ok(set_ceiling(state, *physical, term)),
+            Command::AdvanceSafePoint(to) => Ok(advance_safe_point(state, *to)),
+            Command::AdvanceRecordHorizon(to) => Ok(raise(&mut state.record_horizon, *to)),
+            Command::RemoveRecords(names) => self.remove_records(names),
+            // The digest itself is taken by the driver, right after the batch that this entry ends.
+            Command::TakeDigest { .. } => Ok(ControlReply::Done),
+        }
+    }
+
+    /// Removes those of `names` that nobody may ask for any more.
+    fn remove_records(&mut self, names: &[RecordName]) -> Result<ControlReply, ApplyError> {
+        let mut reply = ControlReply::AlreadyDone;
+        for RecordName { route_key, idempotency_key } in names {
+            let Some(owned) = self.state.owner_of(&Interval::point(route_key.clone())) else { continue };
+            let shard = owned[0].shard;
+            let Some(bytes) = self.batch.record(shard, route_key, RecordKind::Idempotency, idempotency_key)? else {
+                continue;
+            };
+            if OutcomeRecord::decode(bytes)?.not_after <= self.state.record_horizon {
+                self.batch.delete_record(shard, route_key, RecordKind::Idempotency, idempotency_key);
+                reply = ControlReply::Done;
+            }
+        }
+        Ok(reply)
+    }
+}
+
+/// The bootstrap flag, not the emptiness of `owned`, keeps a grant from being applied twice: a group may have given
+/// away everything since.
+fn grant_range(state: &mut GroupState, grants: &[Grant]) -> ControlReply {
+    if state.bootstrapped {
+        return ControlReply::AlreadyDone;
+    }
+    let mut owned: Vec<OwnedInterval> = grants.iter().map(granted).collect();
+    owned.sort_by(|a, b| a.interval.start().cmp(b.interval.start()));
+    let next = GroupState { bootstrapped: true, owned, ..state.clone() };
+    match next.validate() {
+        Ok(()) => {
+            *state = next;
+            ControlReply::Done
+        }
+        Err(error) => ControlReply::Refused(format!("the grant is invalid: {error}; nothing was changed")),
+    }
+}
+
+fn granted(grant: &Grant) -> OwnedInterval {
+    OwnedInterval {
+        interval: grant.interval.clone(),
+        route: grant.route,
+        shard: grant.shard,
+        acquired_version: grant.acquired_version,
+        floor_ts: Timestamp::ZERO,
+        history_start: Timestamp::ZERO,
+        safe_point: Timestamp::ZERO,
+    }
+}
+
+/// A ceiling that does not rise leaves the old one and its term, so it licenses nobody: a new leader has to raise it.
+fn set_ceiling(state: &mut GroupState, physical: PhysicalMs, term: u64) -> ControlReply {
+    if physical <= state.oracle_ceiling.physical {
+        return ControlReply::AlreadyDone;
+    }
+    state.oracle_ceiling = OracleCeiling { physical, term };
+    ControlReply::Done
+}
+
+fn advance_safe_point(state: &mut GroupState, to: Timestamp) -> ControlReply {
+    let replies = state.owned.iter_mut().map(|owned| raise(&mut owned.safe_point, to));
+    replies.fold(ControlReply::AlreadyDone, |all, one| if one == ControlReply::Done { one } else { all })
+}
+
+fn raise(mark: &mut Timestamp, to: Timestamp) -> ControlReply {
+    if to <= *mark {
+        return ControlReply::AlreadyDone;
+    }
+    *mark = to;
+    ControlReply::Done
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::{CatalogVersion, RouteId, ShardId};
+
+    use super::*;
+    use crate::state::tests::{interval, owned, state, ts};
+
+    fn grant(start: &str, end: &str, version: u64) -> Grant {
+        Grant {
+            interval: interval(start, end),
+            route: RouteId(1),
+            shard: ShardId(1),
+            acquired_version: CatalogVersion(version),
+        }
+    }
+
+    #[test]
+    fn a_grant_is_applied_once_even_if_everything_was_given_away() {
+        let mut group = GroupState::default();
+        assert_eq!(grant_range(&mut group, &[grant("m", "", 1), grant("a", "m", 1)]), ControlReply::Done);
+        assert_eq!(group, state(vec![owned("a", "m", 1), owned("m", "", 1)]));
+        group.owned.clear();
+        assert_eq!(grant_range(&mut group, &[grant("a", "", 2)]), ControlReply::AlreadyDone);
+        assert_eq!(group, state(vec![]));
+    }
+
+    #[test]
+    fn an_invalid_grant_changes_nothing_and_may_be_corrected() {
+        for bad in [vec![grant("a", "d", 1), grant("c", "e", 1)], vec![grant("a", "b", 0)]] {
+            let mut group = GroupState::default();
+            assert!(matches!(grant_range(&mut group, &bad), ControlReply::Refused(_)));
+            assert_eq!(group, GroupState::default());
+            assert_eq!(grant_range(&mut group, &[grant("a", "b", 1)]), ControlReply::Done);
+        }
+    }
+
+    #[test]
+    fn a_ceiling_only_rises_and_keeps_the_term_that_raised_it() {
+        let ms = |n| PhysicalMs::new(n).unwrap();
+        let mut group = GroupState::default();
+        let table = [
+            (5, 1, ControlReply::Done, (5, 1)),
+            (5, 2, ControlReply::AlreadyDone, (5, 1)),
+            (4, 2, ControlReply::AlreadyDone, (5, 1)),
+            (6, 2, ControlReply::Done, (6, 2)),
+        ];
+        for (to, term, reply, (physical, by)) in table {
+            assert_eq!(set_ceiling(&mut group, ms(to), term), reply);
+            assert_eq!(group.oracle_ceiling, OracleCeiling { physical: ms(physical), term: by });
+        }
+    }
+
+    #[test]
+    fn safe_points_only_rise_each_for_itself() {
+        let ahead = OwnedInterval { safe_point: ts(9), ..owned("b", "c", 1) };
+        let mut group = state(vec![owned("a", "b", 1), ahead]);
+        let points = |group: &GroupState| group.owned.iter().map(|o| o.safe_point.raw()).collect::<Vec<_>>();
+        assert_eq!(advance_safe_point(&mut group, ts(5)), ControlReply::Done);
+        assert_eq!(points(&group), [5, 9]);
+        assert_eq!(advance_safe_point(&mut group, ts(4)), ControlReply::AlreadyDone);
+        assert_eq!(points(&group), [5, 9]);
+    }
+}

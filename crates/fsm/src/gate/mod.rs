@@ -1,0 +1,17 @@
+//! The gates: what turns an operation away, each a pure function in a file of its own with the table of its cases.
+//!
+//! | gate | judges | answer |
+//! |---|---|---|
+//! | [`owner`] | whether the group owns all of the footprint | `RouteMoved` |
+//! | [`idempotency`] | whether the operation has been answered, settled or forgotten | the first answer, `Idempotency…` |
+//! | [`composed`] | by which map the operation was routed | `StaleRoute` |
+//! | [`floor`] | whether the commit timestamp is above all that has been served | `TimestampTooLow` |
+//! | [`conditions`] | foreign locks, and what a compare-and-set expects | `Locked`, a failed compare |
+//!
+//! Apply calls them in this order; nothing in here reads anything but its arguments.
+
+pub mod composed;
+pub mod conditions;
+pub mod floor;
+pub mod idempotency;
+pub mod owner;

@@ -1,0 +1,151 @@
+//! What the rest of the node holds of a state machine.
+
+use std::io;
+use std::sync::Arc;
+
+use drover_keys::GroupId;
+use drover_kv::{Error, Reason};
+use drover_mvcc::{Digest, GcRule, GcRules, GroupStore};
+use drover_rafttypes::LogId;
+use tokio::sync::watch;
+
+use crate::ApplyError;
+use crate::cell::{StateCell, View};
+use crate::codec::applied::Applied;
+use crate::digest::{self, DigestBoard};
+use crate::home::GroupDir;
+use crate::state::GroupState;
+
+/// When [`FsmHandle::maybe_flush`] flushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushPolicy {
+    /// Flush if at least this many entries are applied and not durable.
+    pub behind_entries: u64,
+}
+
+/// What driver, handle and background work share.
+pub(crate) struct Shared {
+    pub(crate) group: GroupId,
+    pub(crate) dir: GroupDir,
+    pub(crate) cell: StateCell,
+    pub(crate) digests: DigestBoard,
+    pub(crate) applied: watch::Sender<Option<LogId>>,
+    pub(crate) flushed: watch::Sender<Option<LogId>>,
+}
+
+/// What the rest of the node holds of a state machine: the read door, and what can be waited for. Clones are cheap.
+#[derive(Clone)]
+pub struct FsmHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl FsmHandle {
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.shared.group
+    }
+
+    /// The state after the last applied batch.
+    pub fn state(&self) -> Arc<GroupState> {
+        self.shared.cell.state()
+    }
+
+    /// The last applied entry, as it moves. A view taken after it reached an index shows that entry's effects.
+    pub fn applied_log_id(&self) -> watch::Receiver<Option<LogId>> {
+        self.shared.applied.subscribe()
+    }
+
+    /// The last entry whose effects are surely durable, as it moves. The log may be purged up to it, never past it.
+    pub fn flushed_log_id(&self) -> watch::Receiver<Option<LogId>> {
+        self.shared.flushed.subscribe()
+    }
+
+    /// The store in use, for figures and tests. It may be replaced by an installed snapshot at any time.
+    pub fn store(&self) -> Arc<GroupStore> {
+        Arc::clone(self.shared.cell.load().home.store())
+    }
+
+    /// The digest of the `TakeDigest` entry at `index`; waits until it is applied and computed. An index that is never
+    /// applied is waited for without end: the caller has the deadline.
+    ///
+    /// # Errors
+    /// [`Reason::FailedPrecondition`] if there is no digest of that entry, or no longer.
+    pub async fn digest(&self, index: u64) -> Result<Digest, Error> {
+        let mut applied = self.applied_log_id();
+        let reached = applied.wait_for(|applied| applied.is_some_and(|id| id.index >= index)).await;
+        reached.map_err(|_| Error::definite(Reason::ShuttingDown, "the replica is closing"))?;
+        self.shared.digests.wait(index).await
+    }
+
+    /// Makes everything applied so far durable; the id of the last entry that is. Runs on a blocking thread.
+    ///
+    /// # Errors
+    /// If the store fails; the replica must stop then.
+    pub async fn flush(&self) -> io::Result<Option<LogId>> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.flush().map(|applied| applied.log_id)).await
+    }
+
+    /// Flushes if `policy` says so; whether it did.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::flush`].
+    pub async fn maybe_flush(&self, policy: FlushPolicy) -> io::Result<bool> {
+        let applied = self.shared.applied.borrow().map_or(0, |id| id.index);
+        let flushed = self.shared.flushed.borrow().map_or(0, |id| id.index);
+        let due = applied.saturating_sub(flushed) >= policy.behind_entries;
+        if due {
+            self.flush().await?;
+        }
+        Ok(due)
+    }
+}
+
+impl Shared {
+    /// Flushes the store in use; what is durable then.
+    pub(crate) fn flush(&self) -> Result<Applied, ApplyError> {
+        let current = self.cell.load();
+        let durable = current.home.store().flush()?;
+        let durable = Applied::decode(self.group, durable.as_deref())?;
+        self.raise_flushed(durable.log_id);
+        Ok(durable)
+    }
+
+    pub(crate) fn raise_flushed(&self, to: Option<LogId>) {
+        self.flushed.send_if_modified(|flushed| {
+            let rises = to > *flushed;
+            if rises {
+                *flushed = to;
+            }
+            rises
+        });
+    }
+
+    /// Starts computing the digest of `view`, taken right after the entry at `index`.
+    pub(crate) fn take_digest(self: &Arc<Self>, index: u64, view: View) {
+        self.digests.announce(index);
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || shared.digests.enter(index, digest::compute(&view)));
+    }
+}
+
+/// Up to where garbage collection may work, once a flush has made `state` durable.
+pub(crate) fn gc_rules(state: &GroupState) -> GcRules {
+    let rule = |owned: &crate::state::OwnedInterval| GcRule {
+        shard: owned.shard,
+        interval: owned.interval.clone(),
+        safe_point: owned.safe_point,
+        pinned: false,
+    };
+    GcRules(state.owned.iter().map(rule).collect())
+}
+
+/// Runs `work` on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static, E: Into<io::Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}

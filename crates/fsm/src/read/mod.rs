@@ -1,0 +1,184 @@
+//! The read door: the only way to the data. Gates, locks and rows are judged from one view.
+
+mod maintenance;
+mod page;
+mod point;
+mod scan;
+
+pub use maintenance::Bounded;
+pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
+pub use point::{At, ReadOutcome};
+
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, Interval, LogicalKey};
+use drover_kv::{Error, Reason, Refusal};
+
+use crate::cell::View;
+use crate::error::ReadError;
+use crate::gate::{composed, conditions, owner};
+use crate::handle::FsmHandle;
+use crate::state::{GroupState, OwnedInterval};
+
+/// A read that passed the gates on its whole interval.
+struct Admitted<'a> {
+    view: &'a View,
+    interval: &'a Interval,
+    owned: &'a [OwnedInterval],
+}
+
+impl<'a> Admitted<'a> {
+    /// The gates of a read: owner, composed, and for a snapshot at `at` how far back it may look.
+    fn judge(
+        view: &'a View,
+        interval: &'a Interval,
+        observed: Option<CatalogVersion>,
+        at: Option<Timestamp>,
+    ) -> Result<Self, ReadError> {
+        let owned = owner::judge(&view.state, interval)?;
+        composed::judge(owned, observed)?;
+        if let Some(at) = at {
+            let oldest = owned.iter().map(|o| o.history_start.max(o.safe_point)).max().unwrap_or_default();
+            not_too_old(at, oldest)?;
+        }
+        Ok(Self { view, interval, owned })
+    }
+
+    /// The owned parts of the interval, ascending.
+    fn parts(&self) -> impl DoubleEndedIterator<Item = (&'a OwnedInterval, Interval)> {
+        let parts = self.owned.iter().map(|owned| (owned, self.interval.intersection(&owned.interval)));
+        parts.map(|(owned, part)| (owned, part.expect("the owner gate returns what overlaps the footprint")))
+    }
+
+    /// Refuses if a lock stands on `key`, whatever its timestamp.
+    fn key_unlocked(&self, key: &LogicalKey) -> Result<(), ReadError> {
+        if self.view.state.locks > 0 {
+            let lock = self.view.snapshot.lock(self.owned[0].shard, key)?;
+            conditions::unlocked(lock.map(|_| key.route_key.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses if a lock stands in the interval; the answer names the start of the owned part it is in.
+    fn interval_unlocked(&self) -> Result<(), ReadError> {
+        if self.view.state.locks > 0 {
+            for (owned, part) in self.parts() {
+                if self.view.snapshot.any_lock(owned.shard, &part)? {
+                    return Err(Refusal::Locked { key: part.start().clone() }.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FsmHandle {
+    fn view(&self) -> View {
+        self.shared.cell.view()
+    }
+
+    /// Judges a snapshot read at `at` again after it has read: compaction filters do not respect snapshots, and the
+    /// safe point may have passed `at` meanwhile. What the group gave up meanwhile is not collected.
+    fn still_kept(&self, interval: &Interval, at: Timestamp) -> Result<(), ReadError> {
+        not_too_old(at, safe_point_of(&self.state(), interval))
+    }
+}
+
+/// The highest safe point of what `state` owns of `interval`.
+fn safe_point_of(state: &GroupState, interval: &Interval) -> Timestamp {
+    let owned = state.owned.iter().filter(|owned| owned.interval.overlaps(interval));
+    owned.map(|owned| owned.safe_point).max().unwrap_or_default()
+}
+
+fn not_too_old(at: Timestamp, oldest: Timestamp) -> Result<(), ReadError> {
+    if at >= oldest {
+        return Ok(());
+    }
+    Err(ReadError::Failed(Error::definite(
+        Reason::SnapshotTooOld,
+        format!("the snapshot at {at} is no longer kept, the oldest one is {oldest}; read at a younger timestamp"),
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::{GroupId, RouteId, ShardId};
+    use drover_kv::{ScanLimits, ScanRequest, WriteKind, WriteOp};
+    use drover_rafttypes::{Entry, Payload, decode_log_id};
+    use drover_wire::proto::storage::v1 as pb;
+    use openraft::storage::RaftStateMachine;
+
+    use super::*;
+    use crate::state::tests::{interval, owned, state, ts};
+    use crate::{Command, FsmStateMachine, Grant, TimedWrite};
+
+    #[test]
+    fn a_snapshot_at_the_oldest_kept_timestamp_is_served_and_one_below_is_refused() {
+        assert_eq!(not_too_old(ts(5), ts(5)), Ok(()));
+        let Err(ReadError::Failed(error)) = not_too_old(ts(4), ts(5)) else { panic!("it is too old") };
+        assert_eq!(error.reason, Reason::SnapshotTooOld);
+    }
+
+    /// The hazard is real (the row is gone from under the snapshot), and the second look at the safe point notices.
+    #[test]
+    fn a_read_that_garbage_collection_overtook_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = drover_mvcc::StoreEnv::new(drover_mvcc::StoreEnvOptions::default()).unwrap();
+        let (mut machine, handle) = FsmStateMachine::open(env, dir.path(), GroupId(1)).unwrap();
+        let mut apply = |commands: Vec<(u64, Command)>| {
+            let entries = commands.into_iter().map(|(index, command)| {
+                let log_id = decode_log_id(&pb::LogId { term: 1, index });
+                Ok((Entry { log_id, payload: Payload::Normal(command.encode(1).unwrap()) }, None))
+            });
+            futures::executor::block_on(machine.apply(futures::stream::iter(entries))).unwrap();
+        };
+        let observed = Some(CatalogVersion(1));
+        let put = |commit_ts| {
+            let kind = WriteKind::Put { key: "k".into(), value: "v".into(), ttl_ms: None };
+            let op = WriteOp { kind, observed_version: observed, idempotency: None };
+            Command::Write(vec![TimedWrite { op, commit_ts: ts(commit_ts) }])
+        };
+        let grant = Grant {
+            interval: interval("a", ""),
+            route: RouteId(1),
+            shard: ShardId(1),
+            acquired_version: CatalogVersion(1),
+        };
+        apply(vec![(1, Command::GrantRange(vec![grant])), (2, put(10)), (3, put(20))]);
+        // It has not looked yet: an iterator would hold on to the files.
+        let view = handle.view();
+        let at = At::Ts(ts(15));
+        let kept = handle.get(&"k".into(), at, observed);
+        assert!(matches!(kept, Ok(ReadOutcome::Version(Some(_)))), "{kept:?}");
+
+        apply(vec![(4, Command::AdvanceSafePoint(ts(30)))]);
+        handle.store().compact().unwrap();
+        let key = LogicalKey::plain("k");
+        assert_eq!(view.snapshot.visible(ShardId(1), &key, ts(15)).unwrap(), None, "nothing was collected");
+        let request = ScanRequest {
+            interval: interval("a", ""),
+            read_ts: ts(15),
+            reverse: false,
+            keys_only: false,
+            count_only: false,
+            limits: ScanLimits::default(),
+        };
+        for refused in [
+            handle.get_in(&view, &"k".into(), at, observed).map(|_| ()),
+            handle.batch_get_in(&view, &["k".into()], ts(15), observed).map(|_| ()),
+            handle.scan_in(&view, &request, observed).map(|_| ()),
+        ] {
+            let Err(ReadError::Failed(error)) = refused else { panic!("it was served: {refused:?}") };
+            assert_eq!(error.reason, Reason::SnapshotTooOld);
+        }
+    }
+
+    #[test]
+    fn the_highest_safe_point_in_the_interval_decides_afterwards() {
+        let high = OwnedInterval { safe_point: ts(9), ..owned("m", "p", 1) };
+        let state = state(vec![owned("a", "m", 1), high]);
+        let table = [("a", "m", 0), ("a", "m\0", 9), ("n", "", 9), ("p", "", 0)];
+        for (start, end, expect) in table {
+            assert_eq!(safe_point_of(&state, &interval(start, end)), ts(expect), "[{start}, {end})");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Reads of single keys.
+
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, Interval, LogicalKey};
+use drover_kv::Versioned;
+use drover_mvcc::Stored;
+
+use super::Admitted;
+use crate::cell::View;
+use crate::error::ReadError;
+use crate::gate::conditions::live;
+use crate::handle::FsmHandle;
+
+/// As of when a key is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The newest committed version.
+    Latest,
+    /// The snapshot at this timestamp, which the oracle has issued.
+    Ts(Timestamp),
+}
+
+/// What a read of one key came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// The visible version, if there is one.
+    Version(Option<Versioned>),
+    /// The newest version has an expiry, and only the oracle knows what time it is: come back with [`At::Ts`].
+    NeedTimestamp,
+}
+
+impl FsmHandle {
+    /// Reads one key.
+    ///
+    /// # Errors
+    /// [`ReadError`]: refused by owner or composed gate, or locked; a snapshot that is no longer kept.
+    pub fn get(&self, key: &Bytes, at: At, observed: Option<CatalogVersion>) -> Result<ReadOutcome, ReadError> {
+        self.get_in(&self.view(), key, at, observed)
+    }
+
+    pub(super) fn get_in(
+        &self,
+        view: &View,
+        key: &Bytes,
+        at: At,
+        observed: Option<CatalogVersion>,
+    ) -> Result<ReadOutcome, ReadError> {
+        let interval = Interval::point(key.clone());
+        let logical = LogicalKey::plain(key.clone());
+        match at {
+            At::Latest => {
+                let admitted = Admitted::judge(view, &interval, observed, None)?;
+                admitted.key_unlocked(&logical)?;
+                Ok(latest(view.snapshot.newest(admitted.owned[0].shard, &logical)?))
+            }
+            At::Ts(at) => {
+                let admitted = Admitted::judge(view, &interval, observed, Some(at))?;
+                admitted.key_unlocked(&logical)?;
+                let version = view.snapshot.visible(admitted.owned[0].shard, &logical, at)?;
+                self.still_kept(&interval, at)?;
+                Ok(ReadOutcome::Version(live(version, at)))
+            }
+        }
+    }
+
+    /// Reads several keys as of one timestamp, from one view; the answers stand in the order of the keys.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`]; one key that is refused refuses all.
+    pub fn batch_get(
+        &self,
+        keys: &[Bytes],
+        at: Timestamp,
+        observed: Option<CatalogVersion>,
+    ) -> Result<Vec<Option<Versioned>>, ReadError> {
+        self.batch_get_in(&self.view(), keys, at, observed)
+    }
+
+    pub(super) fn batch_get_in(
+        &self,
+        view: &View,
+        keys: &[Bytes],
+        at: Timestamp,
+        observed: Option<CatalogVersion>,
+    ) -> Result<Vec<Option<Versioned>>, ReadError> {
+        let intervals: Vec<Interval> = keys.iter().map(|key| Interval::point(key.clone())).collect();
+        let mut versions = Vec::with_capacity(keys.len());
+        for (key, interval) in keys.iter().zip(&intervals) {
+            let admitted = Admitted::judge(view, interval, observed, Some(at))?;
+            let logical = LogicalKey::plain(key.clone());
+            admitted.key_unlocked(&logical)?;
+            versions.push(live(view.snapshot.visible(admitted.owned[0].shard, &logical, at)?, at));
+        }
+        for interval in &intervals {
+            self.still_kept(interval, at)?;
+        }
+        Ok(versions)
+    }
+
+    /// The commit timestamp of the newest version of a key, a deletion included. `None` if no version is known: a
+    /// deletion that lies below the safe point may have been forgotten.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`].
+    pub fn latest_commit_ts(
+        &self,
+        key: &Bytes,
+        observed: Option<CatalogVersion>,
+    ) -> Result<Option<Timestamp>, ReadError> {
+        let view = self.view();
+        let interval = Interval::point(key.clone());
+        let admitted = Admitted::judge(&view, &interval, observed, None)?;
+        let logical = LogicalKey::plain(key.clone());
+        admitted.key_unlocked(&logical)?;
+        Ok(view.snapshot.newest(admitted.owned[0].shard, &logical)?.map(|(commit_ts, _)| commit_ts))
+    }
+}
+
+fn latest(newest: Option<(Timestamp, Stored)>) -> ReadOutcome {
+    match newest {
+        None | Some((_, Stored::Tombstone)) => ReadOutcome::Version(None),
+        Some((_, Stored::Put { expire_at: Some(_), .. })) => ReadOutcome::NeedTimestamp,
+        Some((commit_ts, Stored::Put { value, expire_at: None })) => {
+            ReadOutcome::Version(Some(Versioned { value, commit_ts, expire_at: None }))
+        }
+    }
+}

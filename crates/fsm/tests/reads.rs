@@ -1,0 +1,221 @@
+//! The read door, over a real store filled through the log.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use bytes::Bytes;
+use drover_fsm::{At, Bounded, Command, ReadError, ReadOutcome, RecordName};
+use drover_keys::{CatalogVersion, End, Interval};
+use drover_kv::{Reason, Refusal, ScanLimits, ScanPage, ScanRequest, Versioned};
+use proptest::prelude::*;
+use support::*;
+
+async fn filled(writes: Vec<drover_fsm::TimedWrite>) -> (tempfile::TempDir, Machine) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = Machine::bootstrapped(&env(), &dir.path().join("group")).await;
+    machine.command(Command::Write(writes)).await;
+    (dir, machine)
+}
+
+fn version(value: &str, commit_ts: u64) -> Option<Versioned> {
+    Some(Versioned { value: key(value), commit_ts: ts(commit_ts), expire_at: None })
+}
+
+fn found(version: Option<Versioned>) -> Result<ReadOutcome, ReadError> {
+    Ok(ReadOutcome::Version(version))
+}
+
+fn request(interval: Interval, read_ts: u64) -> ScanRequest {
+    ScanRequest {
+        interval,
+        read_ts: ts(read_ts),
+        reverse: false,
+        keys_only: false,
+        count_only: false,
+        limits: ScanLimits::default(),
+    }
+}
+
+fn keys(page: &ScanPage) -> Vec<&[u8]> {
+    page.entries.iter().map(|entry| entry.key.as_ref()).collect()
+}
+
+fn reason<T: std::fmt::Debug>(result: Result<T, ReadError>) -> Reason {
+    match result {
+        Err(ReadError::Failed(error)) => error.reason,
+        other => panic!("not an error: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_read_at_its_newest_version_or_as_of_a_timestamp() {
+    let (_dir, machine) = filled(vec![at(10, put("k", "1")), at(20, put("k", "2")), at(30, delete("k"))]).await;
+    let get = |at| machine.handle.get(&key("k"), at, V1);
+    let table = [(9, None), (10, version("1", 10)), (19, version("1", 10)), (20, version("2", 20)), (30, None)];
+    for (read_ts, expect) in table {
+        assert_eq!(get(At::Ts(ts(read_ts))), found(expect), "at {read_ts}");
+    }
+    assert_eq!(get(At::Latest), found(None));
+    assert_eq!(machine.handle.latest_commit_ts(&key("k"), V1), Ok(Some(ts(30))));
+    assert_eq!(machine.handle.latest_commit_ts(&key("l"), V1), Ok(None));
+}
+
+#[tokio::test]
+async fn a_latest_read_that_meets_an_expiry_asks_what_time_it_is() {
+    let (_dir, machine) = filled(vec![at(10, put_ttl("k", "v", 0))]).await;
+    assert_eq!(machine.handle.get(&key("k"), At::Latest, V1), Ok(ReadOutcome::NeedTimestamp));
+    let met = Versioned { value: key("v"), commit_ts: ts(10), expire_at: Some(ts(0xffff)) };
+    assert_eq!(machine.handle.get(&key("k"), At::Ts(ts(0xfffe)), V1), found(Some(met)));
+    assert_eq!(machine.handle.get(&key("k"), At::Ts(ts(0xffff)), V1), found(None));
+}
+
+#[tokio::test]
+async fn every_read_is_judged_by_owner_and_route_version_on_all_it_touches() {
+    let (_dir, machine) = filled(vec![at(10, put("k", "1"))]).await;
+    let handle = &machine.handle;
+    let moved = ReadError::Refused(Refusal::RouteMoved { hint: None });
+    let stale = ReadError::Refused(Refusal::StaleRoute { acquired_version: CatalogVersion(1) });
+    let latest = At::Latest;
+    assert_eq!(handle.get(&key("A"), latest, V1), Err(moved.clone()));
+    assert_eq!(handle.get(&key("A"), At::Ts(ts(10)), V1), Err(moved.clone()));
+    assert_eq!(handle.get(&key("k"), latest, None), Err(stale.clone()));
+    assert_eq!(handle.batch_get(&[key("k"), key("A")], ts(10), V1), Err(moved.clone()));
+    assert_eq!(handle.batch_get(&[key("k")], ts(10), None), Err(stale.clone()));
+    assert_eq!(handle.latest_commit_ts(&key("A"), V1), Err(moved.clone()));
+    assert_eq!(handle.latest_commit_ts(&key("k"), None), Err(stale.clone()));
+    for reverse in [false, true] {
+        let scan = |start, observed| {
+            handle.scan(&ScanRequest { reverse, ..request(interval(start, "p"), 10) }, observed).map(|page| page.count)
+        };
+        assert_eq!(scan("A", V1), Err(moved.clone()), "the part that is owned is not enough");
+        assert_eq!(scan("a", None), Err(stale.clone()));
+        assert_eq!(scan("a", V1), Ok(1));
+    }
+    assert_eq!(handle.bound_delete_range(&interval("A", "p"), ts(10), 1, 1, V1), Err(moved));
+}
+
+#[tokio::test]
+async fn a_snapshot_below_the_safe_point_is_refused_and_the_latest_value_is_not() {
+    let (_dir, mut machine) = filled(vec![at(10, put("k", "1"))]).await;
+    machine.command(Command::AdvanceSafePoint(ts(20))).await;
+    let handle = &machine.handle;
+    assert_eq!(reason(handle.get(&key("k"), At::Ts(ts(19)), V1)), Reason::SnapshotTooOld);
+    assert_eq!(reason(handle.batch_get(&[key("k")], ts(19), V1)), Reason::SnapshotTooOld);
+    assert_eq!(reason(handle.scan(&request(interval("a", ""), 19), V1)), Reason::SnapshotTooOld);
+    assert_eq!(handle.get(&key("k"), At::Ts(ts(20)), V1), found(version("1", 10)));
+    assert_eq!(handle.get(&key("k"), At::Latest, V1), found(version("1", 10)));
+}
+
+#[tokio::test]
+async fn several_keys_are_answered_in_their_order_from_one_snapshot() {
+    let (_dir, machine) = filled(vec![at(10, put("k", "1")), at(20, put("n", "2")), at(30, put("k", "3"))]).await;
+    let got = machine.handle.batch_get(&[key("n"), key("x"), key("k"), key("n")], ts(25), V1);
+    assert_eq!(got, Ok(vec![version("2", 20), None, version("1", 10), version("2", 20)]));
+}
+
+#[tokio::test]
+async fn a_scan_runs_over_adjacent_intervals_in_both_directions() {
+    let names = ["b", "k", "l\0", "m", "n", "z"];
+    let writes = names.iter().zip(10..).map(|(name, commit_ts)| at(commit_ts, put(name, "v")));
+    let (_dir, machine) = filled(writes.collect()).await;
+    let mut scan = request(interval("k", "z"), 100);
+    assert_eq!(keys(&machine.handle.scan(&scan, V1).unwrap()), [&b"k"[..], b"l\0", b"m", b"n"]);
+    scan.reverse = true;
+    assert_eq!(keys(&machine.handle.scan(&scan, V1).unwrap()), [&b"n"[..], b"m", b"l\0", b"k"]);
+    scan.limits.rows = 2;
+    let page = machine.handle.scan(&scan, V1).unwrap();
+    assert_eq!(keys(&page), [b"n", b"m"]);
+    assert!(page.cursor.is_some());
+    let old = request(interval("a", ""), 12);
+    assert_eq!(keys(&machine.handle.scan(&old, V1).unwrap()), [&b"b"[..], b"k", b"l\0"]);
+}
+
+#[tokio::test]
+async fn a_range_delete_is_cut_in_front_of_the_key_that_is_too_many() {
+    let (_dir, machine) = filled(vec![
+        at(10, put("b", "")),
+        at(11, delete("c")),
+        at(12, put_ttl("d", "", 0)),
+        at(13, put("k", "")),
+        at(14, put("n", "")),
+    ])
+    .await;
+    let bound = |max_keys, max_scanned| {
+        machine.handle.bound_delete_range(&interval("a", "z"), ts(1 << 16), max_keys, max_scanned, V1).unwrap()
+    };
+    let cut = |end| Bounded { interval: interval("a", end), resume: Some(key(end)) };
+    let table = [
+        (bound(9, 99), Bounded { interval: interval("a", "z"), resume: None }),
+        (bound(3, 5), Bounded { interval: interval("a", "z"), resume: None }),
+        (bound(2, 99), cut("n")),
+        (bound(1, 99), cut("k")),
+        (bound(9, 1), cut("c")),
+        (bound(0, 0), cut("c")),
+        (bound(9, 4), cut("n")),
+    ];
+    for (got, expect) in table {
+        assert_eq!(got, expect);
+    }
+}
+
+#[tokio::test]
+async fn records_that_may_go_are_named_up_to_a_limit() {
+    let (_dir, machine) = filled(vec![
+        once(10, put("k", ""), "b", 100),
+        once(11, put("k", ""), "a", 101),
+        once(12, put("n", ""), "c", 50),
+        once(13, settle("n"), "d", 100),
+    ])
+    .await;
+    let names = |horizon, limit| machine.handle.expired_records(ts(horizon), limit).unwrap();
+    let name = |route, id| RecordName { route_key: key(route), idempotency_key: key(id) };
+    assert_eq!(names(100, 9), [name("k", "b"), name("n", "c"), name("n", "d")]);
+    assert_eq!(names(100, 2), [name("k", "b"), name("n", "c")]);
+    assert_eq!(names(49, 9), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn pages_put_together_are_the_whole_scan_in_both_directions(
+        names in proptest::collection::btree_set("[b-z]\0{0,1}[b-z]{0,1}", 1..40),
+        dead in proptest::collection::vec(any::<bool>(), 40),
+        rows in 0u64..4,
+        page_bytes in 0u64..9,
+        reverse: bool,
+    ) {
+        let rows = if rows == 0 && page_bytes == 0 { 1 } else { rows };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut writes = Vec::new();
+        let mut expect: Vec<Bytes> = Vec::new();
+        for ((name, dead), commit_ts) in names.iter().zip(&dead).zip(1u64..) {
+            writes.push(at(commit_ts * 2, put(name, "v")));
+            if *dead {
+                writes.push(at(commit_ts * 2 + 1, delete(name)));
+            } else {
+                expect.push(key(name));
+            }
+        }
+        if reverse {
+            expect.reverse();
+        }
+        let (_dir, machine) = runtime.block_on(filled(writes));
+        let mut scan = ScanRequest { reverse, ..request(interval("a", ""), 1_000) };
+        scan.limits = ScanLimits { rows, bytes: page_bytes };
+        let mut got: Vec<Bytes> = Vec::new();
+        loop {
+            let page = machine.handle.scan(&scan, V1).unwrap();
+            prop_assert!(rows == 0 || page.count <= rows);
+            got.extend(page.entries.into_iter().map(|entry| entry.key));
+            let Some(cursor) = page.cursor else { break };
+            let (start, end) = match reverse {
+                true => (scan.interval.start().clone(), End::Key(cursor.0)),
+                false => (cursor.0, scan.interval.end().clone()),
+            };
+            scan.interval = Interval::new(start, end).unwrap();
+        }
+        prop_assert_eq!(got, expect);
+    }
+}

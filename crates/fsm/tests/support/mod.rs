@@ -1,0 +1,224 @@
+//! Replicas on real stores, fed with log entries by hand.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_fsm::{
+    Applied, Command, Committed, DecodedEntry, FsmHandle, FsmStateMachine, Grant, GroupState, TimedWrite, apply_batch,
+    codec,
+};
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId};
+use drover_kv::{Expectation, Idempotency, OpResult, Update, WriteKind, WriteOp};
+use drover_mvcc::{Digest, DigestScope, GcRule, GcRules, GroupStore, MetaKey, StoreEnv, StoreEnvOptions};
+use drover_rafttypes::{ApplyReply, CommandBytes, ControlReply, Entry, LogId, Payload, decode_log_id};
+use drover_wire::proto::storage::v1 as pb;
+use openraft::storage::RaftStateMachine;
+
+pub const GROUP: GroupId = GroupId(3);
+pub const V1: Option<CatalogVersion> = Some(CatalogVersion(1));
+
+pub fn ts(raw: u64) -> Timestamp {
+    Timestamp::from_raw(raw)
+}
+
+pub fn log_id(term: u64, index: u64) -> LogId {
+    decode_log_id(&pb::LogId { term, index })
+}
+
+/// `[start, end)`; an empty `end` stands for "unbounded".
+pub fn interval(start: &str, end: &str) -> Interval {
+    let end = if end.is_empty() { End::Unbounded } else { End::Key(key(end)) };
+    Interval::new(key(start), end).unwrap()
+}
+
+pub fn key(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+pub fn grant(start: &str, end: &str, shard: u64) -> Grant {
+    Grant {
+        interval: interval(start, end),
+        route: RouteId(shard),
+        shard: ShardId(shard),
+        acquired_version: CatalogVersion(1),
+    }
+}
+
+/// Everything from "a" to "m" in shard 1, and from "m" on in shard 2.
+pub fn bootstrap() -> Command {
+    Command::GrantRange(vec![grant("a", "m", 1), grant("m", "", 2)])
+}
+
+pub fn put(name: &str, value: &str) -> WriteKind {
+    WriteKind::Put { key: key(name), value: key(value), ttl_ms: None }
+}
+
+pub fn put_ttl(name: &str, value: &str, ttl_ms: u64) -> WriteKind {
+    WriteKind::Put { key: key(name), value: key(value), ttl_ms: Some(ttl_ms) }
+}
+
+pub fn delete(name: &str) -> WriteKind {
+    WriteKind::Delete { key: key(name) }
+}
+
+pub fn cas(name: &str, expect: Expectation, value: &str) -> WriteKind {
+    let update = Update::Put { value: key(value), ttl_ms: None };
+    WriteKind::CompareAndSet { key: key(name), expect, update }
+}
+
+pub fn delete_range(start: &str, end: &str) -> WriteKind {
+    WriteKind::DeleteRange { interval: interval(start, end), resume: None }
+}
+
+pub fn settle(name: &str) -> WriteKind {
+    WriteKind::Settle { key: key(name) }
+}
+
+pub fn at(commit_ts: u64, kind: WriteKind) -> TimedWrite {
+    TimedWrite { op: WriteOp { kind, observed_version: V1, idempotency: None }, commit_ts: ts(commit_ts) }
+}
+
+pub fn once(commit_ts: u64, kind: WriteKind, name: &str, not_after: u64) -> TimedWrite {
+    let mut write = at(commit_ts, kind);
+    write.op.idempotency = Some(Idempotency { key: key(name), not_after: ts(not_after) });
+    write
+}
+
+/// The entry of `command` at `index`, admitted and appended in `term`.
+pub fn entry(term: u64, index: u64, command: &Command) -> Entry {
+    Entry { log_id: log_id(term, index), payload: Payload::Normal(command.encode(term).unwrap()) }
+}
+
+pub fn env() -> StoreEnv {
+    StoreEnv::new(StoreEnvOptions::default()).unwrap()
+}
+
+/// Apply without the driver: what it answers can be looked at.
+pub struct Replica {
+    pub env: StoreEnv,
+    pub store: Arc<GroupStore>,
+    pub state: Arc<GroupState>,
+    pub applied: Applied,
+    pub term: u64,
+}
+
+impl Replica {
+    pub fn open(env: &StoreEnv, dir: &Path) -> Self {
+        let store = env.open(dir).unwrap();
+        let applied = Applied::decode(GROUP, store.applied_state().unwrap().as_deref()).unwrap();
+        let state = codec::state::decode(store.meta(MetaKey::GroupState).unwrap().as_deref()).unwrap();
+        let replica = Self { env: env.clone(), store, state: Arc::new(state), applied, term: 1 };
+        replica.set_gc();
+        replica
+    }
+
+    pub fn bootstrapped(dir: &Path) -> Self {
+        let mut replica = Self::open(&env(), &dir.join("store"));
+        assert_eq!(replica.control(bootstrap()), ControlReply::Done);
+        replica
+    }
+
+    pub fn next_index(&self) -> u64 {
+        self.applied.log_id.map_or(0, |id| id.index + 1)
+    }
+
+    pub fn apply(&mut self, entries: &[Entry]) -> Vec<ApplyReply> {
+        let decoded: Vec<DecodedEntry> = entries.iter().cloned().map(|e| DecodedEntry::decode(e).unwrap()).collect();
+        let prepared = apply_batch(&self.store, &self.state, &self.applied, &decoded).unwrap();
+        let Committed { state, applied, replies } = prepared.commit().unwrap();
+        state.validate().unwrap();
+        (self.state, self.applied) = (state, applied);
+        self.set_gc();
+        replies
+    }
+
+    pub fn set_gc(&self) {
+        let rule = |o: &drover_fsm::OwnedInterval| GcRule {
+            shard: o.shard,
+            interval: o.interval.clone(),
+            safe_point: o.safe_point,
+            pinned: false,
+        };
+        self.store.set_gc(GcRules(self.state.owned.iter().map(rule).collect()));
+    }
+
+    pub fn command(&mut self, command: Command) -> ApplyReply {
+        let entry = entry(self.term, self.next_index(), &command);
+        self.apply(&[entry]).pop().unwrap()
+    }
+
+    pub fn control(&mut self, command: Command) -> ControlReply {
+        match self.command(command) {
+            ApplyReply::Control(reply) => reply,
+            other => panic!("not a control reply: {other:?}"),
+        }
+    }
+
+    /// Applies several operations as one entry.
+    pub fn writes(&mut self, writes: Vec<TimedWrite>) -> Vec<OpResult> {
+        match self.command(Command::Write(writes)) {
+            ApplyReply::Writes(results) => results,
+            other => panic!("not a write reply: {other:?}"),
+        }
+    }
+
+    pub fn write(&mut self, write: TimedWrite) -> OpResult {
+        self.writes(vec![write]).pop().unwrap()
+    }
+
+    pub fn digest(&self) -> Digest {
+        let scope = |o: &drover_fsm::OwnedInterval| DigestScope {
+            shard: o.shard,
+            interval: o.interval.clone(),
+            safe_point: o.safe_point,
+        };
+        let scopes: Vec<_> = self.state.owned.iter().map(scope).collect();
+        self.store.snapshot().digest(&scopes, &[MetaKey::GroupState]).unwrap()
+    }
+}
+
+/// A replica with its driver and read door.
+pub struct Machine {
+    pub machine: FsmStateMachine,
+    pub handle: FsmHandle,
+    pub term: u64,
+}
+
+impl Machine {
+    pub fn open(env: &StoreEnv, dir: &Path) -> Self {
+        let (machine, handle) = FsmStateMachine::open(env.clone(), dir, GROUP).unwrap();
+        Self { machine, handle, term: 1 }
+    }
+
+    pub async fn bootstrapped(env: &StoreEnv, dir: &Path) -> Self {
+        let mut machine = Self::open(env, dir);
+        machine.command(bootstrap()).await;
+        machine
+    }
+
+    pub fn next_index(&self) -> u64 {
+        self.handle.applied_log_id().borrow().map_or(0, |id| id.index + 1)
+    }
+
+    pub async fn apply(&mut self, entries: Vec<Entry>) -> std::io::Result<()> {
+        let stream = futures::stream::iter(entries.into_iter().map(|entry| Ok((entry, None))));
+        self.machine.apply(stream).await
+    }
+
+    pub async fn command(&mut self, command: Command) {
+        let entry = entry(self.term, self.next_index(), &command);
+        self.apply(vec![entry]).await.unwrap();
+    }
+
+    pub async fn write(&mut self, commit_ts: u64, kind: WriteKind) {
+        self.command(Command::Write(vec![at(commit_ts, kind)])).await;
+    }
+}
+
+pub fn raw_entry(term: u64, index: u64, bytes: &'static [u8]) -> Entry {
+    Entry { log_id: log_id(term, index), payload: Payload::Normal(CommandBytes(bytes.into())) }
+}
