@@ -55,6 +55,9 @@ mod record;
 mod stats;
 mod writer;
 
+#[cfg(test)]
+mod writer_tests;
+
 pub use error::{LogError, Place};
 pub use group_log::GroupLog;
 pub use node_log::NodeLog;

@@ -271,3 +271,21 @@ impl Message for Slot {
         DEFAULT.get_or_init(Slot::default)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_raft_engine_becomes_an_error_that_keeps_its_words() {
+        let place = Place::file(Path::new("x"));
+        let error = guarded::<()>(place, "write", || panic!("pipe::sync(): {}", "no")).unwrap_err();
+        assert!(matches!(&error, LogError::Engine { detail, .. } if detail == "pipe::sync(): no"), "{error}");
+    }
+
+    #[test]
+    fn a_record_that_is_none_is_an_error_of_the_message() {
+        assert!(<Slot as Message>::parse_from_bytes(&[]).is_err());
+        assert!(<Slot as Message>::parse_from_bytes(&[7, 7, 7]).is_err());
+    }
+}

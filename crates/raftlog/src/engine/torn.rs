@@ -111,3 +111,72 @@ fn sealed(bytes: &[u8], signature: u32) -> bool {
 fn be_u64(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::GroupId;
+    use drover_rafttypes::{CommandBytes, Entry, Payload, decode_log_id};
+    use drover_wire::proto::storage::v1 as pb;
+
+    use super::*;
+    use crate::engine::{Change, LogEngine, RaftEngineLog};
+    use crate::options::LogOptions;
+    use crate::record::{Records, Window};
+
+    /// A file of raft-engine with five batches, and where each begins; the last item is the end.
+    fn five_batches() -> (Vec<u8>, Vec<usize>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let engine = RaftEngineLog::open(&path, &LogOptions::default()).unwrap();
+        let mut starts = vec![FILE_HEADER_LEN];
+        for index in 0..5 {
+            let log_id = decode_log_id(&pb::LogId { term: 1, index });
+            // The middle one is large enough to be compressed.
+            let bytes = if index == 2 { 20_000 } else { 50 };
+            let entry = Entry { log_id, payload: Payload::Normal(CommandBytes(vec![index as u8; bytes].into())) };
+            let window = Window { last: Some(log_id), ..Window::default() };
+            let changes =
+                [(GroupId(1), Change::Append(Records::encode(&[entry]))), (GroupId(1), Change::Window(window))];
+            let len = engine.write(&changes).unwrap() as usize;
+            starts.push(starts.last().unwrap() + len);
+        }
+        let (number, file) = newest(&path, ".raftlog").unwrap().unwrap();
+        assert_eq!(number, 1);
+        // Without close: preallocated zeros stand at the end.
+        (fs::read(file).unwrap(), starts)
+    }
+
+    #[test]
+    fn a_flipped_byte_before_the_last_batch_is_damage_and_in_it_a_torn_write() {
+        let (file, starts) = five_batches();
+        assert_eq!(check(&file, 1), Ok(()));
+        for at in (0..starts[5]).filter(|at| *at < 200 || *at % 7 == 0 || *at > starts[4]) {
+            let mut flipped = file.clone();
+            flipped[at] ^= 0x10;
+            let batch = starts.iter().rposition(|start| *start <= at);
+            let expected = match batch {
+                None => Err(Damage { offset: 0, next_whole: starts[0] }),
+                Some(4) => Ok(()),
+                Some(batch) => Err(Damage { offset: starts[batch], next_whole: starts[batch + 1] }),
+            };
+            assert_eq!(check(&flipped, 1), expected, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_a_torn_write() {
+        let (file, starts) = five_batches();
+        for len in (0..starts[5] + 10).step_by(11) {
+            assert_eq!(check(&file[..len], 1), Ok(()), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn batches_of_another_file_do_not_count() {
+        let (file, starts) = five_batches();
+        let mut torn = file[..starts[3] + 5].to_vec();
+        torn.extend_from_slice(&file[starts[3]..starts[5]]);
+        assert!(check(&torn, 1).is_err());
+        assert_eq!(check(&torn, 2), Ok(()));
+    }
+}
