@@ -3,9 +3,13 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use drover_coordinator::cursor::Cursor;
+use drover_fsm::codec::record::OutcomeRecord;
+use drover_fsm::{Applied, Command, codec};
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{DataKey, End, Interval, KeyFamily, LogicalKey, ShardId, memcomparable};
-use drover_rafttypes::{decode_entry, decode_snapshot_meta, encode_entry, encode_snapshot_meta};
+use drover_keys::{DataKey, End, GroupId, Interval, KeyFamily, LogicalKey, ShardId, memcomparable};
+use drover_mvcc::Stored;
+use drover_rafttypes::{CommandBytes, decode_entry, decode_snapshot_meta, encode_entry, encode_snapshot_meta};
 use drover_wire::proto::storage::v1 as stored;
 use drover_wire::proto::v1;
 use drover_wire::{Request, decode_group_request, decode_operation, encode_group_request, encode_operation};
@@ -30,6 +34,12 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "log_entry", run: log_entry, seeds: log_entry_seeds },
     Decoder { name: "snapshot_meta", run: snapshot_meta, seeds: snapshot_meta_seeds },
     Decoder { name: "operation", run: operation, seeds: operation_seeds },
+    Decoder { name: "stored_value", run: stored_value, seeds: stored_value_seeds },
+    Decoder { name: "command", run: command, seeds: command_seeds },
+    Decoder { name: "group_state", run: group_state, seeds: group_state_seeds },
+    Decoder { name: "applied_state", run: applied_state, seeds: applied_state_seeds },
+    Decoder { name: "outcome_record", run: outcome_record, seeds: outcome_record_seeds },
+    Decoder { name: "cursor", run: cursor, seeds: cursor_seeds },
     Decoder { name: "link_frame", run: link_frame, seeds: link_frame_seeds },
     Decoder { name: "session_request", run: session_request, seeds: session_request_seeds },
 ];
@@ -173,6 +183,114 @@ fn operations() -> Vec<stored::Operation> {
 
 fn operation_seeds() -> Vec<Vec<u8>> {
     operations().iter().map(Message::encode_to_vec).collect()
+}
+
+fn stored_value(bytes: &[u8]) -> bool {
+    let Ok(value) = Stored::decode(bytes) else { return false };
+    assert_eq!(value.encode(), bytes);
+    true
+}
+
+fn stored_value_seeds() -> Vec<Vec<u8>> {
+    let put = |expire_at| Stored::Put { value: "value".into(), expire_at };
+    [put(None), put(Some(Timestamp::from_raw(7))), Stored::Tombstone].iter().map(Stored::encode).collect()
+}
+
+fn command(bytes: &[u8]) -> bool {
+    let Ok((term, command)) = Command::decode(1, &CommandBytes(Bytes::copy_from_slice(bytes))) else { return false };
+    let again = command.encode(term).expect("a command that was read can be written");
+    assert_eq!(Command::decode(1, &again).expect("what was written is accepted"), (term, command));
+    true
+}
+
+fn command_seeds() -> Vec<Vec<u8>> {
+    use stored::command::Body;
+    let grant = stored::Grant { range: Some(whole_range()), route_id: 1, shard_id: 1, acquired_version: 1 };
+    let name = stored::RecordName { route_key: "k".into(), idempotency_key: "id".into() };
+    let bodies = [
+        Body::WriteBatch(stored::WriteBatch { operations: operations() }),
+        Body::GrantRange(stored::GrantRange { grants: vec![grant] }),
+        Body::SetCeiling(stored::SetCeiling { physical_ms: 1_700_000_000_000 }),
+        Body::AdvanceSafePoint(stored::AdvanceSafePoint { safe_point: 1 << 40 }),
+        Body::AdvanceRecordHorizon(stored::AdvanceRecordHorizon { horizon: 1 << 40 }),
+        Body::RemoveRecords(stored::RemoveRecords { records: vec![name] }),
+        Body::TakeDigest(stored::TakeDigest { request_id: 9 }),
+    ];
+    let commands = bodies.map(|body| stored::Command { format: 1, admitted_term: 3, body: Some(body) });
+    commands.iter().map(Message::encode_to_vec).collect()
+}
+
+fn whole_range() -> stored::Range {
+    stored::Range { start: Bytes::new(), end: None }
+}
+
+fn group_state(bytes: &[u8]) -> bool {
+    let Ok(state) = codec::state::decode(Some(bytes)) else { return false };
+    let again = codec::state::encode(&state);
+    assert_eq!(codec::state::decode(Some(&again)).expect("what was written is accepted"), state);
+    true
+}
+
+fn group_state_seeds() -> Vec<Vec<u8>> {
+    let owned = stored::OwnedInterval {
+        range: Some(whole_range()),
+        route_id: 1,
+        shard_id: 1,
+        acquired_version: 1,
+        ..stored::OwnedInterval::default()
+    };
+    let granted = stored::GroupState { bootstrapped: true, owned: vec![owned], ..stored::GroupState::default() };
+    vec![Vec::new(), granted.encode_to_vec()]
+}
+
+fn applied_state(bytes: &[u8]) -> bool {
+    let Ok(applied) = Applied::decode(GroupId(2), Some(bytes)) else { return false };
+    let again = applied.encode();
+    assert_eq!(Applied::decode(GroupId(2), Some(&again)).expect("what was written is accepted"), applied);
+    true
+}
+
+fn applied_state_seeds() -> Vec<Vec<u8>> {
+    let stored_membership = stored::StoredMembership { log_id: log_id(1), membership: Some(membership()) };
+    let applied = stored::AppliedState { applied: log_id(5), membership: Some(stored_membership), group_id: 2 };
+    vec![applied.encode_to_vec()]
+}
+
+fn outcome_record(bytes: &[u8]) -> bool {
+    let Ok(record) = OutcomeRecord::decode(Bytes::copy_from_slice(bytes)) else { return false };
+    assert_eq!(OutcomeRecord::decode(record.encode()).expect("what was written is accepted"), record);
+    true
+}
+
+fn outcome_record_seeds() -> Vec<Vec<u8>> {
+    use stored::outcome_record::Outcome;
+    let outcomes = [
+        Outcome::Written(stored::WrittenOutcome { commit_ts: 5 }),
+        Outcome::CompareFailed(stored::CompareFailedOutcome { present: true, commit_ts: 5, expire_at: 9 }),
+        Outcome::RangeDeleted(stored::RangeDeletedOutcome { commit_ts: 5, deleted: 2, resume: Some("k".into()) }),
+        Outcome::Settled(stored::SettledOutcome {}),
+    ];
+    let records = outcomes.map(|outcome| stored::OutcomeRecord {
+        fingerprint: 0x1234,
+        not_after: 1 << 40,
+        outcome: Some(outcome),
+    });
+    records.iter().map(Message::encode_to_vec).collect()
+}
+
+/// What the request of every cursor hashes to, here.
+const CURSOR_REQUEST: u64 = 0x0102_0304_0506_0708;
+
+fn cursor(bytes: &[u8]) -> bool {
+    let Ok(cursor) = Cursor::decode(&Bytes::copy_from_slice(bytes), CURSOR_REQUEST) else { return false };
+    assert_eq!(cursor.encode(), bytes);
+    true
+}
+
+fn cursor_seeds() -> Vec<Vec<u8>> {
+    let cursor =
+        |next: &'static str| Cursor { request: CURSOR_REQUEST, read_ts: Timestamp::from_raw(9), next: next.into() };
+    vec![cursor("k").encode().to_vec(), cursor("key\0").encode().to_vec()]
 }
 
 fn link_frame(bytes: &[u8]) -> bool {
