@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use drover_hlc::Timestamp;
 use drover_keys::{Interval, LogicalKey, ShardId};
-use drover_mvcc::{GroupStore, StoreEnv, StoreEnvOptions, Stored};
+use drover_mvcc::{GroupStore, RecordKind, StoreEnv, StoreEnvOptions, Stored};
 
 const SHARD: ShardId = ShardId(1);
 const KEYS: u64 = 200_000;
@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let env = StoreEnv::new(StoreEnvOptions::default())?;
     idle_groups(&env, root.path())?;
+    memtable(&env, root.path())?;
     let store = env.open(&root.path().join("bench"))?;
     for batch_rows in [1, 10, 100, 1_000] {
         measure(&format!("blind puts, {batch_rows} a batch"), KEYS, || puts(&store, batch_rows, false))?;
@@ -58,9 +59,10 @@ fn key(n: u64) -> LogicalKey {
     LogicalKey::plain(format!("user{n:012}"))
 }
 
-/// A different order than that of the keys, the same each time.
+/// Each number below [`KEYS`] once, in an order far from theirs, the same each time. The factor has no divisor in common
+/// with [`KEYS`].
 fn shuffled(n: u64) -> u64 {
-    n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % KEYS
+    n * 104_729 % KEYS
 }
 
 fn puts(store: &Arc<GroupStore>, batch_rows: u64, read_first: bool) -> Outcome {
@@ -82,8 +84,41 @@ fn puts(store: &Arc<GroupStore>, batch_rows: u64, read_first: bool) -> Outcome {
     Ok(())
 }
 
+/// Reads of rows that were never flushed.
+fn memtable(env: &StoreEnv, root: &Path) -> Outcome {
+    let store = env.open(&root.join("memtable"))?;
+    let mut batch = store.batch();
+    let value = Stored::Put { value: vec![7; VALUE_BYTES].into(), expire_at: None };
+    for n in 0..READS / 4 {
+        batch.put_version(SHARD, &key(n), Timestamp::from_raw(1), &value);
+    }
+    batch.commit()?;
+    let snapshot = store.snapshot();
+    measure("memtable: point get, one snapshot", READS, || {
+        for n in 0..READS {
+            snapshot.visible(SHARD, &key(shuffled(n) / 4), Timestamp::MAX)?;
+        }
+        Ok(())
+    })?;
+    measure("memtable: point get, a snapshot each", READS, || {
+        for n in 0..READS {
+            store.snapshot().visible(SHARD, &key(shuffled(n) / 4), Timestamp::MAX)?;
+        }
+        Ok(())
+    })?;
+    measure("memtable: look-up of an absent record, a snapshot each", READS, || {
+        for n in 0..READS {
+            store.snapshot().record(SHARD, &n.to_be_bytes(), RecordKind::Idempotency, b"operation")?;
+        }
+        Ok(())
+    })
+}
+
 fn reads(when: &str, store: &Arc<GroupStore>) -> Outcome {
     let snapshot = store.snapshot();
+    for n in 0..KEYS {
+        snapshot.visible(SHARD, &key(n), Timestamp::MAX)?;
+    }
     measure(&format!("{when}: point get, one snapshot"), READS, || {
         for n in 0..READS {
             snapshot.visible(SHARD, &key(shuffled(n)), Timestamp::MAX)?;
