@@ -1,5 +1,7 @@
 //! The client against a server that answers by a script, over a real socket.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod common;
 
 use std::collections::HashSet;

@@ -1,5 +1,7 @@
 //! `docs/errors.md` against the code.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use drover_client::Reason;
 
 /// The columns of the table rows whose first column is a reason.

@@ -1,0 +1,168 @@
+//! The binary as scripts see it: arguments in, bytes and exit codes out, against a server that keeps a map.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod memory;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+
+use memory::Memory;
+
+fn drover(server: SocketAddr, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
+    command.args(args).env("DROVER_ENDPOINTS", server.to_string()).stdin(Stdio::null());
+    command
+}
+
+fn run(server: SocketAddr, args: &[&str]) -> Output {
+    drover(server, args).output().unwrap()
+}
+
+fn fed(server: SocketAddr, args: &[&str], input: &[u8]) -> Output {
+    let mut child =
+        drover(server, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[test]
+fn a_value_comes_back_byte_for_byte_and_its_absence_is_a_no() {
+    let server = Memory::start();
+    assert_eq!(code(&run(server, &["kv", "get", "k"])), 1);
+    let binary = b"\0\xff\r\nend";
+    assert_eq!(code(&fed(server, &["kv", "put", "k"], binary)), 0);
+    let got = run(server, &["kv", "get", "k"]);
+    assert_eq!((code(&got), got.stdout.as_slice()), (0, &binary[..]));
+    assert_eq!(out(&run(server, &["--hex", "kv", "get", "6b"])), "00ff0d0a656e64\n");
+    assert!(out(&run(server, &["kv", "get", "k", "--json"])).contains(r#""value_hex":"00ff0d0a656e64""#));
+    assert_eq!(code(&run(server, &["kv", "delete", "k"])), 0);
+    assert_eq!(code(&run(server, &["kv", "get", "k"])), 1);
+}
+
+#[test]
+fn a_compare_and_set_says_no_with_the_present_value() {
+    let server = Memory::start();
+    assert_eq!(code(&run(server, &["kv", "cas", "k", "1", "--expect-absent"])), 0);
+    let no = run(server, &["kv", "cas", "k", "2", "--expect-absent"]);
+    assert_eq!(code(&no), 1);
+    assert!(err(&no).contains("the value is 1"), "{}", err(&no));
+    assert_eq!(code(&run(server, &["kv", "cas", "k", "2", "--expect-value", "1"])), 0);
+    assert_eq!(code(&run(server, &["kv", "cas", "k", "--delete", "--expect-present"])), 0);
+    assert_eq!(code(&run(server, &["kv", "cas", "k", "3"])), 2);
+}
+
+#[test]
+fn a_dump_loads_into_another_cluster_and_verifies_there() {
+    let (from, to) = (Memory::start(), Memory::start());
+    let folder = tempfile::tempdir().unwrap();
+    for (extension, header) in [("tsv", ""), ("jsonl", "")] {
+        let path = folder.path().join(format!("rows.{extension}"));
+        let path = path.to_str().unwrap();
+        for i in 0..30 {
+            let (key, value) = (format!("{extension}\\x00{i:02}"), format!("tab\\t{header}{i}\\xff"));
+            assert_eq!(code(&run(from, &["kv", "put", &key, &value])), 0);
+        }
+        assert_eq!(code(&run(from, &["dump", "--prefix", extension, "-o", path])), 0);
+        let missing = run(to, &["load", path, "--verify"]);
+        assert_eq!(code(&missing), 1, "{}", err(&missing));
+        let loaded = run(to, &["load", path]);
+        assert_eq!((code(&loaded), out(&loaded)), (0, "30 of 30 rows written, 0 malformed\n"), "{}", err(&loaded));
+        let verified = run(to, &["load", path, "--verify"]);
+        assert_eq!(code(&verified), 0, "{}", out(&verified));
+        run(to, &["kv", "put", &format!("{extension}\\x0003"), "changed"]);
+        let different = run(to, &["load", path, "--verify"]);
+        assert_eq!(code(&different), 1);
+        assert!(out(&different).contains("0 missing, 1 different"), "{}", out(&different));
+    }
+    assert_eq!(out(&run(to, &["kv", "count"])), "60\n");
+}
+
+#[test]
+fn malformed_lines_are_named_and_the_others_written() {
+    let server = Memory::start();
+    let loaded = fed(server, &["load", "-", "--format", "csv"], b"a,1\nbroken\nb,2\n");
+    assert_eq!(code(&loaded), 5);
+    assert!(err(&loaded).contains("line 2:"), "{}", err(&loaded));
+    assert_eq!(out(&loaded), "2 of 3 rows written, 1 malformed\n");
+}
+
+#[test]
+fn scans_go_both_ways_over_all_pages_and_stop_at_the_limit() {
+    let server = Memory::start();
+    let rows: String = (0..20).map(|i| format!("k{i:02}\tv{i}\n")).collect();
+    assert_eq!(code(&fed(server, &["load", "-", "--format", "tsv"], rows.as_bytes())), 0);
+    assert_eq!(out(&run(server, &["kv", "scan"])), rows);
+    let last = run(server, &["kv", "scan", "--reverse", "--limit", "9", "--keys-only"]);
+    let expect: String = (11..20).rev().map(|i| format!("k{i}\n")).collect();
+    assert_eq!(out(&last), expect);
+    assert_eq!(out(&run(server, &["kv", "count", "--start", "k05", "--end", "k10"])), "5\n");
+    assert_eq!(code(&run(server, &["kv", "delete-range"])), 2);
+    let deleted = run(server, &["kv", "delete-range", "--prefix", "k0"]);
+    assert_eq!(out(&deleted), "10 keys deleted in 3 batches\n");
+    assert_eq!(out(&run(server, &["kv", "count"])), "10\n");
+}
+
+#[test]
+fn an_unknown_outcome_has_its_own_code_and_says_how_to_settle_it() {
+    let server = Memory::start_losing("cursed");
+    let lost = run(server, &["kv", "put", "cursed", "v", "--timeout", "300ms"]);
+    assert_eq!(code(&lost), 3, "{}", err(&lost));
+    let line = err(&lost).lines().find_map(|line| line.split_once("drover kv settle ")).unwrap().1.to_owned();
+    let arguments: Vec<&str> = ["kv", "settle"].into_iter().chain(line.split(' ')).collect();
+    let settled = run(server, &arguments);
+    assert_eq!((code(&settled), out(&settled)), (1, "it did not happen and never will\n"), "{}", err(&settled));
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_a_definite_failure() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = run(port, &["kv", "put", "k", "v", "--timeout", "500ms"]);
+    assert_eq!(code(&refused), 4, "{}", err(&refused));
+    assert!(err(&refused).contains("nothing was sent"), "{}", err(&refused));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let server = Memory::start();
+    let rows: String = (0..3_000).map(|i| format!("k{i:05}\t{}\n", "x".repeat(100))).collect();
+    assert_eq!(code(&fed(server, &["load", "-", "--format", "tsv"], rows.as_bytes())), 0);
+    let mut child = drover(server, &["dump"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(first.starts_with("k00000\t"));
+    assert_eq!((code(&ended), err(&ended)), (0, ""));
+}
+
+#[test]
+fn a_bench_reports_what_it_measured() {
+    let server = Memory::start();
+    let args = ["bench", "--clients", "4", "--keys", "50", "--seconds", "1", "--warm-up", "1ms", "--json"];
+    for mix in ["put", "get", "50-50", "cas"] {
+        let bench = run(server, &[&args[..], &["--mix", mix]].concat());
+        assert_eq!(code(&bench), 0, "{}", err(&bench));
+        let report: serde_json::Value = serde_json::from_slice(&bench.stdout).unwrap();
+        assert_eq!(report["failed"], 0);
+        assert!(report["requests"].as_u64().unwrap() > 0, "{report}");
+    }
+}
+
+#[test]
+fn the_help_lists_the_exit_codes() {
+    let help = Command::new(env!("CARGO_BIN_EXE_drover")).arg("--help").output().unwrap();
+    assert!(out(&help).contains("3  the outcome is unknown"), "{}", out(&help));
+}
