@@ -1,6 +1,8 @@
 //! The `drover` binary: server and command line in one. Nothing but the choice of the subcommand lives here.
 
 mod cli;
+mod dev;
+mod server_cmd;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,10 @@ struct Drover {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run one node.
+    Server(server_cmd::ServerArgs),
+    /// Run a whole cluster on this machine, for trying things out.
+    Dev(dev::DevArgs),
     #[command(flatten)]
     Client(cli::Command),
 }
@@ -25,6 +31,8 @@ enum Command {
 fn main() -> ExitCode {
     let drover = Drover::parse();
     match drover.command {
+        Command::Server(args) => server_cmd::run(args),
+        Command::Dev(args) => dev::run(args),
         Command::Client(command) => cli::run(&drover.global, command),
     }
 }
