@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drover_mvcc::StoreSnapshot;
+use drover_mvcc::{StoreError, StoreSnapshot};
 use parking_lot::RwLock;
 
 use crate::ApplyError;
@@ -72,8 +72,17 @@ impl StateCell {
     /// If RocksDB fails; nothing is published then.
     pub fn commit(&self, prepared: Prepared<'_>) -> Result<Committed, ApplyError> {
         let differs = prepared.state.differs_for_readers(&self.state());
+        self.publish(differs, || prepared.commit())
+    }
+
+    /// Runs `write`, with all readers kept out if the batch `differs` for them, and publishes what it came to.
+    fn publish(
+        &self,
+        differs: bool,
+        write: impl FnOnce() -> Result<Committed, StoreError>,
+    ) -> Result<Committed, ApplyError> {
         let guard = differs.then(|| self.0.write());
-        let committed = prepared.commit()?;
+        let committed = write()?;
         let mut current = guard.unwrap_or_else(|| self.0.write());
         current.state = Arc::clone(&committed.state);
         current.applied = committed.applied.clone();
@@ -83,5 +92,39 @@ impl StateCell {
     /// Publishes another store with its state, and returns what was published before.
     pub fn replace(&self, next: Current) -> Current {
         std::mem::replace(&mut self.0.write(), next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::GroupId;
+    use drover_mvcc::{StoreEnv, StoreEnvOptions};
+
+    use super::*;
+    use crate::home::GroupDir;
+    use crate::state::tests::{owned, state};
+
+    #[test]
+    fn no_view_is_taken_while_a_batch_that_differs_for_readers_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
+        let (_dir, home) = GroupDir::open(env, dir.path()).unwrap();
+        let applied = Applied::nothing(GroupId(1));
+        let before = Arc::new(GroupState::default());
+        let cell = StateCell::new(Current { home, state: before.clone(), applied: applied.clone() });
+        let after = Arc::new(state(vec![owned("a", "", 1)]));
+        let committed = || Committed { state: after.clone(), applied: applied.clone(), replies: Vec::new() };
+        for differs in [false, true] {
+            let write = || {
+                assert_eq!(cell.0.try_read().is_none(), differs, "readers are kept out exactly if they would see it");
+                Ok(committed())
+            };
+            cell.publish(differs, write).unwrap();
+            assert_eq!(cell.view().state, after);
+        }
+
+        let failed = cell.publish(true, || Err(StoreError::Io { message: "disk".into() }));
+        assert!(failed.is_err());
+        assert_eq!(cell.state(), after, "nothing is published that was not written");
     }
 }
