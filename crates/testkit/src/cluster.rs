@@ -14,6 +14,7 @@ mod spawn;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,12 +99,18 @@ pub struct Cluster {
     dir: Option<tempfile::TempDir>,
     nodes: Vec<Node>,
     data_groups: u64,
+    failed: AtomicBool,
 }
 
 impl Cluster {
     /// Describes a cluster: three nodes and three data groups unless told otherwise.
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder::default()
+    }
+
+    /// Keeps the files, and shows the ends of the logs, when the cluster is dropped. A panic does so by itself.
+    pub fn mark_failed(&self) {
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     /// The folder everything lies in.
@@ -365,7 +372,7 @@ impl Drop for Cluster {
                 eprintln!("{error}");
             }
         }
-        if std::thread::panicking()
+        if (std::thread::panicking() || self.failed.load(Ordering::Relaxed))
             && let Some(dir) = self.dir.take()
         {
             let kept: PathBuf = dir.keep();

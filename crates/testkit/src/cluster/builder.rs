@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use drover_keys::{ClusterId, GroupId, NodeId, escape};
 
@@ -78,8 +79,13 @@ impl ClusterBuilder {
     /// If one of them does not become ready.
     pub async fn start(self) -> Result<Cluster, ClusterError> {
         let cluster = self.prepare()?;
-        cluster.start_all(PATIENCE).await?;
-        Ok(cluster)
+        match cluster.start_all(PATIENCE).await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                cluster.mark_failed();
+                Err(error)
+            }
+        }
     }
 
     /// Writes the files and starts nothing.
@@ -98,7 +104,7 @@ impl ClusterBuilder {
             let text = self.config(cluster_id, &nodes, node);
             write(node.config_path(), &text)?;
         }
-        Ok(Cluster { dir: Some(dir), nodes, data_groups: self.data_groups })
+        Ok(Cluster { dir: Some(dir), nodes, data_groups: self.data_groups, failed: AtomicBool::new(false) })
     }
 
     fn config(&self, cluster_id: ClusterId, nodes: &[Node], node: &Node) -> String {

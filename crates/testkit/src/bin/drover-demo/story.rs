@@ -29,21 +29,29 @@ pub async fn tell(args: &Args) -> Result<bool> {
     let rows = read_rows(args)?;
     say(&format!("{} records from {}", rows.len(), args.data.display()))?;
     let cluster = start(&rows).await?;
+    let outcome = act(args, &cluster, &rows).await;
+    if !matches!(outcome, Ok(true)) {
+        cluster.mark_failed();
+    }
+    outcome
+}
+
+async fn act(args: &Args, cluster: &Cluster, rows: &Rows) -> Result<bool> {
     let client = connect(&cluster.endpoints()).await?;
-    let group = busiest_group(&client.routes().await?, &rows);
+    let group = busiest_group(&client.routes().await?, rows);
     let victim = cluster.leader(group, PATIENCE).await?;
 
     let ledger = Arc::new(Ledger::new());
     let watch = Arc::new(OutageWatch::new(intervals_of(&client.routes().await?, group)?));
-    let load = load_with_kill(args, &cluster, &rows, &ledger, &watch, victim).await?;
+    let load = load_with_kill(args, cluster, rows, &ledger, &watch, victim).await?;
 
     cluster.wait_ready(PATIENCE).await?;
     for group in cluster.groups() {
         cluster.wait_caught_up(group, PATIENCE).await?;
     }
-    let reader = reader(&cluster, victim);
+    let reader = reader(cluster, victim);
     let began = Instant::now();
-    let found = read_back(&cluster, reader, rows.len()).await?;
+    let found = read_back(cluster, reader, rows.len()).await?;
     let read = (reader, began.elapsed());
     let report = Report {
         records: rows.len(),
@@ -53,7 +61,7 @@ pub async fn tell(args: &Args) -> Result<bool> {
         outage: watch.longest(),
         read,
         audit: ledger.audit(&found),
-        digests: compare(&cluster, reader).await?,
+        digests: compare(cluster, reader).await?,
     };
     say(&format!("\n{report}"))?;
     Ok(report.is_good())
