@@ -17,8 +17,10 @@ pub enum Origin {
     Variable(String),
     /// A command line flag, without the dashes.
     Flag(String),
-    /// Nobody gave it.
+    /// Nobody gave it, and its default holds.
     Default,
+    /// Nobody gave it, and it has no default.
+    Missing,
 }
 
 impl fmt::Display for Origin {
@@ -28,6 +30,7 @@ impl fmt::Display for Origin {
             Origin::Variable(name) => write!(f, "variable {name}"),
             Origin::Flag(name) => write!(f, "flag --{name}"),
             Origin::Default => f.write_str("default"),
+            Origin::Missing => f.write_str("not given"),
         }
     }
 }

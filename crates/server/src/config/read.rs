@@ -84,7 +84,8 @@ impl<'i> Reader<'i> {
                 (Some(default), _) => self.take_text(path, default),
                 (None, Some(absent)) => Some(absent),
                 (None, None) => {
-                    self.refuse(path, missing(setting));
+                    let message = missing(setting);
+                    self.problems.push(Problem { field: path.to_owned(), origin: Origin::Missing, message });
                     None
                 }
             },
@@ -221,7 +222,7 @@ impl<'i> Reader<'i> {
 fn missing(setting: &Setting) -> String {
     let (section, field) = setting.section_and_field();
     format!(
-        "is missing and has no default: write {field} into section [{section}] of the file, set the variable {}, or give the \
+        "write {field} into section [{section}] of the file, set the variable {}, or give the \
          flag --{}",
         setting.variable(),
         setting.flag()
