@@ -20,6 +20,7 @@ use prost::Message;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::CallError;
 use crate::codec::{AppendSpan, MessageError, decode_stream_result, encode_append, split_append};
 use crate::link::LinkStream;
 use crate::options::Tuning;
@@ -61,9 +62,9 @@ struct Flow<S> {
     unanswered: VecDeque<Unanswered>,
 }
 
-/// Runs a replication stream to a peer. `connect` bounds the wait for a connection.
+/// Runs a replication stream to a peer, if it is known. `connect` bounds the wait for a connection.
 pub(crate) fn stream_append<S>(
-    peer: Arc<Peer>,
+    peer: Result<Arc<Peer>, CallError>,
     group: GroupId,
     tuning: Tuning,
     mut requests: S,
@@ -90,12 +91,13 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     async fn open(
-        peer: Arc<Peer>,
+        peer: Result<Arc<Peer>, CallError>,
         group: GroupId,
         tuning: Tuning,
         requests: S,
         connect: Duration,
     ) -> Result<Self, RPCError<TypeConfig>> {
+        let peer = peer.map_err(unreachable)?;
         let connection = peer.connection(Instant::now() + connect).await.map_err(unreachable)?;
         let stream = connection.bulk.open_stream().ok_or_else(lost)?;
         let open = stream.message(Answer::AppendOpen(v1::AppendOpen { group_id: group.0 }));

@@ -21,7 +21,7 @@ impl Backoff {
         Duration::from_millis(half + random % (ceiling - half + 1))
     }
 
-    /// After a success, or a sign that the peer is back.
+    /// After a success, or when the peer has moved.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

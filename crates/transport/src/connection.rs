@@ -23,19 +23,21 @@ use crate::outbox::Frames;
 use crate::sessions;
 use crate::stats::PeerStats;
 
-/// One connection to one peer, with its handshake behind it and both links open. It is never mended: a lost one is
+/// One connection to one peer, with its handshake behind it and its links open. It is never mended: a lost one is
 /// replaced.
 pub(crate) struct Connection {
     client: InternalClient<Channel>,
     session: Bytes,
-    /// Votes, heartbeats, timestamps, group operations.
+    /// Votes, heartbeats, timestamps.
     pub(crate) control: Link,
+    /// Group operations.
+    pub(crate) operations: Link,
     /// Streamed appends.
     pub(crate) bulk: Link,
     lost: CancellationToken,
     /// Why it was lost.
     cause: Arc<Mutex<String>>,
-    _readers: [AbortOnDropHandle<()>; 2],
+    _readers: [AbortOnDropHandle<()>; 3],
 }
 
 impl Connection {
@@ -61,16 +63,19 @@ impl Connection {
 
         let session = response.session;
         let (control, control_frames) = Link::new(to, &me.tuning, Arc::clone(stats));
+        let (operations, operation_frames) = Link::new(to, &me.tuning, Arc::clone(stats));
         let (bulk, bulk_frames) = Link::new(to, &me.tuning, Arc::clone(stats));
         let control_in = open_link(&mut client, &session, control_frames).await?;
+        let operations_in = open_link(&mut client, &session, operation_frames).await?;
         let bulk_in = open_link(&mut client, &session, bulk_frames).await?;
         let lost = CancellationToken::new();
         let cause = Arc::new(Mutex::new(String::new()));
         let readers = [
             spawn_reader(control.clone(), control_in, lost.clone(), Arc::clone(&cause)),
+            spawn_reader(operations.clone(), operations_in, lost.clone(), Arc::clone(&cause)),
             spawn_reader(bulk.clone(), bulk_in, lost.clone(), Arc::clone(&cause)),
         ];
-        Ok(Self { client, session, control, bulk, lost, cause, _readers: readers })
+        Ok(Self { client, session, control, operations, bulk, lost, cause, _readers: readers })
     }
 
     /// For calls beside the links.
@@ -89,10 +94,11 @@ impl Connection {
         self.cause.lock().clone()
     }
 
-    /// Ends all calls on both links.
+    /// Ends all calls on all links.
     pub(crate) fn close(&self) {
         self.lost.cancel();
         self.control.close();
+        self.operations.close();
         self.bulk.close();
     }
 }

@@ -7,10 +7,11 @@
 //! their data directory, and remember the peer's in [`PeerIdentities`]; whoever is not what it was taken for is refused.
 //! The answer carries a *session*, without which the server takes no further call on that connection.
 //!
-//! Each connection carries two long-lived *links* (`Internal.Link`): *control* for what is small and urgent (votes,
-//! heartbeats, timestamps, group operations) and *bulk* for streamed appends, so that the first never stands in line
-//! behind megabytes of the second. A link carries the messages of all groups: whatever waits in its bounded queue goes
-//! out packed into as few frames as possible. Snapshots go through calls of their own, file by file.
+//! Each connection carries three long-lived *links* (`Internal.Link`): *control* for what is small and urgent (votes,
+//! heartbeats, timestamps), *operations* for what is forwarded to groups, and *bulk* for streamed appends, so that the
+//! first never stands in line behind megabytes of the others. A link carries the messages of all groups: whatever waits
+//! in its bounded queue goes out packed into as few frames as possible. Snapshots go through calls of their own, file by
+//! file.
 //!
 //! The node that opened a connection asks, the other one answers; so between two nodes there are two connections.
 //!

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::append_stream;
 use crate::codec::{self, AppendSpan, MessageError};
-use crate::peer::Peer;
 use crate::pending::Answer;
 use crate::pool::PeerPool;
 use crate::service::Snapshot;
@@ -32,7 +31,7 @@ pub struct GroupNetworkFactory {
 /// Reaches one replica of one group.
 pub struct GroupNetwork {
     pool: Arc<PeerPool>,
-    peer: Arc<Peer>,
+    node: NodeId,
     group: GroupId,
     /// Sends appends one by one over the control link, past what the bulk link has to carry.
     unary: bool,
@@ -44,8 +43,9 @@ impl GroupNetworkFactory {
     }
 
     fn client(&self, target: u64, node: &Node, unary: bool) -> GroupNetwork {
-        let peer = self.pool.peer_or_start(NodeId(target), &node.addr);
-        GroupNetwork { pool: Arc::clone(&self.pool), peer, group: self.group, unary }
+        let target = NodeId(target);
+        self.pool.peer_or_start(target, &node.addr);
+        GroupNetwork { pool: Arc::clone(&self.pool), node: target, group: self.group, unary }
     }
 }
 
@@ -71,7 +71,9 @@ impl GroupNetwork {
         let limit = option.soft_ttl();
         let deadline = Instant::now() + limit;
         let request = Answer::RaftRequest(v1::RaftRequest { group_id: self.group.0, body: Some(body) });
-        let answer = async { self.peer.connection(deadline).await?.control.call(request, deadline).await }.await;
+        let answer =
+            async { self.pool.peer(self.node)?.connection(deadline).await?.control.call(request, deadline).await }
+                .await;
         match answer {
             Ok(Answer::RaftResponse(v1::RaftResponse { body: Some(body) })) => match body {
                 v1::raft_response::Body::Error(error) => Err(unreachable(&MessageError::Remote(error))),
@@ -84,12 +86,9 @@ impl GroupNetwork {
 
     fn failed(&self, error: CallError, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
         match error.reason {
-            drover_kv::Reason::Timeout | drover_kv::Reason::TimeoutIndefinite => RPCError::Timeout(Timeout {
-                action,
-                id: self.pool.options().node_id.0,
-                target: self.peer.node.0,
-                timeout,
-            }),
+            drover_kv::Reason::Timeout | drover_kv::Reason::TimeoutIndefinite => {
+                RPCError::Timeout(Timeout { action, id: self.pool.options().node_id.0, target: self.node.0, timeout })
+            }
             _ => unreachable(&error),
         }
     }
@@ -150,7 +149,7 @@ impl RaftNetworkV2<TypeConfig> for GroupNetwork {
         }
         let tuning = self.pool.options().tuning.clone();
         let connect = Duration::from_millis(tuning.connect_timeout_ms);
-        let answers = append_stream::stream_append(Arc::clone(&self.peer), self.group, tuning, input, connect);
+        let answers = append_stream::stream_append(self.pool.peer(self.node), self.group, tuning, input, connect);
         Box::pin(async move {
             let answers: BoxStream<'s, _> = answers;
             Ok(answers)
@@ -197,7 +196,7 @@ impl RaftNetworkV2<TypeConfig> for GroupNetwork {
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = snapshot::send(&self.pool, &self.peer, self.group, vote, snapshot) => {
+            sent = snapshot::send(&self.pool, self.node, self.group, vote, snapshot) => {
                 sent.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
             }
         }

@@ -61,6 +61,8 @@ pub struct Tuning {
     pub snapshot_bytes_per_second: Option<u64>,
     /// A snapshot transfer fails if nothing moves for this long.
     pub snapshot_stall_ms: u64,
+    /// What has arrived of a snapshot is removed when nothing more comes for this long.
+    pub snapshot_keep_ms: u64,
     /// Longest wait for the receiver to check and install a snapshot.
     pub snapshot_install_ms: u64,
 }
@@ -87,6 +89,7 @@ impl Default for Tuning {
             snapshot_chunk_bytes: 1 << 20,
             snapshot_bytes_per_second: None,
             snapshot_stall_ms: 30_000,
+            snapshot_keep_ms: 3_600_000,
             snapshot_install_ms: 600_000,
         }
     }

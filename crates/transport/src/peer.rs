@@ -5,6 +5,7 @@ use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::CallError;
@@ -38,6 +39,7 @@ struct Shared {
     address: watch::Sender<String>,
     state: watch::Sender<State>,
     nudge: Notify,
+    stop: CancellationToken,
 }
 
 impl Peer {
@@ -54,6 +56,7 @@ impl Peer {
             address: watch::Sender::new(address),
             state: watch::Sender::new(State::Connecting),
             nudge: Notify::new(),
+            stop: CancellationToken::new(),
         });
         let keeper = Keeper { node, me, identities, stats: Arc::clone(&stats), shared: Arc::clone(&shared) };
         let keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
@@ -75,6 +78,11 @@ impl Peer {
     /// The peer has shown that it is alive: do not wait for the next attempt.
     pub(crate) fn nudge(&self) {
         self.shared.nudge.notify_one();
+    }
+
+    /// Ends the connection, for good.
+    pub(crate) fn stop(&self) {
+        self.shared.stop.cancel();
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -120,6 +128,17 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
+        tokio::select! {
+            () = self.keep_up() => {}
+            () = self.shared.stop.cancelled() => {}
+        }
+        let removed = Error::definite(Reason::UnknownNode, "the peer was removed; nothing was changed");
+        if let State::Up(connection) = self.shared.state.send_replace(State::Down(removed)) {
+            connection.close();
+        }
+    }
+
+    async fn keep_up(&self) {
         let tuning = &self.me.tuning;
         let mut backoff = Backoff::new(tuning.reconnect_min_ms, tuning.reconnect_max_ms);
         let mut address = self.shared.address.subscribe();
@@ -146,7 +165,9 @@ impl Keeper {
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next(rand::random())) => {}
-                () = self.shared.nudge.notified() => backoff.reset(),
+                () = self.shared.nudge.notified() => {
+                    tokio::time::sleep(Duration::from_millis(tuning.reconnect_min_ms)).await;
+                }
                 _ = address.changed() => {
                     backoff.reset();
                     self.shared.state.send_replace(State::Connecting);

@@ -62,7 +62,9 @@ impl PeerPool {
 
     /// Removes a peer and ends its connection. Calls to it fail from now on; replication streams that run to it end.
     pub fn remove(&self, node: NodeId) {
-        self.peers.write().remove(&node);
+        if let Some(peer) = self.peers.write().remove(&node) {
+            peer.stop();
+        }
     }
 
     /// Where a peer is believed to be.
@@ -93,7 +95,8 @@ impl PeerPool {
     ) -> Result<v1::GroupResponse, CallError> {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         request.timeout_ms = u32::try_from(left).unwrap_or(u32::MAX);
-        match self.call(node, Answer::GroupRequest(request), deadline).await? {
+        let connection = self.peer(node)?.connection(deadline).await?;
+        match connection.operations.call(Answer::GroupRequest(request), deadline).await? {
             Answer::GroupResponse(response) => Ok(response),
             _ => Err(wrong_answer(node)),
         }
@@ -105,7 +108,7 @@ impl PeerPool {
     /// The peer's, or that there is no answer. Timestamps that were issued and lost do no harm.
     pub async fn timestamps(&self, node: NodeId, count: u32, deadline: Instant) -> Result<Timestamp, Error> {
         let request = Answer::TimestampRequest(v1::TimestampRequest { count });
-        match self.call(node, request, deadline).await? {
+        match self.peer(node)?.connection(deadline).await?.control.call(request, deadline).await? {
             Answer::TimestampResponse(v1::TimestampResponse { body: Some(body) }) => match body {
                 v1::timestamp_response::Body::First(raw) => Ok(Timestamp::from_raw(raw)),
                 v1::timestamp_response::Body::Error(bytes) => Err(status_bytes_to_error(&bytes)),
@@ -119,11 +122,7 @@ impl PeerPool {
         GroupNetworkFactory::new(Arc::clone(self), group)
     }
 
-    async fn call(&self, node: NodeId, request: Answer, deadline: Instant) -> Result<Answer, CallError> {
-        self.peer(node)?.connection(deadline).await?.control.call(request, deadline).await
-    }
-
-    fn peer(&self, node: NodeId) -> Result<Arc<Peer>, CallError> {
+    pub(crate) fn peer(&self, node: NodeId) -> Result<Arc<Peer>, CallError> {
         self.peers
             .read()
             .get(&node)

@@ -44,7 +44,8 @@ impl InternalServer {
     /// The service of the node that `pool` belongs to.
     pub fn new(pool: Arc<PeerPool>, service: Arc<dyn NodeService>) -> TonicInternalServer<Self> {
         let limit = pool.options().tuning.max_message_bytes;
-        let snapshots = Arc::new(Receiver::new(Arc::clone(&service)));
+        let keep = Duration::from_millis(pool.options().tuning.snapshot_keep_ms);
+        let snapshots = Arc::new(Receiver::new(Arc::clone(&service), keep));
         TonicInternalServer::new(Self { pool, service, sessions: Sessions::default(), snapshots })
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)

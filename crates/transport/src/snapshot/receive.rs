@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use drover_keys::{GroupId, NodeId};
@@ -10,7 +10,7 @@ use drover_wire::proto::storage::v1 as pb;
 use drover_wire::proto::v1;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::manifest::{self, ManifestFile};
@@ -23,6 +23,8 @@ use crate::stats::PeerStats;
 pub(crate) struct Receiver {
     service: Arc<dyn NodeService>,
     groups: Mutex<HashMap<GroupId, Slot>>,
+    /// How long what has arrived is kept when nothing more comes.
+    keep: Duration,
 }
 
 /// What arrives for one group. One thing at a time: the lock is held while files are written, checked or installed, by
@@ -34,6 +36,8 @@ struct Progress {
     /// Whether this process has taken over the staging folder.
     opened: bool,
     offer: Option<Arc<Offer>>,
+    /// When something came last.
+    touched: Option<Instant>,
 }
 
 /// A snapshot that is being sent.
@@ -46,8 +50,8 @@ struct Offer {
 }
 
 impl Receiver {
-    pub(crate) fn new(service: Arc<dyn NodeService>) -> Self {
-        Self { service, groups: Mutex::default() }
+    pub(crate) fn new(service: Arc<dyn NodeService>, keep: Duration) -> Self {
+        Self { service, groups: Mutex::default(), keep }
     }
 
     /// The group's slot.
@@ -70,14 +74,17 @@ impl Receiver {
         decode_snapshot_meta(&meta).map_err(invalid)?;
         let slot = self.slot(group)?;
         let dir = self.service.snapshot_staging_dir(group);
-        let mut progress = slot.lock_owned().await;
-        blocking(move || {
+        let mut progress = Arc::clone(&slot).lock_owned().await;
+        let have = blocking(move || {
             let (staging, have) = prepare(dir, !progress.opened, &files).map_err(|e| disk(&e))?;
             progress.opened = true;
+            progress.touched = Some(Instant::now());
             progress.offer = Some(Arc::new(Offer { from, id: request.snapshot_id, meta, files, staging }));
             Ok(have)
         })
-        .await
+        .await?;
+        tokio::spawn(expire(Arc::downgrade(&slot), self.keep));
+        Ok(have)
     }
 
     /// Writes chunks until their stream ends. Returns how many bytes came.
@@ -112,8 +119,9 @@ impl Receiver {
         part: Option<PartFile>,
     ) -> Result<Option<PartFile>, Error> {
         let slot = self.slot(GroupId(chunk.group_id))?;
-        let progress = slot.lock_owned().await;
+        let mut progress = slot.lock_owned().await;
         let offer = present(&progress, from, &chunk.snapshot_id)?;
+        progress.touched = Some(Instant::now());
         let file = usize::try_from(chunk.file).ok().and_then(|at| offer.files.get(at));
         let content = file.ok_or_else(|| invalid("the chunk belongs to a file that was not offered"))?.content;
         let end = chunk.offset.checked_add(chunk.data.len() as u64);
@@ -176,6 +184,30 @@ fn prepare(dir: PathBuf, fresh: bool, files: &[ManifestFile]) -> std::io::Result
     staging.keep_only(files)?;
     let have = files.iter().map(|file| staging.have_bytes(file.content)).collect::<std::io::Result<_>>()?;
     Ok((staging, have))
+}
+
+/// Removes what has arrived when nothing more has come for a while: the sender has given up, or found another way.
+async fn expire(slot: Weak<tokio::sync::Mutex<Progress>>, keep: Duration) {
+    let mut wake = Instant::now() + keep;
+    loop {
+        tokio::time::sleep_until(wake).await;
+        let Some(slot) = slot.upgrade() else { return };
+        let mut progress = slot.lock_owned().await;
+        let (Some(offer), Some(touched)) = (progress.offer.clone(), progress.touched) else { return };
+        wake = touched + keep;
+        if wake > Instant::now() {
+            continue;
+        }
+        progress.offer = None;
+        let removed = blocking(move || {
+            let _held = progress;
+            offer.staging.keep_only(&[]).map_err(|e| disk(&e))
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(error = %error.message, "an unfinished snapshot could not be removed");
+        }
+        return;
+    }
 }
 
 /// The offer that a message belongs to.

@@ -53,18 +53,19 @@ struct Transfer<'a> {
 /// If the peer cannot be reached, refuses it, or nothing moves for too long.
 pub(crate) async fn send(
     pool: &PeerPool,
-    peer: &Peer,
+    node: NodeId,
     group: GroupId,
     vote: Vote,
     snapshot: Snapshot,
 ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
-    let _only_one = pool.transfers.acquire(peer.node, group).await;
+    let peer = &*pool.peer(node)?;
+    let _only_one = pool.transfers.acquire(node, group).await;
     let dir = snapshot.snapshot.path().to_owned();
     let files = {
         let dir = dir.clone();
         let listed = tokio::task::spawn_blocking(move || manifest::read(&dir)).await;
         let unreadable = |error: io::Error| {
-            CallError::not_sent(peer.node, Reason::Internal, format!("the snapshot cannot be read: {error}"))
+            CallError::not_sent(node, Reason::Internal, format!("the snapshot cannot be read: {error}"))
         };
         listed.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(unreadable)?
     };
