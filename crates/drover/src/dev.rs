@@ -31,6 +31,8 @@ use plan::{Plan, PlanArgs};
 use process::NodeSpec;
 use supervisor::{Announce, Options, supervise};
 
+use crate::server_cmd;
+
 /// What the command line says.
 #[derive(Debug, Args)]
 pub struct DevArgs {
@@ -53,7 +55,7 @@ pub fn run(args: DevArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("drover dev: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(server_cmd::FAILED)
         }
     }
 }

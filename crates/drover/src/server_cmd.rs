@@ -13,6 +13,8 @@ use drover_server::lifecycle::{Shutdown, abort_on_panic, init_logging, raise_ope
 use drover_server::node::{self, Stopped};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+/// Exit status if the node or the cluster cannot start, or cannot go on: a local failure, as in `cli::EXIT_CODES`.
+pub const FAILED: u8 = 5;
 /// Exit status if the configuration is wrong, as for every other wrong use of the command line.
 const USAGE: u8 = 2;
 /// Exit status if the time to drain was over before everything was finished.
@@ -92,7 +94,7 @@ pub fn run(args: ServerArgs) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("drover server: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
     }
 }
