@@ -12,7 +12,9 @@ use drover_rafttypes::{CommandBytes, ControlReply, Node, SnapshotDir, TypeConfig
 use openraft::async_runtime::WatchReceiver;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::linearizable_read::LinearizerOption;
+use openraft::raft::WatchChangeHandle;
 use openraft::{Raft, SnapshotPolicy};
+use parking_lot::Mutex;
 
 use crate::leadership::Leadership;
 use crate::options::GroupOptions;
@@ -61,6 +63,8 @@ pub struct Group {
     suspend: SuspendWatch,
     /// Whether the replica has voted or logged anything before this start.
     has_history: bool,
+    /// Follows the leadership for as long as it is kept.
+    watch: Mutex<Option<WatchChangeHandle<TypeConfig>>>,
 }
 
 impl Group {
@@ -101,6 +105,7 @@ impl Group {
             proposer,
             suspend,
             has_history,
+            watch: Mutex::new(None),
         }))
     }
 
@@ -116,8 +121,7 @@ impl Group {
         let (began, ended) = (Arc::clone(&self.leadership), Arc::clone(&self.leadership));
         let group = self.id;
         self.raft.run();
-        // The handle only serves to stop the watching; it ends with the Raft node by itself.
-        let _watch = self.raft.on_leader_change(
+        let watch = self.raft.on_leader_change(
             move |leader| {
                 tracing::info!(%group, term = leader.term, "this replica leads the group");
                 if let Some(before) = began.swap(Some(Leadership::begin(leader))) {
@@ -133,6 +137,7 @@ impl Group {
                 std::future::ready(())
             },
         );
+        *self.watch.lock() = Some(watch);
     }
 
     /// Makes the group exist, with these voters. Safe to repeat: a group that exists is left as it is.
