@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_keys::{CatalogVersion, GroupId, NodeId};
-use drover_kv::{Error, Reason};
+use drover_kv::{Certainty, Error, Reason};
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::{
     CompareDigestsRequest, GetStatusRequest, GetStatusResponse, ListRoutesRequest, ReplicaDigest, Route,
@@ -52,7 +52,8 @@ impl Client {
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn status(&self) -> Result<GetStatusResponse, Error> {
-        self.ask_any(|mut node, _| async move { node.get_status(GetStatusRequest {}).await }).await
+        let asked = self.ask_any(|mut node, _| async move { node.get_status(GetStatusRequest {}).await });
+        asked.await.map_err(of_a_read)
     }
 
     /// The route map.
@@ -60,7 +61,8 @@ impl Client {
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn routes(&self) -> Result<Routes, Error> {
-        let response = self.ask_any(|mut node, _| async move { node.list_routes(ListRoutesRequest {}).await }).await?;
+        let asked = self.ask_any(|mut node, _| async move { node.list_routes(ListRoutesRequest {}).await });
+        let response = asked.await.map_err(of_a_read)?;
         Ok(Routes { version: CatalogVersion(response.version), routes: response.routes })
     }
 
@@ -131,7 +133,29 @@ fn explain(node: &Node, status: &Status) -> Error {
     Error { message: format!("{}: {}", node.address(), describe(status)), ..error }
 }
 
+/// A read changes nothing, whether it was answered or not.
+fn of_a_read(error: Error) -> Error {
+    let reason = if error.reason == Reason::TimeoutIndefinite { Reason::Timeout } else { error.reason };
+    Error { reason, certainty: Certainty::Definite, ..error }
+}
+
 fn too_late(node: &Node, deadline: Duration) -> Error {
     let message = format!("{} did not answer within {} ms", node.address(), deadline.as_millis());
     Error::unknown(Reason::TimeoutIndefinite, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_read_that_gets_no_answer_is_definite_all_the_same() {
+        let lost = status_to_error(&Status::unavailable("connection reset"));
+        let late = Error::unknown(Reason::TimeoutIndefinite, "late");
+        for (error, reason) in [(lost, Reason::Unavailable), (late, Reason::Timeout)] {
+            assert!(error.is_unknown());
+            let error = of_a_read(error);
+            assert_eq!((error.reason, error.certainty), (reason, Certainty::Definite));
+        }
+    }
 }

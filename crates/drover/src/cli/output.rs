@@ -74,8 +74,12 @@ pub mod tests {
     pub struct Captured(Arc<Mutex<Vec<u8>>>);
 
     impl Captured {
+        fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
+        }
+
         pub fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+            String::from_utf8(self.bytes()).unwrap()
         }
     }
 
@@ -95,8 +99,7 @@ pub mod tests {
         let mut output = Output { terminal, ..Output::to(captured.clone()) };
         output.value(raw).unwrap();
         output.flush().unwrap();
-        let bytes = captured.0.lock().unwrap().clone();
-        bytes
+        captured.bytes()
     }
 
     #[test]
