@@ -16,10 +16,11 @@ pub fn env() -> StoreEnv {
     StoreEnv::new(StoreEnvOptions { block_cache_bytes: 8 << 20, ..StoreEnvOptions::default() }).unwrap()
 }
 
+/// Fields are dropped in this order: the store is closed before its directory goes.
 pub struct Fixture {
-    pub root: tempfile::TempDir,
-    pub env: StoreEnv,
     pub store: Arc<GroupStore>,
+    pub env: StoreEnv,
+    pub root: tempfile::TempDir,
 }
 
 impl Fixture {
