@@ -86,11 +86,11 @@ impl Inbound {
             Some(Answer::RaftRequest(request)) => self.raft_request(id, request).await,
             Some(Answer::AppendOpen(open)) => {
                 let opened = self.appends.open(id, GroupId(open.group_id));
-                self.refuse(opened).await;
+                self.refuse(id, opened).await;
             }
             Some(Answer::AppendRequest(request)) => {
                 let taken = self.appends.append(id, request);
-                self.refuse(taken).await;
+                self.refuse(id, taken).await;
             }
             Some(Answer::AppendClose(v1::AppendClose {})) => self.appends.close(id),
             // Answers belong onto links that this node opened; what has no body is of a kind that this build does not
@@ -106,11 +106,10 @@ impl Inbound {
     }
 
     /// Sends the refusal of an append, if it was refused.
-    async fn refuse(&self, taken: Result<(), v1::LinkMessage>) {
-        if let Err(message) = taken {
+    async fn refuse(&self, id: u64, taken: Result<(), String>) {
+        if let Err(error) = taken {
             PeerStats::inc(&self.stats.protocol_errors);
-            // A peer that is gone does not miss its answer.
-            let _ = self.outbox.send(message).await;
+            self.answer(id, Answer::AppendResponse(codec::append_failed(error))).await;
         }
     }
 

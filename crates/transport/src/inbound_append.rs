@@ -34,17 +34,17 @@ impl Appends {
         Self { service, outbox, max_streams, inboxes: HashMap::new() }
     }
 
-    /// Opens a stream. The error is what to answer.
-    pub(crate) fn open(&mut self, id: u64, group: GroupId) -> Result<(), v1::LinkMessage> {
+    /// Opens a stream. The error is what to tell the peer.
+    pub(crate) fn open(&mut self, id: u64, group: GroupId) -> Result<(), String> {
         if self.inboxes.len() >= self.max_streams {
-            return Err(failed(id, "too many replication streams on one link"));
+            return Err("too many replication streams on one link".to_owned());
         }
         let Entry::Vacant(vacant) = self.inboxes.entry(id) else {
-            return Err(failed(id, "the replication stream is open already"));
+            return Err("the replication stream is open already".to_owned());
         };
         let Some(raft) = self.service.raft(group) else {
             vacant.insert(None);
-            return Err(failed(id, format!("this node has no replica of group {group}")));
+            return Err(format!("this node has no replica of group {group}"));
         };
         let (inbox, requests) = mpsc::channel(MAX_WINDOW);
         vacant.insert(Some(inbox));
@@ -52,10 +52,10 @@ impl Appends {
         Ok(())
     }
 
-    /// Takes a request of a stream. The error is what to answer.
-    pub(crate) fn append(&mut self, id: u64, request: v1::AppendRequest) -> Result<(), v1::LinkMessage> {
+    /// Takes a request of a stream. The error is what to tell the peer.
+    pub(crate) fn append(&mut self, id: u64, request: v1::AppendRequest) -> Result<(), String> {
         let Some(slot) = self.inboxes.get_mut(&id) else {
-            return Err(failed(id, "there is no such replication stream"));
+            return Err("there is no such replication stream".to_owned());
         };
         let Some(inbox) = slot else { return Ok(()) };
         let refusal = match codec::decode_append(request) {
@@ -67,7 +67,7 @@ impl Appends {
             },
         };
         *slot = None;
-        Err(failed(id, refusal))
+        Err(refusal)
     }
 
     /// The peer has ended a stream.
@@ -94,8 +94,4 @@ async fn run(
             return;
         }
     }
-}
-
-fn failed(id: u64, error: impl std::fmt::Display) -> v1::LinkMessage {
-    v1::LinkMessage { id, body: Some(Answer::AppendResponse(codec::append_failed(error))) }
 }

@@ -28,8 +28,10 @@ use crate::stats::PeerStats;
 /// Lets one snapshot of a group at a time go to a peer.
 #[derive(Debug, Default)]
 pub(crate) struct TransferLocks {
-    locks: Mutex<HashMap<(NodeId, GroupId), Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<(NodeId, GroupId), TransferLock>>,
 }
+
+type TransferLock = Arc<tokio::sync::Mutex<()>>;
 
 impl TransferLocks {
     async fn acquire(&self, node: NodeId, group: GroupId) -> tokio::sync::OwnedMutexGuard<()> {
