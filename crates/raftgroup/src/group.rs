@@ -61,8 +61,8 @@ pub struct Group {
     pub(crate) stats: Arc<GroupStats>,
     proposer: Proposer,
     suspend: SuspendWatch,
-    /// Whether the replica has voted or logged anything before this start.
-    has_history: bool,
+    /// The term of the last vote before this start; `None` if the replica had neither voted nor logged anything.
+    history: Option<u64>,
     /// Follows the leadership for as long as it is kept.
     watch: Mutex<Option<WatchChangeHandle<TypeConfig>>>,
 }
@@ -78,7 +78,7 @@ impl Group {
         N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotDir>,
     {
         let config = Arc::new(raft_config(parts.group, &parts.options)?);
-        let has_history = has_history(&mut parts.log).await.map_err(OpenError::Log)?;
+        let history = history(&mut parts.log).await.map_err(OpenError::Log)?;
         let raft = Raft::build(parts.node.0, config, parts.network, parts.log, parts.state_machine)
             .await
             .map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -104,7 +104,7 @@ impl Group {
             stats,
             proposer,
             suspend,
-            has_history,
+            history,
             watch: Mutex::new(None),
         }))
     }
@@ -114,15 +114,20 @@ impl Group {
     /// A voter that restarts has forgotten the lease it may have given, so a replica with a history keeps silent for a
     /// lease and a margin first. Its messages must not be delivered before this returns.
     pub async fn run(self: &Arc<Self>) {
-        if self.has_history {
+        if self.has_history() {
             let embargo = self.options.election_max_ms + self.options.lease_margin_ms;
             tokio::time::sleep(Duration::from_millis(embargo)).await;
         }
         let (began, ended) = (Arc::clone(&self.leadership), Arc::clone(&self.leadership));
         let group = self.id;
+        // A leader that restarts finds its old vote, which says that it leads; it does not, until it wins a new term.
+        let before_start = self.history;
         self.raft.run();
         let watch = self.raft.on_leader_change(
             move |leader| {
+                if before_start.is_some_and(|term| leader.term <= term) {
+                    return std::future::ready(());
+                }
                 tracing::info!(%group, term = leader.term, "this replica leads the group");
                 if let Some(before) = began.swap(Some(Leadership::begin(leader))) {
                     before.over.cancel();
@@ -155,7 +160,7 @@ impl Group {
 
     /// Whether the replica had voted or logged anything before this start.
     pub fn has_history(&self) -> bool {
-        self.has_history
+        self.history.is_some()
     }
 
     /// Which group.
@@ -366,11 +371,12 @@ pub enum OpenError {
     Raft(String),
 }
 
-async fn has_history(log: &mut GroupLog) -> std::io::Result<bool> {
+/// The term of the last vote, or `None` if the log has neither vote nor entries.
+async fn history(log: &mut GroupLog) -> std::io::Result<Option<u64>> {
     use openraft::storage::{RaftLogReader, RaftLogStorage};
     let state = log.get_log_state().await?;
     let vote = log.get_log_reader().await.read_vote().await?;
-    Ok(state.last_log_id.is_some() || vote.is_some())
+    Ok(vote.map(|vote| vote.leader_id.term).or_else(|| state.last_log_id.map(|log_id| *log_id.leader_id)))
 }
 
 fn raft_config(group: GroupId, options: &GroupOptions) -> Result<openraft::Config, OpenError> {
