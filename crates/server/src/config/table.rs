@@ -337,7 +337,7 @@ group = 3
     log: Log {
         /// Which events: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels for parts as in
         /// `info,drover_raftgroup=debug`.
-        "filter" => filter: LogFilter, default "info,openraft=warn";
+        "filter" => filter: LogFilter, default "info,openraft=error";
         /// `text` for people, `json` for programs (one object for each line).
         "format" => format: LogFormat, default "text";
     }

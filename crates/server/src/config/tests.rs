@@ -192,7 +192,7 @@ fn values_of_the_wrong_form_or_out_of_range_are_refused_with_line_and_field() {
             "grpc_advertise = \"0.0.0.0:1\"",
             "node.grpc_advertise: \"0.0.0.0:1\" is not an address",
         ),
-        ("# filter = \"info,openraft=warn\"", "filter = \"a=b=c\"", "log.filter: \"a=b=c\" is not a log filter"),
+        ("# filter = \"info,openraft=error\"", "filter = \"a=b=c\"", "log.filter: \"a=b=c\" is not a log filter"),
         ("# format = \"text\"", "format = \"xml\"", "log.format: \"xml\" is neither"),
         ("data_dir = \"/var/lib/drover\"", "data_dir = 3", "node.data_dir: expected path, in quotes, found integer"),
         ("id = \"6e1f0a5c3b7d4d0f9a2c8e4b71d35f60\"", "id = \"6e1f\"", "cluster.id: \"6e1f\" is not a cluster id"),

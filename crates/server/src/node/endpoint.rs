@@ -53,9 +53,8 @@ impl RaftEndpoint for GuardedRaft {
             std::future::ready(admit)
         });
         let answers = self.inner.stream_append(admitted.boxed());
-        let refusal = futures::stream::once(async move {
-            stopped.load(std::sync::atomic::Ordering::SeqCst).then(no_space)
-        });
+        let refusal =
+            futures::stream::once(async move { stopped.load(std::sync::atomic::Ordering::SeqCst).then(no_space) });
         answers.chain(refusal.filter_map(|refused| std::future::ready(refused.map(Err)))).boxed()
     }
 

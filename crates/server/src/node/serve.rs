@@ -90,10 +90,9 @@ pub fn export(
             let peer = node.to_string();
             metrics.links.connected.with_label_values(&[&peer]).set(i64::from(peers.is_connected(node)));
             follow_total(&metrics.links.connects.with_label_values(&[&peer]), stats.connects);
-            for (direction, messages, bytes) in [
-                ("out", stats.messages_sent, stats.bytes_sent),
-                ("in", stats.messages_received, stats.bytes_received),
-            ] {
+            for (direction, messages, bytes) in
+                [("out", stats.messages_sent, stats.bytes_sent), ("in", stats.messages_received, stats.bytes_received)]
+            {
                 follow_total(&metrics.links.messages.with_label_values(&[peer.as_str(), direction]), messages);
                 follow_total(&metrics.links.bytes.with_label_values(&[peer.as_str(), direction]), bytes);
             }

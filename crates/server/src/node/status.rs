@@ -83,7 +83,9 @@ fn ready(what: String, group: &Group) -> Check {
     match group.known_leader() {
         None => Check::new(what, false, "no leader is known"),
         Some(leader) if lag > 1_000 => Check::new(what, false, format!("led by node {leader}; {lag} entries behind")),
-        Some(_) if !group.fsm().state().bootstrapped => Check::new(what, false, "its first intervals are not granted yet"),
+        Some(_) if !group.fsm().state().bootstrapped => {
+            Check::new(what, false, "its first intervals are not granted yet")
+        }
         Some(leader) => Check::new(what, true, format!("led by node {leader}")),
     }
 }

@@ -50,7 +50,10 @@ impl ClusterService {
     fn group(&self, id: u64) -> Result<GroupId, Error> {
         let group = GroupId(id);
         if self.directory.members(group).is_empty() {
-            return Err(Error::definite(Reason::UnknownGroup, format!("there is no group {group}; nothing was changed")));
+            return Err(Error::definite(
+                Reason::UnknownGroup,
+                format!("there is no group {group}; nothing was changed"),
+            ));
         }
         Ok(group)
     }
@@ -77,7 +80,9 @@ impl ClusterService {
         if let Some(mut leader) = self.leader(group)? {
             let forwarded = tonic::Request::new(request);
             let answer = tokio::time::timeout(timeout, leader.transfer_leader(forwarded)).await;
-            let late = || Error::unknown(Reason::TimeoutIndefinite, "the leader did not answer in time; it may still hand over");
+            let late = || {
+                Error::unknown(Reason::TimeoutIndefinite, "the leader did not answer in time; it may still hand over")
+            };
             let answer = answer.map_err(|_| late())?;
             return answer.map(Response::into_inner).map_err(|status| status_to_error(&status));
         }

@@ -97,7 +97,10 @@ impl Front {
 
     fn admit(&self, request: &Request) -> Result<OwnedSemaphorePermit, Error> {
         if self.is_draining() {
-            return Err(Error::definite(Reason::ShuttingDown, "this node is stopping; nothing happened, ask another node"));
+            return Err(Error::definite(
+                Reason::ShuttingDown,
+                "this node is stopping; nothing happened, ask another node",
+            ));
         }
         if writes(request) && self.parts.disk.borrow().full {
             return Err(disk_full());

@@ -124,10 +124,7 @@ impl Kv for KvService {
         self.run(request, put).await
     }
 
-    async fn delete(
-        &self,
-        request: tonic::Request<v1::DeleteRequest>,
-    ) -> Result<Response<v1::DeleteResponse>, Status> {
+    async fn delete(&self, request: tonic::Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
         self.run(request, delete).await
     }
 
@@ -156,10 +153,7 @@ impl Kv for KvService {
         self.run(request, latest_commit_ts).await
     }
 
-    async fn settle(
-        &self,
-        request: tonic::Request<v1::SettleRequest>,
-    ) -> Result<Response<v1::SettleResponse>, Status> {
+    async fn settle(&self, request: tonic::Request<v1::SettleRequest>) -> Result<Response<v1::SettleResponse>, Status> {
         self.run(request, settle).await
     }
 
