@@ -219,7 +219,7 @@ impl Shared {
 
     /// Queues a request. The caller holds the lock of the group's state, so requests stand in the order of its changes.
     pub fn submit(&self, request: Request) -> Result<(), LogError> {
-        self.queue.push(request).map_err(|_| self.refusal())
+        if self.queue.push(request) { Ok(()) } else { Err(self.refusal()) }
     }
 
     /// Waits for the outcome of a queued request.

@@ -78,17 +78,17 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Adds a request, or gives it back if the queue is closed.
-    pub fn push(&self, request: Request) -> Result<(), Request> {
+    /// Adds a request. Returns whether it did: a closed queue drops it.
+    pub fn push(&self, request: Request) -> bool {
         let mut inner = self.inner.lock();
         if inner.closed {
-            return Err(request);
+            return false;
         }
         inner.requests.push_back(request);
         if inner.requests.len() == 1 {
             self.changed.notify_one();
         }
-        Ok(())
+        true
     }
 
     /// Waits for requests and takes them up to `max_bytes`, at least one. `None` when it is closed and empty.

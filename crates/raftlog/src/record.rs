@@ -50,6 +50,9 @@ impl Window {
     /// Whether it can be true.
     pub fn validate(&self) -> Result<(), String> {
         let end = self.last.map(|id| id.index);
+        if end == Some(u64::MAX) {
+            return Err("it ends at the highest index there is".into());
+        }
         if self.purged.map(|id| id.index) > end {
             return Err(format!("purged up to {:?}, behind the last entry {end:?}", self.purged));
         }
@@ -242,6 +245,7 @@ mod tests {
             Window { purged: None, first: 10, last, committed: None },
             Window { purged, first: 5, last, committed: Some(log_id(1, 10)) },
             Window { committed: Some(log_id(1, 0)), ..Window::default() },
+            Window { last: Some(log_id(1, u64::MAX)), ..Window::default() },
         ];
         for window in bad {
             assert!(window_from_record(window_to_record(&window).into()).is_err(), "{window:?}");

@@ -32,13 +32,10 @@ struct Control {
 }
 
 impl Control {
-    fn hold(&self) {
+    /// Lets no write go on until what it returns is dropped.
+    fn hold(self: &Arc<Self>) -> Held {
         *self.held.lock() = true;
-    }
-
-    fn release(&self) {
-        *self.held.lock() = false;
-        self.changed.notify_all();
+        Held(self.clone())
     }
 
     fn fail_with(&self, error: io::Error) {
@@ -55,6 +52,15 @@ impl Control {
             Change::Remove => format!("{group}: remove"),
         };
         self.batches.lock().iter().map(|batch| batch.iter().map(name).collect()).collect()
+    }
+}
+
+struct Held(Arc<Control>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.0.held.lock() = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -117,13 +123,15 @@ async fn append(log: &mut GroupLog, index: u64) -> OneshotReceiverOf<TypeConfig,
 }
 
 /// Makes the writer stand in the middle of a write of an entry of a group of its own.
-async fn occupy(node: &NodeLog, control: &Control) {
-    control.hold();
-    let _ = append(&mut node.group(GroupId(99)), 0).await;
+async fn occupy(node: &NodeLog, control: &Arc<Control>) -> Held {
+    let holding = control.hold();
+    drop(append(&mut node.group(GroupId(99)), 0).await);
     let mut held = control.held.lock();
     while control.batches.lock().is_empty() {
         control.changed.wait(&mut held);
     }
+    drop(held);
+    holding
 }
 
 fn cause(error: io::Error) -> LogError {
@@ -134,12 +142,12 @@ fn cause(error: io::Error) -> LogError {
 async fn entries_are_readable_before_they_are_durable_and_reported_after() {
     let dir = tempfile::tempdir().unwrap();
     let (node, control) = open(dir.path(), LogOptions::default());
-    occupy(&node, &control).await;
+    let held = occupy(&node, &control).await;
     let mut log = node.group(G);
     let mut flushed = append(&mut log, 0).await;
     assert_eq!(log.get_log_reader().await.try_get_log_entries(..).await.unwrap(), [blank(0)]);
     assert!((&mut flushed).now_or_never().is_none(), "reported durable before it was written");
-    control.release();
+    drop(held);
     flushed.await.unwrap().unwrap();
 }
 
@@ -147,12 +155,12 @@ async fn entries_are_readable_before_they_are_durable_and_reported_after() {
 async fn what_gathers_during_a_write_shares_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let (node, control) = open(dir.path(), LogOptions::default());
-    occupy(&node, &control).await;
+    let held = occupy(&node, &control).await;
     let mut flushed = Vec::new();
     for group in 1..=20 {
         flushed.push(append(&mut node.group(GroupId(group)), 0).await);
     }
-    control.release();
+    drop(held);
     for flushed in flushed {
         flushed.await.unwrap().unwrap();
     }
@@ -164,7 +172,7 @@ async fn what_gathers_during_a_write_shares_the_next_one() {
 async fn votes_and_entries_are_written_in_the_order_in_which_they_came() {
     let dir = tempfile::tempdir().unwrap();
     let (node, control) = open(dir.path(), LogOptions::default());
-    occupy(&node, &control).await;
+    let held = occupy(&node, &control).await;
     let mut log = node.group(G);
     let first = append(&mut log, 0).await;
     let mut voter = node.group(G);
@@ -172,7 +180,7 @@ async fn votes_and_entries_are_written_in_the_order_in_which_they_came() {
     tokio::task::yield_now().await;
     let second = append(&mut log, 1).await;
     assert_eq!(log.get_log_reader().await.read_vote().await.unwrap(), None, "a vote is seen once it is durable");
-    control.release();
+    drop(held);
     voting.await.unwrap().unwrap();
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
@@ -183,13 +191,13 @@ async fn votes_and_entries_are_written_in_the_order_in_which_they_came() {
 #[tokio::test]
 async fn a_full_queue_makes_append_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let (node, control) = open(dir.path(), LogOptions { queue_bytes: 15, ..LogOptions::default() });
-    occupy(&node, &control).await;
+    let (node, control) = open(dir.path(), LogOptions { queue_bytes: 10, ..LogOptions::default() });
+    let held = occupy(&node, &control).await;
     let mut log = node.group(G);
     let mut waiting = Box::pin(append(&mut log, 0));
     assert!((&mut waiting).now_or_never().is_none());
     assert!(node.queued_bytes() > 0);
-    control.release();
+    drop(held);
     waiting.await.await.unwrap().unwrap();
 }
 
@@ -205,11 +213,11 @@ async fn an_append_larger_than_the_queue_is_written_alone() {
 async fn committed_rides_on_the_next_append_once_the_written_log_reaches_it() {
     let dir = tempfile::tempdir().unwrap();
     let (node, control) = open(dir.path(), LogOptions { batch_bytes: 1, ..LogOptions::default() });
-    occupy(&node, &control).await;
+    let held = occupy(&node, &control).await;
     let mut log = node.group(G);
     let flushed = [append(&mut log, 0).await, append(&mut log, 1).await, append(&mut log, 2).await];
     log.save_committed(Some(log_id(1))).await.unwrap();
-    control.release();
+    drop(held);
     for flushed in flushed {
         flushed.await.unwrap().unwrap();
     }
@@ -248,11 +256,11 @@ async fn a_failed_write_stops_the_store_and_loses_nothing_that_was_durable() {
         let mut log = node.group(G);
         append(&mut log, 0).await.await.unwrap().unwrap();
         log.save_vote(&vote(3)).await.unwrap();
-        control.hold();
+        let held = control.hold();
         control.fail_with(failure);
         let writing = append(&mut log, 1).await;
         let queued = append(&mut log, 2).await;
-        control.release();
+        drop(held);
         let error = writing.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().contains("log of group 1"), "{error}");

@@ -1,5 +1,7 @@
 //! Random histories against a model that fits on a screen, with restarts and simulated kills.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;

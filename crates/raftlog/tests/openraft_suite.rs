@@ -1,5 +1,7 @@
 //! openraft's own suite for log stores, with a state machine in memory beside it.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io;

@@ -92,8 +92,8 @@ fn whole_batch(bytes: &[u8], signature: u32) -> Option<usize> {
     let header = be_u64(bytes)?;
     let (compression, len) = (header & 0xff, usize::try_from(header >> 8).ok()?);
     let items = usize::try_from(be_u64(&bytes[8..])?).ok()?;
-    let plausible = compression <= 1 && items >= BATCH_HEADER_LEN && items + CHECKSUM_LEN < len && len <= bytes.len();
-    if !plausible {
+    let plausible = compression <= 1 && items >= BATCH_HEADER_LEN && len <= bytes.len();
+    if !plausible || items >= len {
         return None;
     }
     let entries = &bytes[BATCH_HEADER_LEN..items];

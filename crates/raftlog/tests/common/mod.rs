@@ -1,5 +1,5 @@
 //! What the tests of the log store share. Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::ops::Range;
 use std::path::Path;
