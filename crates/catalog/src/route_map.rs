@@ -25,7 +25,9 @@ pub enum RouteMapError {
     #[error("the first route starts at {start:?}; it must start at the empty key")]
     Start { start: String },
     /// A route does not start where the one before it ends.
-    #[error("route {right} starts at {start:?} but route {left} ends at {end}: routes must neither overlap nor leave a gap")]
+    #[error(
+        "route {right} starts at {start:?} but route {left} ends at {end}: routes must neither overlap nor leave a gap"
+    )]
     Seam { left: RouteId, end: String, right: RouteId, start: String },
     /// The last route has an end.
     #[error("the last route ends at {end:?}; it must be unbounded")]

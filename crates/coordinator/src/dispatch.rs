@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_keys::{GroupId, NodeId};
-use futures::future::BoxFuture;
 use drover_kv::{Error, Reason};
 use drover_transport::{PeerPool, Sent};
 use drover_wire::{GroupAnswer, GroupCall, GroupDigest, GroupOp, decode_group_response, encode_group_request};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
 

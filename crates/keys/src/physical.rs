@@ -120,10 +120,7 @@ mod tests {
             key: LogicalKey { route_key: "k".into(), family: KeyFamily(3), suffix: "s".into() },
             commit_ts: u64::MAX,
         };
-        assert_eq!(
-            record.encode(),
-            [&[0, 0, 0, 0, 0, 0, 0, 1][..], b"k\0\x01", &[3], b"s\0\x01", &[0; 8]].concat()
-        );
+        assert_eq!(record.encode(), [&[0, 0, 0, 0, 0, 0, 0, 1][..], b"k\0\x01", &[3], b"s\0\x01", &[0; 8]].concat());
     }
 
     fn part() -> impl Strategy<Value = Vec<u8>> {
@@ -131,14 +128,16 @@ mod tests {
     }
 
     fn data_key() -> impl Strategy<Value = DataKey> {
-        (0u64..3, part(), 0u8..3, part(), prop_oneof![0u64..4, any::<u64>()]).prop_map(|(shard, key, family, suffix, ts)| {
-            let suffix = if family == 0 { Vec::new() } else { suffix };
-            DataKey {
-                shard: ShardId(shard),
-                key: LogicalKey { route_key: key.into(), family: KeyFamily(family), suffix: suffix.into() },
-                commit_ts: ts,
-            }
-        })
+        (0u64..3, part(), 0u8..3, part(), prop_oneof![0u64..4, any::<u64>()]).prop_map(
+            |(shard, key, family, suffix, ts)| {
+                let suffix = if family == 0 { Vec::new() } else { suffix };
+                DataKey {
+                    shard: ShardId(shard),
+                    key: LogicalKey { route_key: key.into(), family: KeyFamily(family), suffix: suffix.into() },
+                    commit_ts: ts,
+                }
+            },
+        )
     }
 
     proptest! {

@@ -130,7 +130,13 @@ pub struct Error {
 impl Error {
     /// An error after which nothing has happened and nothing will.
     pub fn definite(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), certainty: Certainty::Definite, retry_after_ms: None, leader_hint: None }
+        Self {
+            reason,
+            message: message.into(),
+            certainty: Certainty::Definite,
+            retry_after_ms: None,
+            leader_hint: None,
+        }
     }
 
     /// An error after which the operation may have happened or may still happen.

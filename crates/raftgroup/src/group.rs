@@ -11,8 +11,8 @@ use drover_raftlog::GroupLog;
 use drover_rafttypes::{CommandBytes, ControlReply, Node, SnapshotDir, TypeConfig};
 use openraft::async_runtime::WatchReceiver;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
-use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::raft::WatchChangeHandle;
+use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 

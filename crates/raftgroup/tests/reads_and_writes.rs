@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use drover_hlc::Timestamp;
 use drover_keys::Interval;
-use drover_kv::{Expectation, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanRequest, Update, WriteKind, WriteOp};
+use drover_kv::{
+    Expectation, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanRequest, Update, WriteKind, WriteOp,
+};
 use futures::FutureExt;
 use support::{Fixture, observed, put, reason, soon};
 
@@ -163,11 +165,8 @@ async fn many_writes_at_once_share_entries_and_each_gets_its_own_answer() {
     unique.dedup();
     assert_eq!(unique.len(), 500);
     for (key, stamp) in keys.iter().zip(stamps) {
-        let ReadAnswer::LatestCommitTs(found) = fixture
-            .group
-            .read(ReadOp::LatestCommitTs { key: key.clone().into() }, observed(), soon())
-            .await
-            .unwrap()
+        let ReadAnswer::LatestCommitTs(found) =
+            fixture.group.read(ReadOp::LatestCommitTs { key: key.clone().into() }, observed(), soon()).await.unwrap()
         else {
             panic!()
         };

@@ -37,10 +37,7 @@ pub fn encode_vote(vote: &Vote) -> pb::Vote {
 
 /// A vote from a message.
 pub fn decode_vote(message: &pb::Vote) -> Vote {
-    Vote {
-        leader_id: LeaderId { term: message.term, voted_for: message.node_id },
-        committed: message.committed,
-    }
+    Vote { leader_id: LeaderId { term: message.term, voted_for: message.node_id }, committed: message.committed }
 }
 
 /// A membership as a message.
@@ -48,10 +45,7 @@ pub fn encode_membership(membership: &Membership) -> pb::Membership {
     let configs = membership.get_joint_config().iter();
     pb::Membership {
         configs: configs.map(|set| pb::NodeSet { node_ids: set.iter().copied().collect() }).collect(),
-        members: membership
-            .nodes()
-            .map(|(id, node)| pb::Member { node_id: *id, address: node.addr.clone() })
-            .collect(),
+        members: membership.nodes().map(|(id, node)| pb::Member { node_id: *id, address: node.addr.clone() }).collect(),
     }
 }
 
