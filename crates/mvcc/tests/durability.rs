@@ -55,6 +55,15 @@ fn flushes_in_the_background_are_atomic_too() {
     assert_eq!(versions(&fixture.store, "filler"), (1..=at).rev().collect::<Vec<_>>());
 }
 
+/// Says that it is over, also when a check fails: the other thread would go on for good.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_flush_beside_a_writer_reports_no_more_than_it_made_durable() {
     let fixture = Fixture::new();
@@ -67,6 +76,7 @@ fn a_flush_beside_a_writer_reports_no_more_than_it_made_durable() {
                 apply(&fixture.store, n, 0);
             }
         });
+        let _over = SetOnDrop(&done);
         for round in 0..5 {
             let reported = fixture.store.flush().unwrap();
             let (crashed, copied) = (fixture.path(&format!("crash-{round}")), fixture.path(&format!("copy-{round}")));
@@ -76,7 +86,6 @@ fn a_flush_beside_a_writer_reports_no_more_than_it_made_durable() {
             let store = fixture.env.open(&crashed).unwrap();
             assert_eq!(state(&store).map(|n| n.to_be_bytes().to_vec()), contained.map(|b| b.to_vec()));
         }
-        done.store(true, Ordering::Relaxed);
     });
 }
 
