@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +38,7 @@ async fn load_while(cluster: &Cluster, faults: &[Fault], seed: u64) -> Arc<Ledge
     let clients = clients(cluster, 8).await;
     let groups = cluster.groups();
     let nemesis = async {
-        let struck = strike(cluster, &groups, faults, seed).await;
+        let struck = strike(cluster, &groups, faults, seed, 500, || ledger.tally().0).await;
         stop.cancel();
         struck.unwrap();
     };
@@ -83,6 +84,7 @@ async fn a_retry_under_one_name_applies_once_although_leaders_are_killed() {
     let client = Client::builder().endpoints(cluster.endpoints()).deadline(PATIENCE).connect().await.unwrap();
     let stop = CancellationToken::new();
     client.put("counter", "0").await.unwrap();
+    let increments = AtomicUsize::new(0);
     let count = async {
         let mut value = 0u64;
         while !stop.is_cancelled() {
@@ -92,11 +94,13 @@ async fn a_retry_under_one_name_applies_once_although_leaders_are_killed() {
             let answer = client.compare_and_set("counter", expect, update).await.unwrap();
             assert!(matches!(answer, drover_client::CompareAndSet::Written { .. }), "at {value}: {answer:?}");
             value += 1;
+            increments.fetch_add(1, Ordering::Relaxed);
         }
         value
     };
     let nemesis = async {
-        let struck = strike(&cluster, &groups, &[Fault::KillLeader; 4], 3).await;
+        let struck =
+            strike(&cluster, &groups, &[Fault::KillLeader; 4], 3, 50, || increments.load(Ordering::Relaxed)).await;
         stop.cancel();
         struck.unwrap();
     };

@@ -48,6 +48,8 @@ async fn cluster_with_files() -> Cluster {
 /// The node ends, or a replica of it says that it stopped; `file` is named in either case.
 async fn assert_stops_and_names(cluster: &Cluster, node: &Node, file: &str) {
     wait_until("the damage to be noticed", PATIENCE, async || {
+        // A damaged table is noticed when it is read: all replicas read everything. Some of these calls must fail.
+        let _ = cluster.compare_digests(NodeId(1), cluster.data_groups()[0]).await;
         if !node.log().contains(file) {
             return Err(format!("{file} is not named in the log"));
         }
@@ -86,12 +88,10 @@ async fn a_damaged_table_file_stops_the_replica_and_names_the_file() {
     let cluster = cluster_with_files().await;
     let node = cluster.node(NodeId(3));
     let tables = files(node.data_dir()).into_iter().filter(|path| path.extension().is_some_and(|e| e == "sst"));
+    // The largest one holds values of the data group.
     let table = tables.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
     damage(&table);
     node.start().unwrap();
-    // A damaged table may only be noticed when it is read: let all replicas read everything.
-    let client = cluster.client_of(NodeId(1)).await.unwrap();
-    let _ = client.compare_digests(cluster.data_groups()[0]).await;
     assert_stops_and_names(&cluster, node, table.file_name().unwrap().to_str().unwrap()).await;
     assert_others_serve(&cluster).await;
 }

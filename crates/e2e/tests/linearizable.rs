@@ -33,7 +33,7 @@ async fn record(cluster: &Cluster, workload: Registers, groups: &[GroupId], faul
     let stop = CancellationToken::new();
     let clients = clients(cluster).await;
     let nemesis = async {
-        let struck = strike(cluster, groups, faults, workload.seed).await;
+        let struck = strike(cluster, groups, faults, workload.seed, 200, || recorder.answered()).await;
         stop.cancel();
         struck.unwrap();
     };

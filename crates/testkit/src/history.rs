@@ -165,6 +165,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Inner {
     events: u64,
+    answered: usize,
     operations: Vec<Operation>,
 }
 
@@ -188,10 +189,16 @@ impl Recorder {
     pub fn end(&self, call: Call, ending: Ending) {
         let mut inner = self.lock();
         inner.events += 1;
+        inner.answered += usize::from(matches!(ending, Ending::Answered(_)));
         let returned = inner.events;
         let operation = &mut inner.operations[call.0];
         operation.returned = Some(returned);
         operation.ended = Some(ending);
+    }
+
+    /// How many operations have been answered so far.
+    pub fn answered(&self) -> usize {
+        self.lock().answered
     }
 
     /// Everything so far. Operations that are still under way are of unknown fate in it.

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::cluster::{Cluster, ClusterError, PATIENCE};
+use crate::wait::{WaitError, wait_until};
 
 /// What happens to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +20,21 @@ pub enum Fault {
     KillAll,
 }
 
-/// Does one fault after the other, each on the leader of a random one of `groups`, and waits after each until all nodes
-/// are ready.
+/// Does one fault after the other, each on the leader of a random one of `groups`. Before the first, and after each,
+/// waits until all nodes are ready and the workload has made progress: until `successes` has grown by `progress`.
 ///
 /// # Errors
 /// If the cluster does not recover.
-pub async fn strike(cluster: &Cluster, groups: &[GroupId], faults: &[Fault], seed: u64) -> Result<(), ClusterError> {
+pub async fn strike(
+    cluster: &Cluster,
+    groups: &[GroupId],
+    faults: &[Fault],
+    seed: u64,
+    progress: usize,
+    successes: impl Fn() -> usize,
+) -> Result<(), ClusterError> {
     let mut rng = StdRng::seed_from_u64(seed);
+    advance(progress, &successes).await?;
     for fault in faults {
         let group = groups[rng.random_range(0..groups.len())];
         match fault {
@@ -51,8 +60,19 @@ pub async fn strike(cluster: &Cluster, groups: &[GroupId], faults: &[Fault], see
             }
         }
         cluster.wait_ready(PATIENCE).await?;
+        advance(progress, &successes).await?;
     }
     Ok(())
+}
+
+async fn advance(progress: usize, successes: impl Fn() -> usize) -> Result<(), WaitError> {
+    let goal = successes() + progress;
+    let what = format!("{goal} operations to have succeeded");
+    wait_until(&what, PATIENCE, async || {
+        let now = successes();
+        if now >= goal { Ok(()) } else { Err(format!("{now} operations")) }
+    })
+    .await
 }
 
 /// Waits until a node that runs, and so is not the one that was struck, leads the group.

@@ -25,6 +25,10 @@ fn locate() -> Result<PathBuf, String> {
     let folder = if folder.ends_with("deps") { folder.parent().ok_or("`deps` has no parent")? } else { folder };
     let release = folder.file_name().is_some_and(|name| name == "release");
     let target = folder.parent().ok_or("the profile's folder has no parent")?;
+    // Cargo leaves this file in its target folder; a binary that was moved elsewhere must be told where the server is.
+    if !target.join("CACHEDIR.TAG").is_file() {
+        return Err(format!("{} is no target folder of cargo; set DROVER_BIN", target.display()));
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "drover"]).arg("--target-dir").arg(target);
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"));
