@@ -48,6 +48,11 @@ impl Replica {
         self.raft.metrics().borrow_watched().current_leader
     }
 
+    /// Whether a quorum has answered it as leader. Until then openraft takes no writes: it has no lease yet.
+    fn is_acknowledged(&self) -> bool {
+        self.raft.metrics().borrow_watched().last_quorum_acked.is_some()
+    }
+
     fn term(&self) -> u64 {
         self.raft.metrics().borrow_watched().current_term
     }
@@ -73,6 +78,7 @@ async fn group() -> Vec<Replica> {
         leader.is_some() && replicas.iter().all(|replica| replica.leader() == leader)
     })
     .await;
+    eventually("it may write", || leader_of(&replicas).is_acknowledged()).await;
     replicas
 }
 
@@ -110,6 +116,7 @@ async fn leadership_moves_to_the_node_it_is_handed_to() {
         from.raft.trigger().transfer_leader(to).await.unwrap();
         eventually("all follow the new leader", || replicas.iter().all(|replica| replica.leader() == Some(to))).await;
         assert_eq!(leader_of(&replicas).term(), term + 1, "it was handed over, not lost and won");
+        eventually("it may write", || leader_of(&replicas).is_acknowledged()).await;
         leader_of(&replicas).write("after".into()).await;
     }
 }
