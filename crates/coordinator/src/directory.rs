@@ -11,6 +11,8 @@ use parking_lot::RwLock;
 /// A replica on this node.
 #[derive(Clone)]
 pub enum Replica {
+    /// It is being recovered, or keeps silent because it may have promised a lease before it restarted.
+    Starting,
     /// It takes part in its group.
     Running(Arc<Group>),
     /// Its storage failed or is damaged; the sentence says how.
@@ -39,7 +41,7 @@ impl GroupDirectory {
     pub fn running(&self, group: GroupId) -> Option<Arc<Group>> {
         match self.local.read().get(&group) {
             Some(Replica::Running(replica)) => Some(Arc::clone(replica)),
-            Some(Replica::Stopped(_)) | None => None,
+            Some(Replica::Stopped(_) | Replica::Starting) | None => None,
         }
     }
 
@@ -66,11 +68,16 @@ impl GroupDirectory {
     /// Does what a node is asked to do in one group, on the replica here.
     ///
     /// # Errors
-    /// As the operation's; [`Reason::ReplicaStopped`] or [`Reason::UnknownGroup`] if there is no running replica.
+    /// As the operation's; [`Reason::Unavailable`], [`Reason::ReplicaStopped`] or [`Reason::UnknownGroup`] if there is no running
+    /// replica.
     pub async fn serve(&self, call: GroupCall, deadline: Instant) -> Result<GroupAnswer, Error> {
         let group = self.local.read().get(&call.group).cloned();
         let group = match group {
             Some(Replica::Running(group)) => group,
+            Some(Replica::Starting) => {
+                let message = format!("the replica of group {} on this node is starting; nothing happened", call.group);
+                return Err(Error::definite(Reason::Unavailable, message));
+            }
             Some(Replica::Stopped(why)) => {
                 let message = format!("the replica of group {} on this node has stopped: {why}", call.group);
                 return Err(Error::definite(Reason::ReplicaStopped, message));

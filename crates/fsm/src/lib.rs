@@ -58,5 +58,5 @@ pub use error::{ApplyError, ReadError};
 pub use handle::{FlushPolicy, FsmHandle};
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
-pub use read::{At, Bounded, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
+pub use read::{At, Bounded, ExpiredRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

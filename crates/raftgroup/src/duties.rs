@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_fsm::{Command, Grant, RecordName};
+use bytes::Bytes;
+use drover_fsm::{Command, Grant};
 use drover_hlc::Timestamp;
 use drover_kv::Error;
 use drover_rafttypes::{ControlReply, LogId};
@@ -17,8 +18,10 @@ use crate::leadership::Leadership;
 
 /// How long a duty may take before it is given up until the next round.
 const DUTY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Records removed by one entry.
-const RECORDS_PER_ENTRY: usize = 1_000;
+/// Records looked at, and so removed, by one entry.
+const RECORDS_PER_ENTRY: u64 = 2_000;
+/// Entries that one round spends on removing records. What is left is left to the next round.
+const RECORD_ENTRIES_PER_ROUND: usize = 200;
 
 impl Group {
     /// Runs until `stop` is cancelled. `grants` are what the group owns from the start, by the bootstrap configuration;
@@ -69,10 +72,11 @@ impl Group {
 
     async fn housekeeping(&self, grants: &[Grant]) {
         let mut metrics = self.raft.server_metrics();
+        let mut sweep = Bytes::new();
         loop {
             if let Some(leadership) = self.leadership.load_full() {
                 let deadline = Instant::now() + DUTY_TIMEOUT;
-                if let Err(error) = self.lead(&leadership, grants, deadline).await {
+                if let Err(error) = self.lead(&leadership, grants, &mut sweep, deadline).await {
                     tracing::debug!(group = %self.id, %error, "a duty of the leader is put off");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -88,7 +92,13 @@ impl Group {
     }
 
     /// One round of a leader's duties.
-    async fn lead(&self, leadership: &Leadership, grants: &[Grant], deadline: Instant) -> Result<(), Error> {
+    async fn lead(
+        &self,
+        leadership: &Leadership,
+        grants: &[Grant],
+        sweep: &mut Bytes,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         self.prove_leadership(leadership, deadline).await?;
         if !self.fsm.state().bootstrapped {
             let grant = Command::GrantRange(grants.to_vec());
@@ -103,28 +113,36 @@ impl Group {
         if self.fsm.state().owned.iter().any(|owned| owned.safe_point < safe_point) {
             self.command(leadership, &Command::AdvanceSafePoint(safe_point), deadline).await?;
         }
-        self.forget_records(leadership, now, deadline).await
+        self.forget_records(leadership, now, sweep, deadline).await
     }
 
-    /// Removes the idempotency records whose time is over. The horizon goes first: from then on the operations they
-    /// belong to are refused.
-    async fn forget_records(&self, leadership: &Leadership, now: Timestamp, deadline: Instant) -> Result<(), Error> {
-        let expired = self.expired_records(now)?;
-        if expired.is_empty() {
-            return Ok(());
-        }
-        self.command(leadership, &Command::AdvanceRecordHorizon(now), deadline).await?;
-        let mut names = expired;
-        while !names.is_empty() {
-            self.command(leadership, &Command::RemoveRecords(names), deadline).await?;
-            names = self.expired_records(now)?;
+    /// Removes idempotency records whose time is over, going on at `sweep`, where the last round stopped. The horizon
+    /// goes first: from then on the operations they belong to are refused.
+    async fn forget_records(
+        &self,
+        leadership: &Leadership,
+        now: Timestamp,
+        sweep: &mut Bytes,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        for _ in 0..RECORD_ENTRIES_PER_ROUND {
+            let look = || self.fsm.expired_records(sweep, now, RECORDS_PER_ENTRY);
+            let found = tokio::task::block_in_place(look).map_err(crate::read::to_error)?;
+            if !found.names.is_empty() {
+                if self.fsm.state().record_horizon < now {
+                    self.command(leadership, &Command::AdvanceRecordHorizon(now), deadline).await?;
+                }
+                self.command(leadership, &Command::RemoveRecords(found.names), deadline).await?;
+            }
+            match found.resume {
+                Some(next) => *sweep = next,
+                None => {
+                    *sweep = Bytes::new();
+                    return Ok(());
+                }
+            }
         }
         Ok(())
-    }
-
-    fn expired_records(&self, horizon: Timestamp) -> Result<Vec<RecordName>, Error> {
-        let found = tokio::task::block_in_place(|| self.fsm.expired_records(horizon, RECORDS_PER_ENTRY));
-        found.map_err(crate::read::to_error)
     }
 
     async fn command(

@@ -393,7 +393,7 @@ fn raft_config(group: GroupId, options: &GroupOptions) -> Result<openraft::Confi
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.log_keep_entries,
-        purge_batch_size: 256,
+        purge_batch_size: options.purge_batch_entries,
         // A leader without a quorum keeps its log; followers lag no further than this before they get a snapshot.
         replication_lag_threshold: options.log_keep_entries,
         install_snapshot_timeout: options.snapshot_timeout.as_millis() as u64,

@@ -35,6 +35,8 @@ pub struct GroupOptions {
     pub flush_entries: u64,
     /// Log entries kept behind the flush for followers that lag.
     pub log_keep_entries: u64,
+    /// Log entries removed at a time.
+    pub purge_batch_entries: u64,
     /// How long versions that were overwritten stay readable.
     pub retention: Duration,
     /// How often the safe point and the record horizon move.
@@ -61,6 +63,7 @@ impl Default for GroupOptions {
             flush_interval: Duration::from_secs(30),
             flush_entries: 50_000,
             log_keep_entries: 50_000,
+            purge_batch_entries: 256,
             retention: Duration::from_secs(600),
             housekeeping_interval: Duration::from_secs(10),
             snapshot_timeout: Duration::from_secs(600),

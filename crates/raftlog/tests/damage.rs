@@ -154,15 +154,21 @@ async fn rocksdb_never_gives_a_wrong_answer_for_a_flipped_byte_in_its_write_ahea
     let options = small(EngineKind::RocksDb);
     let (dir, after) = history(&options, 8).await;
     for (file, bytes) in log_files(dir.path(), &[".log"]) {
-        for at in [5, 300] {
-            let found = damage(dir.path(), &options, &after, &file, |bytes| bytes[at] ^= 0x40).await;
-            eprintln!("PROBE {at} {found:?}");
-        }
         for at in (0..bytes as usize).step_by(1 + bytes as usize / 25) {
             // The contents of some earlier batch, or an error: what `damage` checks.
             damage(dir.path(), &options, &after, &file, |bytes| bytes[at] ^= 0x04).await;
         }
     }
+}
+
+/// One of the reasons why it is not the default; raft-engine would do the same without `torn.rs`.
+#[tokio::test]
+async fn rocksdb_takes_a_damaged_length_in_its_write_ahead_log_for_a_torn_write() {
+    let options = small(EngineKind::RocksDb);
+    let (dir, after) = history(&options, 8).await;
+    let (wal, _) = log_files(dir.path(), &[".log"]).remove(0);
+    // The high byte of the first record's length, behind its checksum.
+    assert_eq!(damage(dir.path(), &options, &after, &wal, |bytes| bytes[5] ^= 0x40).await, Found::After(0));
 }
 
 /// The child may write files of this size only, and is not killed for trying more: to it the disk is full.

@@ -23,6 +23,15 @@ pub struct Bounded {
     pub resume: Option<Bytes>,
 }
 
+/// Some of the idempotency records that may be removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExpiredRecords {
+    /// Their names, in key order.
+    pub names: Vec<RecordName>,
+    /// The route key to go on from; `None` if all records were looked at.
+    pub resume: Option<Bytes>,
+}
+
 impl FsmHandle {
     /// Cuts a range delete short, in front of the key that would be the one after `max_keys` live ones or
     /// `max_scanned` looked at, as of the newest versions and, for expiry, of `at`. Both bounds are at least 1.
@@ -64,19 +73,31 @@ impl FsmHandle {
         Ok(Bounded { interval, resume })
     }
 
-    /// Names of at most `limit` idempotency records whose `not_after` is at or below `horizon`, in key order.
+    /// Looks at up to `max_scanned` (at least 1) idempotency records from the route key `from` on, and names those whose
+    /// `not_after` is at or below `horizon`.
     ///
     /// # Errors
     /// If the store fails or a record cannot be read.
-    pub fn expired_records(&self, horizon: Timestamp, limit: usize) -> Result<Vec<RecordName>, ReadError> {
+    pub fn expired_records(
+        &self,
+        from: &Bytes,
+        horizon: Timestamp,
+        max_scanned: u64,
+    ) -> Result<ExpiredRecords, ReadError> {
         let view = self.view();
-        let mut names = Vec::new();
-        let mut damaged = None;
+        let rest = Interval::new(from.clone(), End::Unbounded).expect("no key lies above an unbounded end");
+        let (mut names, mut resume, mut damaged) = (Vec::new(), None, None);
+        let (mut scanned, mut last_key) = (0, None);
         for owned in &view.state.owned {
-            view.snapshot.scan_records(owned.shard, &owned.interval, &mut |row| {
-                if names.len() >= limit {
+            let Some(part) = owned.interval.intersection(&rest) else { continue };
+            view.snapshot.scan_records(owned.shard, &part, &mut |row| {
+                // The records of one route key are looked at together, so that a route key says where to go on.
+                if scanned >= max_scanned.max(1) && last_key.as_ref() != Some(&row.route_key) {
+                    resume = Some(row.route_key);
                     return ControlFlow::Break(());
                 }
+                scanned += 1;
+                last_key = Some(row.route_key.clone());
                 match row.kind {
                     RecordKind::Idempotency => match OutcomeRecord::decode(row.value) {
                         Ok(record) if record.not_after <= horizon => {
@@ -91,10 +112,13 @@ impl FsmHandle {
                 }
                 ControlFlow::Continue(())
             })?;
+            if resume.is_some() || damaged.is_some() {
+                break;
+            }
         }
         match damaged {
             Some(error) => Err(error.into()),
-            None => Ok(names),
+            None => Ok(ExpiredRecords { names, resume }),
         }
     }
 }

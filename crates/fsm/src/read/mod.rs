@@ -5,7 +5,7 @@ mod page;
 mod point;
 mod scan;
 
-pub use maintenance::Bounded;
+pub use maintenance::{Bounded, ExpiredRecords};
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use point::{At, ReadOutcome};
 

@@ -2,7 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use drover_keys::GroupId;
@@ -77,35 +78,43 @@ pub async fn settle(node: &NodeLog) {
     node.group(GroupId(u64::MAX)).save_vote(&vote(1, 1)).await.expect("the store works");
 }
 
-/// What a killed process would leave behind: the files as they are now.
+/// What a killed process would leave behind: the files as they are at one moment. The engines may be moving files
+/// about in the background, so it copies until nothing has changed meanwhile.
 pub fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for item in std::fs::read_dir(from).unwrap() {
-        let (source, target) = match item {
-            Ok(item) => (item.path(), to.join(item.file_name())),
-            Err(_) => continue,
-        };
-        if source.is_dir() {
-            copy_dir(&source, &target);
-        } else if let Err(e) = std::fs::copy(&source, &target) {
-            // A file may be deleted between the listing and the copy.
-            assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{}: {e}", source.display());
+    loop {
+        let before = listing(from);
+        std::fs::remove_dir_all(to).or_else(ignore_missing).unwrap();
+        std::fs::create_dir_all(to).unwrap();
+        for (path, ..) in &before {
+            let target = to.join(path.strip_prefix(from).unwrap());
+            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+            std::fs::copy(path, target).map(drop).or_else(ignore_missing).unwrap();
+        }
+        if listing(from) == before {
+            return;
         }
     }
 }
 
-/// All files below `dir`, with their sizes.
-pub fn files(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
+fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn listing(dir: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
     let mut found = Vec::new();
     for item in std::fs::read_dir(dir).unwrap() {
         let path = item.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            let bytes = path.metadata().unwrap().len();
-            found.push((path, bytes));
+        match path.metadata() {
+            Ok(meta) if meta.is_dir() => found.extend(listing(&path)),
+            Ok(meta) => found.push((path, meta.len(), meta.modified().unwrap())),
+            Err(error) => ignore_missing(error).unwrap(),
         }
     }
     found.sort();
     found
+}
+
+/// All files below `dir`, with their sizes.
+pub fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
+    listing(dir).into_iter().map(|(path, bytes, _)| (path, bytes)).collect()
 }

@@ -245,13 +245,11 @@ group = 3
         "lease_margin_ms" => lease_margin: Duration, default "100ms", range 5..=10 * MINUTE;
         /// Bytes of writes that a group accepts before the earlier ones are applied. Above it, writes wait.
         "max_inflight_bytes" => max_inflight_bytes: ByteSize, default "64MiB", range MIB..=16 * GIB;
-        /// A replica that has fallen behind by more than this many entries, or that asks for purged ones, gets a snapshot. A
-        /// snapshot of the log position is taken after this many entries.
+        /// After this many applied entries a replica's state is flushed before its time (`storage.flush_interval_ms`),
+        /// so that the log behind it can be purged.
         "snapshot_entries" => snapshot_entries: u64, default "200000", range 100..=u64::MAX;
-        /// As above, counted in bytes of the log.
-        "snapshot_bytes" => snapshot_bytes: ByteSize, default "512MiB", range MIB..=u64::MAX;
-        /// Entries that stay in the log behind the last snapshot, so that a replica that was away for a while catches
-        /// up from the log.
+        /// Entries that stay in the log behind the last flush, so that a replica that was away for a while catches up
+        /// from the log. One that asks for older ones gets a snapshot.
         "log_retention_entries" => log_retention_entries: u64, default "50000", range 0..=u64::MAX;
         /// Entries that are removed from the log at a time.
         "purge_batch_entries" => purge_batch_entries: u64, default "256", range 1..=1_000_000;

@@ -15,8 +15,7 @@ mod requests;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub use replica::{ReplicaMetrics, ReplicaSample};
@@ -51,10 +50,8 @@ pub struct RaftLogMetrics {
     pub appends: IntCounter,
     /// Bytes appended.
     pub bytes: IntCounter,
-    /// Entries that share one force to disk.
-    pub batch_entries: Histogram,
-    /// Time that one force to disk takes.
-    pub fsync_seconds: Histogram,
+    /// Time spent writing and forcing to disk, in microseconds.
+    pub write_micros: IntCounter,
 }
 
 /// The file system of the data directory.
@@ -103,10 +100,6 @@ impl Families<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> HistogramVec {
@@ -165,15 +158,9 @@ impl RaftLogMetrics {
             fsyncs: families.counter("drover_raftlog_fsyncs_total", "Times that the Raft log was forced to disk"),
             appends: families.counter("drover_raftlog_appends_total", "Entries appended to the Raft log"),
             bytes: families.counter("drover_raftlog_appended_bytes_total", "Bytes appended to the Raft log"),
-            batch_entries: families.histogram(
-                "drover_raftlog_batch_entries",
-                "Entries that shared one force to disk",
-                powers_of_two(13),
-            ),
-            fsync_seconds: families.histogram(
-                "drover_raftlog_fsync_seconds",
-                "Time that one force to disk took",
-                latency_buckets(),
+            write_micros: families.counter(
+                "drover_raftlog_write_microseconds_total",
+                "Time spent writing the Raft log and forcing it to disk",
             ),
         }
     }
@@ -224,11 +211,6 @@ pub fn gauge_value(n: u64) -> i64 {
 /// From 50 µs to about 26 s, each twice the one before.
 fn latency_buckets() -> Vec<f64> {
     (0..20).map(|n| 50e-6 * f64::from(1u32 << n)).collect()
-}
-
-/// 1, 2, 4 and so on, `count` of them.
-fn powers_of_two(count: u32) -> Vec<f64> {
-    (0..count).map(|n| f64::from(1u32 << n)).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use drover_keys::GroupId;
-use prometheus::{HistogramVec, IntGaugeVec};
+use prometheus::{IntCounterVec, IntGaugeVec};
 
-use super::{Families, gauge_value, powers_of_two};
+use super::{Families, follow_total, gauge_value};
 
 /// What a replica shows of itself at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +20,14 @@ pub struct ReplicaSample {
     pub purged_index: u64,
     /// Size of the state.
     pub state_bytes: u64,
+    /// Entries with writes that it proposed as leader.
+    pub proposed_entries: u64,
+    /// Writes in them.
+    pub proposed_operations: u64,
+    /// Proofs of leadership for reads and timestamps.
+    pub leadership_proofs: u64,
+    /// Reads that waited for a pending write.
+    pub waited_reads: u64,
 }
 
 /// Replicas of groups; label `group` is a group id.
@@ -32,13 +40,16 @@ pub struct ReplicaMetrics {
     purged_index: IntGaugeVec,
     apply_lag: IntGaugeVec,
     state_bytes: IntGaugeVec,
-    /// Entries that were applied as one batch.
-    pub apply_batch_entries: HistogramVec,
+    proposed_entries: IntCounterVec,
+    proposed_operations: IntCounterVec,
+    leadership_proofs: IntCounterVec,
+    waited_reads: IntCounterVec,
 }
 
 impl ReplicaMetrics {
     pub(super) fn register(families: &Families<'_>) -> Self {
         let gauge = |name: &str, help: &str| families.gauges(name, help, &["group"]);
+        let counter = |name: &str, help: &str| families.counters(name, help, &["group"]);
         Self {
             is_leader: gauge("drover_replica_is_leader", "1 if the replica leads its group"),
             term: gauge("drover_replica_term", "Raft term"),
@@ -51,12 +62,16 @@ impl ReplicaMetrics {
             purged_index: gauge("drover_replica_purged_index", "Highest log index removed from the log"),
             apply_lag: gauge("drover_replica_apply_lag_entries", "Entries committed but not applied"),
             state_bytes: gauge("drover_replica_state_bytes", "Size of the replica's state"),
-            apply_batch_entries: families.histograms(
-                "drover_replica_apply_batch_entries",
-                "Entries applied as one batch",
-                &["group"],
-                powers_of_two(11),
+            proposed_entries: counter(
+                "drover_replica_proposed_entries_total",
+                "Entries with writes proposed as leader",
             ),
+            proposed_operations: counter("drover_replica_proposed_operations_total", "Writes proposed as leader"),
+            leadership_proofs: counter(
+                "drover_replica_leadership_proofs_total",
+                "Proofs of leadership for reads and timestamps",
+            ),
+            waited_reads: counter("drover_replica_waited_reads_total", "Reads that waited for a pending write"),
         }
     }
 
@@ -74,6 +89,14 @@ impl ReplicaMetrics {
             (&self.state_bytes, sample.state_bytes),
         ] {
             gauge.with_label_values(&[group.to_string()]).set(gauge_value(value));
+        }
+        for (counter, total) in [
+            (&self.proposed_entries, sample.proposed_entries),
+            (&self.proposed_operations, sample.proposed_operations),
+            (&self.leadership_proofs, sample.leadership_proofs),
+            (&self.waited_reads, sample.waited_reads),
+        ] {
+            follow_total(&counter.with_label_values(&[group.to_string()]), total);
         }
     }
 }

@@ -93,6 +93,9 @@ impl Replicas {
     /// others go on.
     pub async fn start(self: &Arc<Self>, stop: &CancellationToken) {
         let plans = std::mem::take(&mut *self.plans.lock());
+        for plan in &plans {
+            self.directory.set(plan.group, Replica::Starting);
+        }
         let opened = plans.into_iter().map(|plan| {
             let (replicas, stop) = (Arc::clone(self), stop.clone());
             async move {
@@ -191,7 +194,7 @@ impl Replicas {
             .into_iter()
             .filter_map(|(_, replica)| match replica {
                 Replica::Running(group) if group.is_leader() => Some(group),
-                Replica::Running(_) | Replica::Stopped(_) => None,
+                Replica::Running(_) | Replica::Starting | Replica::Stopped(_) => None,
             })
             .collect();
         let handed = led.iter().map(|group| async move {
@@ -264,6 +267,7 @@ fn group_options(config: &Config) -> GroupOptions {
         flush_interval: config.storage.flush_interval,
         flush_entries: raft.snapshot_entries,
         log_keep_entries: raft.log_retention_entries,
+        purge_batch_entries: raft.purge_batch_entries,
         retention: config.storage.gc_retention,
         ..GroupOptions::default()
     }

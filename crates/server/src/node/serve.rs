@@ -50,7 +50,12 @@ pub fn start(
         .build_v1()
         .map_err(|error| NodeError::Failed(format!("the reflection service cannot be built: {error}")))?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let router = server_builder(&peers.options().tuning)
+    let streams = u32::try_from(config.server.http2_max_streams).unwrap_or(u32::MAX);
+    let window = u32::try_from(config.server.http2_connection_window_bytes.0).unwrap_or(u32::MAX);
+    let tuning = &peers.options().tuning;
+    let router = server_builder(tuning)
+        .max_concurrent_streams(Some(streams))
+        .initial_connection_window_size(window.max(tuning.stream_window_bytes.saturating_mul(4)))
         .add_service(kv)
         .add_service(cluster)
         .add_service(internal)
@@ -83,6 +88,7 @@ pub fn export(
         follow_total(&metrics.raftlog.fsyncs, stats.fsyncs);
         follow_total(&metrics.raftlog.appends, stats.entries);
         follow_total(&metrics.raftlog.bytes, stats.written_bytes);
+        follow_total(&metrics.raftlog.write_micros, stats.write_micros);
     });
     let peers = Arc::clone(peers);
     metrics.on_scrape(move |metrics| {

@@ -67,7 +67,7 @@ impl Readiness for NodeView {
         for group in &self.expected {
             let what = format!("group {group}");
             checks.push(match self.directory.replica(*group) {
-                None => Check::new(what, false, "the replica is starting"),
+                None | Some(Replica::Starting) => Check::new(what, false, "the replica is starting"),
                 Some(Replica::Stopped(why)) => Check::new(what, false, why),
                 Some(Replica::Running(group)) => ready(what, &group),
             });
@@ -97,6 +97,7 @@ fn index(log_id: Option<LogId>) -> u64 {
 /// The figures of a replica that are exported as metrics.
 pub fn sample(group: &Group) -> ReplicaSample {
     let metrics = group.raft().metrics().borrow_watched().clone();
+    let stats = group.stats().snapshot();
     ReplicaSample {
         is_leader: group.is_leader(),
         term: metrics.current_term,
@@ -105,20 +106,24 @@ pub fn sample(group: &Group) -> ReplicaSample {
         flushed_index: index(*group.fsm().flushed_log_id().borrow()),
         purged_index: index(metrics.purged),
         state_bytes: group.fsm().store().approximate_bytes(),
+        proposed_entries: stats.entries,
+        proposed_operations: stats.operations,
+        leadership_proofs: stats.proofs,
+        waited_reads: stats.waited_reads,
     }
 }
 
 fn replica_status(id: GroupId, replica: &Replica) -> v1::ReplicaStatus {
+    let idle = |role: v1::replica_status::Role, why: &str| v1::ReplicaStatus {
+        group_id: id.0,
+        role: role.into(),
+        error: why.to_owned(),
+        ..Default::default()
+    };
     let group = match replica {
         Replica::Running(group) => group,
-        Replica::Stopped(why) => {
-            return v1::ReplicaStatus {
-                group_id: id.0,
-                role: v1::replica_status::Role::Stopped.into(),
-                error: why.clone(),
-                ..Default::default()
-            };
-        }
+        Replica::Starting => return idle(v1::replica_status::Role::Unspecified, "the replica is starting"),
+        Replica::Stopped(why) => return idle(v1::replica_status::Role::Stopped, why),
     };
     let metrics = group.raft().metrics().borrow_watched().clone();
     let sample = sample(group);
