@@ -1,5 +1,7 @@
 //! The write pipeline and the read door over the real log and state machine.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -68,7 +68,6 @@ impl Replicas {
             write_buffer_bytes: usize::try_from(storage.write_buffer_bytes.0).unwrap_or(usize::MAX),
             background_threads: u32::try_from(storage.background_threads).unwrap_or(u32::MAX),
             max_open_files: u32::try_from(storage.max_open_files).unwrap_or(u32::MAX),
-            ..StoreEnvOptions::default()
         })?;
         let plans = config.bootstrap.groups_of(config.node.id).map(|group| plan(config, data, group, log)).collect();
         Ok(Self {
