@@ -15,6 +15,8 @@ use crate::retry::{Failure, Next, Repeat, at_deadline, decide};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How long one attempt may take, if the operation may be sent again: a node that hangs must not use up the deadline.
+const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Takes an operation to the leader of its group, wherever that is, until it is answered or the deadline passes.
 pub struct Dispatcher {
@@ -71,7 +73,11 @@ impl Dispatcher {
             }
             let believed = hint.or_else(|| self.believed_leader(group)).filter(|_| round < 2 || hint.is_some());
             let target = believed.unwrap_or_else(|| members[round % members.len()]);
-            let failure = match self.attempt(target, group, op.clone(), deadline).await {
+            let until = match repeat {
+                Repeat::Read | Repeat::Recognised => deadline.min(Instant::now() + ATTEMPT),
+                Repeat::Never => deadline,
+            };
+            let failure = match self.attempt(target, group, op.clone(), until).await {
                 Ok(answer) => {
                     self.leaders.lock().insert(group, target);
                     return Ok(answer);

@@ -40,7 +40,10 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
         Failure::NotSent(_) => Next::Again { leader: None, unknown },
         Failure::Lost(why) => after_unknown(repeat, lost(&why)),
         Failure::Answered(error) if error.is_unknown() => after_unknown(repeat, error),
-        Failure::Answered(error) if error.is_transient() => Next::Again { leader: error.leader_hint, unknown },
+        // The time of one attempt is over, not the caller's: that is for the caller of this function to know.
+        Failure::Answered(error) if error.is_transient() || error.reason == Reason::Timeout => {
+            Next::Again { leader: error.leader_hint, unknown }
+        }
         Failure::Answered(error) => Next::GiveUp(settle(unknown, error)),
     }
 }
@@ -133,8 +136,9 @@ mod tests {
             (Recognised, false, gone(), (true, true)),
             (Recognised, true, unsent(), (true, true)),
             (Recognised, true, definite(Reason::NotLeader), (true, true)),
-            (Recognised, false, definite(Reason::Timeout), (false, false)),
-            (Recognised, true, definite(Reason::Timeout), (false, true)),
+            (Never, false, definite(Reason::Timeout), (true, false)),
+            (Recognised, false, definite(Reason::Timeout), (true, false)),
+            (Recognised, true, definite(Reason::Timeout), (true, true)),
             (Recognised, true, definite(Reason::DiskFull), (false, true)),
             (Recognised, true, definite(Reason::IdempotencyExpired), (false, true)),
             (Recognised, true, definite(Reason::IdempotencySettled), (false, false)),

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) digests: DigestBoard,
     pub(crate) applied: watch::Sender<Option<LogId>>,
     pub(crate) flushed: watch::Sender<Option<LogId>>,
+    /// Why the store cannot be trusted any longer, once that is known.
+    pub(crate) failure: watch::Sender<Option<String>>,
 }
 
 /// What the rest of the node holds of a state machine: the read door, and what can be waited for. Clones are cheap.
@@ -63,6 +65,17 @@ impl FsmHandle {
     /// The store in use, for figures and tests. It may be replaced by an installed snapshot at any time.
     pub fn store(&self) -> Arc<GroupStore> {
         Arc::clone(self.shared.cell.load().home.store())
+    }
+
+    /// Why the store cannot be trusted any longer, once a read or a digest has found out. Whoever runs the replica stops
+    /// it then; apply stops by itself.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.failure.subscribe()
+    }
+
+    /// Takes note that the store cannot be trusted any longer. The first reason is kept.
+    pub fn report_failure(&self, why: &str) {
+        self.shared.report_failure(why);
     }
 
     /// The digest of the `TakeDigest` entry at `index`; waits until it is applied and computed. An index that is never
@@ -111,6 +124,16 @@ impl Shared {
         Ok(durable)
     }
 
+    fn report_failure(&self, why: &str) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(why.to_owned());
+            }
+            first
+        });
+    }
+
     pub(crate) fn raise_flushed(&self, to: Option<LogId>) {
         self.flushed.send_if_modified(|flushed| {
             let rises = to > *flushed;
@@ -125,7 +148,13 @@ impl Shared {
     pub(crate) fn take_digest(self: &Arc<Self>, index: u64, view: View) {
         self.digests.announce(index);
         let shared = Arc::clone(self);
-        tokio::task::spawn_blocking(move || shared.digests.enter(index, digest::compute(&view)));
+        tokio::task::spawn_blocking(move || {
+            let digest = digest::compute(&view);
+            if let Err(why) = &digest {
+                shared.report_failure(why);
+            }
+            shared.digests.enter(index, digest);
+        });
     }
 }
 

@@ -48,6 +48,7 @@ impl FsmStateMachine {
             digests: DigestBoard::new(),
             applied: watch::Sender::new(current.applied.log_id),
             flushed: watch::Sender::new(current.applied.log_id),
+            failure: watch::Sender::new(None),
             cell: StateCell::new(current),
         });
         Ok((Self { shared: Arc::clone(&shared) }, FsmHandle { shared }))

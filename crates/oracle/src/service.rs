@@ -7,7 +7,6 @@ use drover_hlc::{Timestamp, WallClock};
 use drover_kv::{Error, Reason};
 use drover_raftgroup::{Group, Leadership};
 use drover_rafttypes::ControlReply;
-use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -132,14 +131,8 @@ impl Oracle {
     }
 
     async fn renew_forever(&self) {
-        let mut metrics = self.group.raft().server_metrics();
         loop {
-            let Ok(leadership) = self.group.leadership() else {
-                *self.reign.lock() = None;
-                // A change of leadership shows in the metrics; the timer covers a change that fell between.
-                let _ = tokio::time::timeout(Duration::from_millis(20), metrics.changed()).await;
-                continue;
-            };
+            let leadership = self.group.led().await;
             let deadline = Instant::now() + Duration::from_secs(5);
             if let Err(error) = self.renew(&leadership, deadline).await {
                 tracing::debug!(%error, "the oracle's ceiling was not raised; trying again");
@@ -149,7 +142,7 @@ impl Oracle {
             tokio::select! {
                 () = tokio::time::sleep(self.options.renew_interval) => {}
                 () = self.wanted.notified() => {}
-                () = leadership.over.cancelled() => {}
+                () = leadership.over.cancelled() => *self.reign.lock() = None,
             }
         }
     }

@@ -10,7 +10,6 @@ use drover_fsm::{Command, Grant};
 use drover_hlc::Timestamp;
 use drover_kv::Error;
 use drover_rafttypes::{ControlReply, LogId};
-use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Group;
@@ -71,22 +70,18 @@ impl Group {
     }
 
     async fn housekeeping(&self, grants: &[Grant]) {
-        let mut metrics = self.raft.server_metrics();
         let mut sweep = Bytes::new();
         loop {
-            if let Some(leadership) = self.leadership.load_full() {
-                let deadline = Instant::now() + DUTY_TIMEOUT;
-                if let Err(error) = self.lead(&leadership, grants, &mut sweep, deadline).await {
-                    tracing::debug!(group = %self.id, %error, "a duty of the leader is put off");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(self.options.housekeeping_interval) => {}
-                    () = leadership.over.cancelled() => {}
-                }
-            } else if metrics.changed().await.is_err() {
-                return;
+            let leadership = self.led().await;
+            let deadline = Instant::now() + DUTY_TIMEOUT;
+            if let Err(error) = self.lead(&leadership, grants, &mut sweep, deadline).await {
+                tracing::debug!(group = %self.id, %error, "a duty of the leader is put off");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.options.housekeeping_interval) => {}
+                () = leadership.over.cancelled() => {}
             }
         }
     }
@@ -127,7 +122,7 @@ impl Group {
     ) -> Result<(), Error> {
         for _ in 0..RECORD_ENTRIES_PER_ROUND {
             let look = || self.fsm.expired_records(sweep, now, RECORDS_PER_ENTRY);
-            let found = tokio::task::block_in_place(look).map_err(crate::read::to_error)?;
+            let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
             if !found.names.is_empty() {
                 if self.fsm.state().record_horizon < now {
                     self.command(leadership, &Command::AdvanceRecordHorizon(now), deadline).await?;

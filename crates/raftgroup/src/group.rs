@@ -15,11 +15,11 @@ use openraft::raft::WatchChangeHandle;
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Raft, SnapshotPolicy};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::leadership::Leadership;
 use crate::options::GroupOptions;
 use crate::proposer::{self, Proposer, ProposerParts};
-use crate::read::to_error;
 use crate::stats::GroupStats;
 use crate::suspend::SuspendWatch;
 use crate::timestamps::SharedTimestamps;
@@ -63,6 +63,8 @@ pub struct Group {
     suspend: SuspendWatch,
     /// The term of the last vote before this start; `None` if the replica had neither voted nor logged anything.
     history: Option<u64>,
+    /// Term that this replica leads in, set after `leadership`.
+    led: watch::Sender<Option<u64>>,
     /// Follows the leadership for as long as it is kept.
     watch: Mutex<Option<WatchChangeHandle<TypeConfig>>>,
 }
@@ -105,6 +107,7 @@ impl Group {
             proposer,
             suspend,
             history,
+            led: watch::Sender::new(None),
             watch: Mutex::new(None),
         }))
     }
@@ -119,6 +122,7 @@ impl Group {
             tokio::time::sleep(Duration::from_millis(embargo)).await;
         }
         let (began, ended) = (Arc::clone(&self.leadership), Arc::clone(&self.leadership));
+        let (led, left) = (self.led.clone(), self.led.clone());
         let group = self.id;
         // A leader that restarts finds its old vote, which says that it leads; it does not, until it wins a new term.
         let before_start = self.history;
@@ -132,6 +136,7 @@ impl Group {
                 if let Some(before) = began.swap(Some(Leadership::begin(leader))) {
                     before.over.cancel();
                 }
+                led.send_replace(Some(leader.term));
                 std::future::ready(())
             },
             move |leader| {
@@ -139,6 +144,7 @@ impl Group {
                 if let Some(before) = ended.swap(None) {
                     before.over.cancel();
                 }
+                left.send_replace(None);
                 std::future::ready(())
             },
         );
@@ -206,6 +212,19 @@ impl Group {
         self.leadership.load_full().ok_or_else(|| self.not_leader())
     }
 
+    /// Waits until this replica leads.
+    pub async fn led(&self) -> Arc<Leadership> {
+        let mut led = self.led.subscribe();
+        loop {
+            if let Some(leadership) = self.leadership.load_full() {
+                return leadership;
+            }
+            // The sender lives as long as `self`.
+            let _ = led.wait_for(Option::is_some).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(crate) fn not_leader(&self) -> Error {
         let leader = self.known_leader().filter(|leader| *leader != self.node);
         let message = format!("node {} does not lead group {}; nothing happened", self.node, self.id);
@@ -265,7 +284,7 @@ impl Group {
                     op.observed_version,
                 )
             })
-            .map_err(to_error)?;
+            .map_err(|error| self.judge(error))?;
             op.kind = WriteKind::DeleteRange { interval: bounded.interval, resume: bounded.resume };
         }
         let known = self.known_leader();

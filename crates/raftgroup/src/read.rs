@@ -13,7 +13,7 @@ use drover_fsm::{At, ReadError, ReadOutcome};
 use drover_hlc::Timestamp;
 use drover_keys::CatalogVersion;
 use drover_keys::Interval;
-use drover_kv::{Error, ReadAnswer, ReadOp, Versioned};
+use drover_kv::{Error, ReadAnswer, ReadOp, Reason, Versioned};
 
 use crate::group::Group;
 use crate::leadership::Leadership;
@@ -41,17 +41,19 @@ impl Group {
             ReadOp::Get { key, read_ts } => self.get(&key, read_ts, observed, deadline).await,
             ReadOp::LatestCommitTs { key } => {
                 self.enter(&Scope::Key(&key), None, deadline).await?;
-                Ok(ReadAnswer::LatestCommitTs(self.fsm.latest_commit_ts(&key, observed).map_err(to_error)?))
+                Ok(ReadAnswer::LatestCommitTs(
+                    self.fsm.latest_commit_ts(&key, observed).map_err(|error| self.judge(error))?,
+                ))
             }
             ReadOp::BatchGet { keys, read_ts } => {
                 self.enter(&Scope::Keys(&keys), Some(read_ts), deadline).await?;
                 let versions = tokio::task::block_in_place(|| self.fsm.batch_get(&keys, read_ts, observed));
-                Ok(ReadAnswer::BatchGet { versions: versions.map_err(to_error)? })
+                Ok(ReadAnswer::BatchGet { versions: versions.map_err(|error| self.judge(error))? })
             }
             ReadOp::Scan(request) => {
                 self.enter(&Scope::Interval(&request.interval), Some(request.read_ts), deadline).await?;
                 let page = tokio::task::block_in_place(|| self.fsm.scan(&request, observed));
-                Ok(ReadAnswer::Scan(page.map_err(to_error)?))
+                Ok(ReadAnswer::Scan(page.map_err(|error| self.judge(error))?))
             }
         }
     }
@@ -67,7 +69,10 @@ impl Group {
             return self.get_at(key, at, observed, deadline).await;
         }
         let waited = self.enter(&Scope::Key(key), None, deadline).await?;
-        if !waited && let ReadOutcome::Version(version) = self.fsm.get(key, At::Latest, observed).map_err(to_error)? {
+        if !waited
+            && let ReadOutcome::Version(version) =
+                self.fsm.get(key, At::Latest, observed).map_err(|error| self.judge(error))?
+        {
             return Ok(ReadAnswer::Get { version, read_ts: None });
         }
         let at = self.timestamps.timestamps(1, deadline).await?;
@@ -92,12 +97,25 @@ impl Group {
         at: Timestamp,
         observed: Option<CatalogVersion>,
     ) -> Result<Option<Versioned>, Error> {
-        match self.fsm.get(key, At::Ts(at), observed).map_err(to_error)? {
+        match self.fsm.get(key, At::Ts(at), observed).map_err(|error| self.judge(error))? {
             ReadOutcome::Version(version) => Ok(version),
-            ReadOutcome::NeedTimestamp => Err(Error::definite(
-                drover_kv::Reason::Internal,
-                "a snapshot read asked for a timestamp; nothing happened",
-            )),
+            ReadOutcome::NeedTimestamp => {
+                Err(Error::definite(Reason::Internal, "a snapshot read asked for a timestamp; nothing happened"))
+            }
+        }
+    }
+
+    /// What the state machine's side of the door says, as a caller is told. A store that cannot be read is reported, so
+    /// that the replica is stopped.
+    pub(crate) fn judge(&self, error: ReadError) -> Error {
+        match error {
+            ReadError::Refused(refusal) => drover_wire::refusal_to_error(&refusal),
+            ReadError::Failed(error) => {
+                if error.reason == Reason::ReplicaStopped {
+                    self.fsm.report_failure(&error.message);
+                }
+                error
+            }
         }
     }
 
@@ -124,13 +142,5 @@ fn blocking(leadership: &Leadership, scope: &Scope<'_>, at: Option<Timestamp>) -
         Scope::Key(key) => leadership.pending.blocking_key(key, at),
         Scope::Keys(keys) => keys.iter().flat_map(|key| leadership.pending.blocking_key(key, at)).collect(),
         Scope::Interval(interval) => leadership.pending.blocking(interval, at),
-    }
-}
-
-/// What the read door of the state machine says, as a caller is told.
-pub(crate) fn to_error(error: ReadError) -> Error {
-    match error {
-        ReadError::Refused(refusal) => drover_wire::refusal_to_error(&refusal),
-        ReadError::Failed(error) => error,
     }
 }

@@ -142,11 +142,13 @@ impl Keeper {
         let tuning = &self.me.tuning;
         let mut backoff = Backoff::new(tuning.reconnect_min_ms, tuning.reconnect_max_ms);
         let mut address = self.shared.address.subscribe();
+        let mut told = None;
         loop {
             let present = address.borrow_and_update().clone();
             let started = Instant::now();
             match self.attempt(&present).await {
                 Ok(connection) => {
+                    told = None;
                     let cause = self.hold(Arc::new(connection), &present, &mut address).await;
                     // A peer that takes connections and drops them at once is not asked in a tight loop.
                     let lasted = started.elapsed() > Duration::from_millis(tuning.reconnect_max_ms);
@@ -159,7 +161,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     PeerStats::inc(&self.stats.connect_failures);
-                    self.report(&present, &error);
+                    self.report(&present, &error, &mut told);
                     self.shared.state.send_replace(State::Down(error));
                 }
             }
@@ -203,13 +205,17 @@ impl Keeper {
         cause
     }
 
-    /// Logs an attempt that failed: loudly if it will not mend itself.
-    fn report(&self, address: &str, error: &Error) {
-        match error.reason {
-            Reason::WrongCluster | Reason::WrongNode | Reason::InvalidArgument | Reason::Internal => {
-                tracing::warn!(node = %self.node, address, error = %error.message, "peer cannot be used");
-            }
-            _ => tracing::debug!(node = %self.node, address, error = %error.message, "peer cannot be reached"),
+    /// Logs an attempt that failed: loudly if it will not mend itself, and once for as long as it fails alike.
+    fn report(&self, address: &str, error: &Error, told: &mut Option<String>) {
+        let lasting = matches!(
+            error.reason,
+            Reason::WrongCluster | Reason::WrongNode | Reason::InvalidArgument | Reason::Internal
+        );
+        if lasting && told.as_ref() != Some(&error.message) {
+            tracing::warn!(node = %self.node, address, error = %error.message, "peer cannot be used");
+            *told = Some(error.message.clone());
+        } else {
+            tracing::debug!(node = %self.node, address, error = %error.message, "peer cannot be reached");
         }
     }
 }

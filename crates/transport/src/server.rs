@@ -8,6 +8,7 @@ use drover_wire::proto::v1;
 use drover_wire::proto::v1::internal_server::{Internal, InternalServer as TonicInternalServer};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -28,6 +29,8 @@ pub struct InternalServer {
     service: Arc<dyn NodeService>,
     sessions: Sessions,
     snapshots: Arc<Receiver>,
+    /// The refusal that was logged last: a peer that is refused comes back again and again.
+    refused: Mutex<Option<(u64, String)>>,
 }
 
 /// A gRPC server with the windows, pings and socket options that connections between nodes need.
@@ -46,9 +49,26 @@ impl InternalServer {
         let limit = pool.options().tuning.max_message_bytes;
         let keep = Duration::from_millis(pool.options().tuning.snapshot_keep_ms);
         let snapshots = Arc::new(Receiver::new(Arc::clone(&service), keep));
-        TonicInternalServer::new(Self { pool, service, sessions: Sessions::default(), snapshots })
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(limit)
+        TonicInternalServer::new(Self {
+            pool,
+            service,
+            sessions: Sessions::default(),
+            snapshots,
+            refused: Mutex::default(),
+        })
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit)
+    }
+
+    fn report_refusal(&self, node: u64, error: &Error) {
+        let refusal = Some((node, error.message.clone()));
+        let mut refused = self.refused.lock();
+        if *refused == refusal {
+            tracing::debug!(node, error = %error.message, "handshake refused again");
+        } else {
+            tracing::warn!(node, error = %error.message, "handshake refused");
+            *refused = refusal;
+        }
     }
 
     fn peer(&self, metadata: &MetadataMap) -> Result<NodeId, Status> {
@@ -80,7 +100,7 @@ impl Internal for InternalServer {
             }
         };
         let peer = accepted.map_err(|error| {
-            tracing::warn!(node = request.node_id, error = %error.message, "handshake refused");
+            self.report_refusal(request.node_id, &error);
             status(error)
         })?;
         tracing::info!(node = %peer.node, version = request.version, address = request.grpc_address, "peer has connected");

@@ -43,7 +43,7 @@ pub struct Global {
         global = true,
         env = "DROVER_ENDPOINTS",
         value_delimiter = ',',
-        default_value = "127.0.0.1:7000",
+        default_value = "127.0.0.1:7400",
         value_name = "HOST:PORT,..."
     )]
     pub endpoints: Vec<String>,

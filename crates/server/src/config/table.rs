@@ -319,9 +319,9 @@ group = 3
         /// How long a node that was told to stop may take to hand over leadership and finish its requests.
         "drain_timeout_ms" => drain_timeout: Duration, default "15s", range 0..=60 * MINUTE;
         /// How often an idle connection is probed.
-        "http2_keepalive_interval_ms" => http2_keepalive_interval: Duration, default "5s", range 100..=60 * MINUTE;
+        "http2_keepalive_interval_ms" => http2_keepalive_interval: Duration, default "1s", range 100..=60 * MINUTE;
         /// How long the answer to a probe may take before the connection is given up.
-        "http2_keepalive_timeout_ms" => http2_keepalive_timeout: Duration, default "5s", range 100..=60 * MINUTE;
+        "http2_keepalive_timeout_ms" => http2_keepalive_timeout: Duration, default "2s", range 100..=60 * MINUTE;
         /// Requests at once on one connection.
         "http2_max_streams" => http2_max_streams: u64, default "1024", range 1..=1_000_000;
         /// Bytes on the way to one request or stream before its sender waits.

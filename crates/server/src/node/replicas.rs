@@ -159,10 +159,11 @@ impl Replicas {
         self.watch(&group, &stop).await;
     }
 
-    /// Notices when Raft stops by itself, because the log or the state machine failed: the replica stops, the others go
-    /// on.
+    /// Notices when Raft stops by itself because the log or apply failed, and when a read finds the store damaged: the
+    /// replica stops, the others go on.
     async fn watch(&self, group: &Arc<Group>, stop: &CancellationToken) {
         let mut metrics = group.raft().metrics();
+        let mut store = group.fsm().failure();
         loop {
             let running = metrics.borrow_watched().running_state.clone();
             let why = match running {
@@ -172,6 +173,10 @@ impl Replicas {
                         Ok(()) => continue,
                         Err(_) => "its Raft task ended".to_owned(),
                     },
+                    failed = store.wait_for(Option::is_some) => match failed.as_deref() {
+                        Ok(Some(why)) => why.clone(),
+                        Ok(None) | Err(_) => "its state machine ended".to_owned(),
+                    },
                 },
                 Err(error) => error.to_string(),
             };
@@ -179,6 +184,7 @@ impl Replicas {
                 tracing::error!(group = %group.id(), %why, "the replica has stopped");
                 self.service.withdraw(group.id());
                 self.directory.set(group.id(), Replica::Stopped(why));
+                group.shutdown().await;
             }
             return;
         }
