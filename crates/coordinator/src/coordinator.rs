@@ -170,7 +170,10 @@ impl Coordinator {
             return Err(Error::definite(Reason::InvalidArgument, message));
         }
         let hold_ms = u64::try_from(self.options.idempotency_hold.as_millis()).unwrap_or(u64::MAX);
-        let not_after = not_after.unwrap_or_else(|| Timestamp::new(self.clock.now().saturating_add_ms(hold_ms), 0));
+        // This node's clock may be behind the cluster's timestamps.
+        let issued = Timestamp::from_raw(self.issued.load(Ordering::SeqCst)).physical();
+        let now = self.clock.now().max(issued);
+        let not_after = not_after.unwrap_or_else(|| Timestamp::new(now.saturating_add_ms(hold_ms), 0));
         Ok(Some(Idempotency { key, not_after }))
     }
 

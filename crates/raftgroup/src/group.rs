@@ -81,6 +81,10 @@ impl Group {
     {
         let config = Arc::new(raft_config(parts.group, &parts.options)?);
         let history = history(&mut parts.log).await.map_err(OpenError::Log)?;
+        let applied = parts.fsm.applied_log_id().borrow().map_or(0, |log_id| log_id.index);
+        if history.is_none() && applied > 0 {
+            return Err(OpenError::LogMissing { applied });
+        }
         let raft = Raft::build(parts.node.0, config, parts.network, parts.log, parts.state_machine)
             .await
             .map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -385,6 +389,12 @@ pub enum OpenError {
     /// The log cannot be read.
     #[error("the log cannot be read: {0}")]
     Log(#[source] std::io::Error),
+    /// The state machine has applied entries, and there is neither log nor vote: a replica that forgot its votes could
+    /// vote twice.
+    #[error(
+        "the Raft log of this replica is missing, but its state has applied up to index {applied}; restore the log, or remove the whole data directory and replace the node"
+    )]
+    LogMissing { applied: u64 },
     /// Recovery failed.
     #[error("the replica cannot be recovered: {0}")]
     Raft(String),

@@ -55,7 +55,7 @@ impl Default for GroupOptions {
             max_inflight_bytes: 64 << 20,
             max_entry_bytes: 1 << 20,
             max_entry_ops: 512,
-            max_entries_inflight: 4,
+            max_entries_inflight: 2,
             max_timestamp_requests: 2,
             timestamp_timeout: Duration::from_secs(5),
             delete_range_keys: 1_000,

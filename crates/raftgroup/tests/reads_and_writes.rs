@@ -256,3 +256,15 @@ async fn a_range_delete_is_cut_into_bounded_batches() {
     assert_eq!((deleted_keys, batches), (1_500, 2));
     fixture.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lost_its_log_and_votes_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    fixture.put("a", "1").await.unwrap();
+    fixture.group.fsm().flush().await.unwrap();
+    fixture.close().await;
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    let error = Fixture::try_open(dir.path()).await.err().expect("its votes are gone");
+    assert!(error.to_string().contains("Raft log of this replica is missing"), "{error}");
+}

@@ -11,7 +11,7 @@ use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, NodeId, RouteId, ShardId, StoreId};
 use drover_kv::{Error, Idempotency, Outcome, ReadAnswer, ReadOp, Reason, WriteKind, WriteOp};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
-use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
+use drover_raftgroup::{Group, GroupOptions, GroupParts, OpenError, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::Node;
 use drover_transport::{PeerIdentities, PeerOptions, PeerPool, Tuning};
@@ -102,6 +102,10 @@ pub fn observed() -> Option<CatalogVersion> {
 impl Fixture {
     /// Opens the group in `dir`, founds it if it is new, and waits until it leads and owns the whole key space.
     pub async fn open(dir: &Path) -> Self {
+        Self::try_open(dir).await.unwrap()
+    }
+
+    pub async fn try_open(dir: &Path) -> Result<Self, OpenError> {
         let id = GroupId(2);
         let log = NodeLog::open(&dir.join("log"), LogOptions::default()).unwrap();
         let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
@@ -129,8 +133,7 @@ impl Fixture {
             timestamps: Arc::new(Source(Arc::clone(&script))),
             options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
         })
-        .await
-        .unwrap();
+        .await?;
         group.run().await;
         if !group.has_history() {
             group.initialize(BTreeMap::from([(1, Node::new("127.0.0.1:1"))])).await.unwrap();
@@ -148,7 +151,7 @@ impl Fixture {
             // Leadership follows the entries of an election, so some entry is applied after each step.
             let _ = tokio::time::timeout(Duration::from_millis(20), applied.changed()).await;
         }
-        Self { group, script, stop, log }
+        Ok(Self { group, script, stop, log })
     }
 
     pub async fn close(self) {
