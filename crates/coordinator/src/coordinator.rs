@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use drover_catalog::RouteMap;
-use drover_hlc::{Timestamp, WallClock};
+use drover_hlc::Timestamp;
 use drover_keys::{End, GroupId, Interval};
 use drover_kv::{
     Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanPage, ScanRequest,
@@ -29,8 +29,6 @@ pub struct CoordinatorOptions {
     pub scan_rows: u64,
     /// Bytes of one page of a scan, unless the caller asks for fewer.
     pub scan_bytes: u64,
-    /// How long an idempotency key holds if the caller does not say.
-    pub idempotency_hold: Duration,
     /// Longest time to live that a value may be given, in milliseconds.
     pub max_ttl_ms: u64,
 }
@@ -41,7 +39,6 @@ impl Default for CoordinatorOptions {
             limits: Limits::default(),
             scan_rows: 10_000,
             scan_bytes: 4 << 20,
-            idempotency_hold: Duration::from_secs(600),
             max_ttl_ms: 100 * 365 * 24 * 3_600 * 1_000,
         }
     }
@@ -52,7 +49,6 @@ pub struct Coordinator {
     routes: ArcSwap<RouteMap>,
     dispatcher: Arc<Dispatcher>,
     timestamps: SharedTimestamps,
-    clock: Arc<dyn WallClock>,
     options: CoordinatorOptions,
     /// Raw form of the highest timestamp that this node knows to have been issued.
     issued: AtomicU64,
@@ -64,17 +60,9 @@ impl Coordinator {
         routes: RouteMap,
         dispatcher: Arc<Dispatcher>,
         timestamps: SharedTimestamps,
-        clock: Arc<dyn WallClock>,
         options: CoordinatorOptions,
     ) -> Self {
-        Self {
-            routes: ArcSwap::from_pointee(routes),
-            dispatcher,
-            timestamps,
-            clock,
-            options,
-            issued: AtomicU64::new(0),
-        }
+        Self { routes: ArcSwap::from_pointee(routes), dispatcher, timestamps, options, issued: AtomicU64::new(0) }
     }
 
     /// The route map in use.
@@ -169,11 +157,11 @@ impl Coordinator {
                 format!("the idempotency key has {} bytes, the limit is {limit} bytes; nothing was changed", key.len());
             return Err(Error::definite(Reason::InvalidArgument, message));
         }
-        let hold_ms = u64::try_from(self.options.idempotency_hold.as_millis()).unwrap_or(u64::MAX);
-        // This node's clock may be behind the cluster's timestamps.
-        let issued = Timestamp::from_raw(self.issued.load(Ordering::SeqCst)).physical();
-        let now = self.clock.now().max(issued);
-        let not_after = not_after.unwrap_or_else(|| Timestamp::new(now.saturating_add_ms(hold_ms), 0));
+        // A value chosen here would differ from attempt to attempt, and a retry would not be recognised.
+        let not_after = not_after.ok_or_else(|| {
+            let message = "an idempotency key needs not_after, the same in every attempt; nothing was changed";
+            Error::definite(Reason::InvalidArgument, message)
+        })?;
         Ok(Some(Idempotency { key, not_after }))
     }
 
@@ -282,14 +270,15 @@ impl Coordinator {
         let hash = request_hash(&scan.interval, &[scan.reverse, scan.keys_only, scan.count_only]);
         let cursor = scan.cursor.as_ref().map(|token| Cursor::decode(token, hash)).transpose()?;
         let read_ts = match (&cursor, scan.options.read_ts) {
-            (Some(cursor), None) => cursor.read_ts,
-            (Some(cursor), Some(at)) if at == cursor.read_ts => at,
-            (Some(_), Some(_)) => {
+            (Some(cursor), at) if at.is_none_or(|at| at == cursor.read_ts) => Some(cursor.read_ts),
+            (Some(_), _) => {
                 let message = "the cursor belongs to another read timestamp; leave read_ts out or send the same";
                 return Err(Error::definite(Reason::CursorInvalid, message));
             }
-            (None, at) => self.snapshot(at, deadline).await?,
+            (None, at) => at,
         };
+        // A cursor comes from a client like any timestamp: it is checked like one.
+        let read_ts = self.snapshot(read_ts, deadline).await?;
         let start = cursor.map(|cursor| cursor.next);
         let page = self.collect(&scan, start, read_ts, deadline).await?;
         let cursor = page.cursor.map(|next| Cursor { request: hash, read_ts, next: next.0 }.encode());

@@ -103,6 +103,28 @@ async fn timestamps_and_cursors_that_the_cluster_did_not_issue_are_refused() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_was_made_up_for_a_future_snapshot_is_refused_like_a_future_timestamp() {
+    use drover_coordinator::cursor::{Cursor, request_hash};
+    let cluster = cluster().await;
+    let mut raw = raw(&cluster).await;
+    let request = request_hash(&drover_keys::Interval::all(), &[false, false, false]);
+    let cursor = Cursor { request, read_ts: Timestamp::MAX, next: "k".into() }.encode();
+    let range = Some(v1::KeyRange::default());
+    let scan = v1::ScanRequest { range, cursor, ..v1::ScanRequest::default() };
+    refused(raw.scan(scan).await, Reason::TimestampInFuture);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_without_an_end_is_refused_and_writes_nothing() {
+    let cluster = cluster().await;
+    let mut raw = raw(&cluster).await;
+    let options = Some(v1::Options { idempotency_key: "i".into(), ..v1::Options::default() });
+    let put = v1::PutRequest { key: "k".into(), value: "v".into(), options, ..v1::PutRequest::default() };
+    refused(raw.put(put).await, Reason::InvalidArgument);
+    assert_eq!(unlimited(&cluster).await.get("k").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn groups_and_nodes_that_do_not_exist_are_named_in_the_refusal() {
     let cluster = cluster().await;
     let client = cluster.client().await.unwrap();

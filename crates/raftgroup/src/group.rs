@@ -277,7 +277,11 @@ impl Group {
     /// # Errors
     /// Definite ones if nothing was or will be proposed, unknown ones otherwise.
     pub async fn write(&self, mut op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
-        self.leadership()?;
+        let leadership = self.leadership()?;
+        if matches!(op.kind, WriteKind::DeleteRange { .. }) {
+            // The bound is only as good as what has been applied here.
+            self.prove_leadership(&leadership, deadline).await?;
+        }
         if let WriteKind::DeleteRange { interval, .. } = &op.kind {
             let bounded = tokio::task::block_in_place(|| {
                 self.fsm.bound_delete_range(

@@ -60,8 +60,10 @@ impl SuspendWatch {
 
 /// By how much the clock that counts suspended time is ahead of the one that does not.
 fn lead() -> Duration {
-    let monotonic = duration(clock_gettime(ClockId::Monotonic));
+    // In this order a pause between the two readings makes the lead too small, which the next reading mends; the other
+    // way round it would be too large for good, and hide a suspension.
     let boottime = duration(clock_gettime(ClockId::Boottime));
+    let monotonic = duration(clock_gettime(ClockId::Monotonic));
     boottime.saturating_sub(monotonic)
 }
 

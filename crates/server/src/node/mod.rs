@@ -114,13 +114,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let timestamps =
         OracleClient::start(Arc::new(OraclePeers::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers))));
     let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers));
-    let coordinator = Coordinator::new(
-        route_map(&config)?,
-        Arc::new(dispatcher),
-        timestamps.clone(),
-        Arc::new(SystemClock),
-        coordinator_options(&config),
-    );
+    let coordinator =
+        Coordinator::new(route_map(&config)?, Arc::new(dispatcher), timestamps.clone(), coordinator_options(&config));
     let front = Front::new(FrontParts {
         coordinator: Arc::new(coordinator),
         metrics: Arc::clone(&metrics),
@@ -245,10 +240,11 @@ async fn fail(
             if !became_full {
                 return std::future::pending::<NodeError>().await;
             }
-            // Another node may have space; this one goes on as a follower that takes no entries.
-            replicas.hand_over(Duration::from_secs(5)).await;
-            if disk.wait_for(|state| !state.full).await.is_err() {
-                return std::future::pending::<NodeError>().await;
+            // Another node may have space; this one goes on as a follower that takes no entries. An attempt may fail,
+            // and a full node may win an election, so it goes on handing over for as long as it is full.
+            while disk.borrow().full {
+                replicas.hand_over(Duration::from_secs(5)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
     };

@@ -53,8 +53,10 @@ impl Front {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
         let all = u32::try_from(self.parts.max_requests).unwrap_or(u32::MAX);
-        let finished = self.room.acquire_many(all).await;
-        drop(finished);
+        if let Ok(finished) = self.room.acquire_many(all).await {
+            // Kept for good: a request that was about to be admitted finds no room.
+            finished.forget();
+        }
         self.drained.cancel();
     }
 
