@@ -7,6 +7,7 @@ use drover_kv::{Error, Reason};
 use drover_raftgroup::TimestampSource;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -90,6 +91,8 @@ async fn gather(
     local: Arc<OnceLock<Arc<Oracle>>>,
 ) {
     let in_flight = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT));
+    // The node that answered last, for nodes that cannot know who leads the default group.
+    let answered = Arc::new(Mutex::new(None));
     while let Some(first) = incoming.recv().await {
         let Ok(room) = Arc::clone(&in_flight).acquire_owned().await else { return };
         let mut count = first.count;
@@ -99,10 +102,10 @@ async fn gather(
             count += next.count;
             callers.push(next);
         }
-        let (network, local) = (Arc::clone(&network), Arc::clone(&local));
+        let (network, local, answered) = (Arc::clone(&network), Arc::clone(&local), Arc::clone(&answered));
         tokio::spawn(async move {
             let deadline = callers.iter().map(|caller| caller.deadline).max().expect("there is a caller");
-            let answer = ask_until(&*network, &local, count, deadline).await;
+            let answer = ask_until(&*network, &local, &answered, count, deadline).await;
             drop(room);
             hand_out(callers, &answer);
         });
@@ -126,10 +129,11 @@ fn hand_out(callers: Vec<Waiting>, answer: &Result<Timestamp, Error>) {
 async fn ask_until(
     network: &dyn OracleNetwork,
     local: &OnceLock<Arc<Oracle>>,
+    answered: &Mutex<Option<NodeId>>,
     count: u32,
     deadline: Instant,
 ) -> Result<Timestamp, Error> {
-    let mut hint: Option<NodeId> = None;
+    let mut hint: Option<NodeId> = *answered.lock();
     let mut round = 0u32;
     let mut last = String::from("no node is known that could hold it");
     loop {
@@ -149,8 +153,12 @@ async fn ask_until(
         if let Some(node) = node {
             let attempt = deadline.min(Instant::now() + Duration::from_secs(1));
             match network.ask(node, count, attempt).await {
-                Ok(first) => return Ok(first),
+                Ok(first) => {
+                    *answered.lock() = Some(node);
+                    return Ok(first);
+                }
                 Err(error) => {
+                    *answered.lock() = None;
                     last = format!("node {node}: {}", error.message);
                     if let Some(leader) = error.leader_hint.filter(|leader| *leader != node) {
                         hint = Some(leader);
