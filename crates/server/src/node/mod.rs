@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_catalog::{Route, RouteMap, RouteMapError};
-use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory};
+use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica};
 use drover_keys::{CatalogVersion, NodeId};
 use drover_oracle::OracleClient;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
@@ -105,6 +105,10 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let directory = Arc::new(GroupDirectory::default());
     for group in &config.bootstrap.groups {
         directory.set_members(group.id, group.replicas.clone());
+    }
+    // Before the port answers: a replica that is not there yet must not be taken for one that does not exist.
+    for group in config.bootstrap.groups_of(config.node.id) {
+        directory.set(group.id, Replica::Starting);
     }
     let peers = PeerPool::new(peer_options(&config, &data), PeerIdentities::open(data.peers())?);
     for node in &config.bootstrap.nodes {

@@ -92,9 +92,6 @@ impl Replicas {
     /// others go on.
     pub async fn start(self: &Arc<Self>, stop: &CancellationToken) {
         let plans = std::mem::take(&mut *self.plans.lock());
-        for plan in &plans {
-            self.directory.set(plan.group, Replica::Starting);
-        }
         let opened = plans.into_iter().map(|plan| {
             let (replicas, stop) = (Arc::clone(self), stop.clone());
             async move {
