@@ -63,6 +63,48 @@ async fn settings_that_are_unknown_or_out_of_range_are_all_named_at_once() {
 }
 
 #[tokio::test]
+async fn a_data_directory_of_a_newer_format_is_refused_and_left_as_it_is() {
+    let cluster = single();
+    let node = cluster.node(NodeId(1));
+    node.start().unwrap();
+    node.wait_ready(PATIENCE).await.unwrap();
+    cluster.client().await.unwrap().put("k", "v").await.unwrap();
+    node.terminate(PATIENCE).await.unwrap();
+
+    let identity = files_below(node.data_dir()).into_iter().find(|path| path.ends_with("identity")).unwrap();
+    let known = std::fs::read(&identity).unwrap();
+    let newer = {
+        let mut bytes = known.clone();
+        // magic (8), version (1), directory format (4, BE) ... checksum (4, BE)
+        bytes[12] += 1;
+        let body = bytes.len() - 4;
+        let sum = crc32c::crc32c(&bytes[..body]).to_be_bytes();
+        bytes[body..].copy_from_slice(&sum);
+        bytes
+    };
+    std::fs::write(&identity, &newer).unwrap();
+    let files = contents(node.data_dir());
+    assert_refuses_to_start(node, &["newer", "start the newer build"]).await;
+    assert_eq!(contents(node.data_dir()), files, "a directory that is refused is left as it was");
+
+    std::fs::write(&identity, known).unwrap();
+    node.start().unwrap();
+    node.wait_ready(PATIENCE).await.unwrap();
+    assert!(cluster.client().await.unwrap().get("k").await.unwrap().is_some());
+}
+
+/// All files but the lock, which names the process that tried last.
+fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let entries = entries.filter(|path| !path.ends_with("LOCK"));
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+fn contents(dir: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    files_below(dir).into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+#[tokio::test]
 async fn a_data_directory_in_use_is_refused() {
     let cluster = single();
     let node = cluster.node(NodeId(1));

@@ -16,13 +16,6 @@ use crate::digest::{self, DigestBoard};
 use crate::home::GroupDir;
 use crate::state::GroupState;
 
-/// When [`FsmHandle::maybe_flush`] flushes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlushPolicy {
-    /// Flush if at least this many entries are applied and not durable.
-    pub behind_entries: u64,
-}
-
 /// What driver, handle and background work share.
 pub(crate) struct Shared {
     pub(crate) group: GroupId,
@@ -97,20 +90,6 @@ impl FsmHandle {
     pub async fn flush(&self) -> io::Result<Option<LogId>> {
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.flush().map(|applied| applied.log_id)).await
-    }
-
-    /// Flushes if `policy` says so; whether it did.
-    ///
-    /// # Errors
-    /// As [`FsmHandle::flush`].
-    pub async fn maybe_flush(&self, policy: FlushPolicy) -> io::Result<bool> {
-        let applied = self.shared.applied.borrow().map_or(0, |id| id.index);
-        let flushed = self.shared.flushed.borrow().map_or(0, |id| id.index);
-        let due = applied.saturating_sub(flushed) >= policy.behind_entries;
-        if due {
-            self.flush().await?;
-        }
-        Ok(due)
     }
 }
 

@@ -55,7 +55,7 @@ pub use cell::{Current, StateCell, View};
 pub use codec::applied::Applied;
 pub use codec::command::{Command, Grant, RecordName, TimedWrite};
 pub use error::{ApplyError, ReadError};
-pub use handle::{FlushPolicy, FsmHandle};
+pub use handle::FsmHandle;
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
 pub use read::{At, Bounded, ExpiredRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};

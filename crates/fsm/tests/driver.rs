@@ -8,7 +8,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use drover_fsm::{At, Command, FlushPolicy, FsmStateMachine, ReadOutcome};
+use drover_fsm::{At, Command, FsmStateMachine, ReadOutcome};
 use drover_keys::GroupId;
 use drover_kv::{Reason, ScanLimits, ScanRequest};
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -49,18 +49,6 @@ async fn what_was_not_flushed_is_forgotten_and_the_log_id_says_so() {
     assert_eq!(machine.machine.applied_state().await.unwrap().0, Some(log_id(1, 1)));
     assert_eq!(*machine.handle.flushed_log_id().borrow(), Some(log_id(1, 1)));
     assert_eq!(value(&machine, "k").as_deref(), Some("1"));
-}
-
-#[tokio::test]
-async fn a_flush_is_due_when_enough_entries_are_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut machine = Machine::bootstrapped(&env(), dir.path()).await;
-    let policy = FlushPolicy { behind_entries: 3 };
-    for (commit_ts, due) in [(10, false), (20, false), (30, true), (40, false)] {
-        machine.write(commit_ts, put("k", "v")).await;
-        assert_eq!(machine.handle.maybe_flush(policy).await.unwrap(), due, "at {commit_ts}");
-    }
-    assert_eq!(*machine.handle.flushed_log_id().borrow(), Some(log_id(1, 3)));
 }
 
 #[tokio::test]

@@ -67,6 +67,8 @@ pub struct Group {
     led: watch::Sender<Option<u64>>,
     /// Follows the leadership for as long as it is kept.
     watch: Mutex<Option<WatchChangeHandle<TypeConfig>>>,
+    /// When the last message of the group's leader arrived.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Group {
@@ -98,7 +100,7 @@ impl Group {
             options: Arc::clone(&options),
             stats: Arc::clone(&stats),
         });
-        let suspend = SuspendWatch::new(Duration::from_millis(options.election_max_ms + options.lease_margin_ms));
+        let suspend = SuspendWatch::new(options.silence_after_restart());
         Ok(Arc::new(Self {
             id: parts.group,
             node: parts.node,
@@ -113,6 +115,7 @@ impl Group {
             history,
             led: watch::Sender::new(None),
             watch: Mutex::new(None),
+            heard: Mutex::new(None),
         }))
     }
 
@@ -122,8 +125,7 @@ impl Group {
     /// lease and a margin first. Its messages must not be delivered before this returns.
     pub async fn run(self: &Arc<Self>) {
         if self.has_history() {
-            let embargo = self.options.election_max_ms + self.options.lease_margin_ms;
-            tokio::time::sleep(Duration::from_millis(embargo)).await;
+            tokio::time::sleep(self.options.silence_after_restart()).await;
         }
         let (began, ended) = (Arc::clone(&self.leadership), Arc::clone(&self.leadership));
         let (led, left) = (self.led.clone(), self.led.clone());
@@ -198,6 +200,20 @@ impl Group {
         &self.options
     }
 
+    /// Takes note of a message of the group's leader.
+    pub fn heard_from_leader(&self) {
+        *self.heard.lock() = Some(Instant::now());
+    }
+
+    /// How long ago this replica was last in touch with the group: as its leader with a quorum, otherwise with its leader.
+    /// `None`: not since this start. A stored vote names a leader that may be long gone.
+    pub fn last_contact(&self) -> Option<Duration> {
+        use openraft::Instant as _;
+        let quorum = self.raft.metrics().borrow_watched().last_quorum_acked.map(|acked| acked.into_inner().elapsed());
+        let heard = self.heard.lock().map(|at| at.elapsed());
+        quorum.into_iter().chain(heard).min()
+    }
+
     /// The node that leads, as far as this replica knows.
     pub fn known_leader(&self) -> Option<NodeId> {
         self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
@@ -248,7 +264,7 @@ impl Group {
             tracing::warn!(group = %self.id, "the machine was suspended; reads ask a quorum until the lease is renewed");
         }
         let age = match trusts_lease {
-            true => Duration::from_millis(self.options.election_max_ms - self.options.lease_margin_ms),
+            true => self.options.lease_age(),
             false => Duration::ZERO,
         };
         let option = LinearizerOption::new(Some(age), true);
@@ -353,6 +369,10 @@ impl Group {
         if to == self.node {
             return Ok(leadership.term);
         }
+        // The target ignores a transfer while it lacks an entry, and the group would then wait for an election: no new
+        // entry is admitted until it has all of them.
+        let _admission = leadership.hold_admission();
+        self.wait_until_matched(to, deadline).await?;
         self.raft
             .trigger()
             .transfer_leader(to.0)
@@ -362,8 +382,14 @@ impl Group {
         let led = async {
             loop {
                 let seen = metrics.borrow_and_update().clone();
-                if seen.current_leader == Some(to.0) && seen.vote.leader_id.term > leadership.term {
-                    return Ok(seen.vote.leader_id.term);
+                let term = seen.vote.leader_id.term;
+                match seen.current_leader {
+                    Some(leader) if term > leadership.term && leader == to.0 => return Ok(term),
+                    Some(leader) if term > leadership.term => {
+                        let message = format!("node {leader} took over group {} instead of node {to}", self.id);
+                        return Err(Error::definite(Reason::FailedPrecondition, message));
+                    }
+                    Some(_) | None => {}
                 }
                 if metrics.changed().await.is_err() {
                     return Err(Error::unknown(Reason::ReplicaStopped, "the replica stopped during the transfer"));
@@ -373,6 +399,36 @@ impl Group {
         tokio::time::timeout_at(deadline.into(), led).await.unwrap_or_else(|_| {
             let message = format!("node {to} did not take over group {} in time; it may still do", self.id);
             Err(Error::unknown(Reason::Timeout, message))
+        })
+    }
+
+    /// Waits until `to` has every entry of this leader's log. Nothing is admitted meanwhile, so the wait is short or
+    /// not worth it.
+    async fn wait_until_matched(&self, to: NodeId, deadline: Instant) -> Result<(), Error> {
+        let stopped = |error: openraft::errors::Fatal<TypeConfig>| {
+            Error::definite(Reason::ReplicaStopped, format!("the replica stopped; nothing was changed: {error}"))
+        };
+        // Asked of Raft's own task, behind everything that was sent to it: the metrics may not show the last entries.
+        let last =
+            self.raft.with_raft_state(|state| state.log_ids.last().map_or(0, |id| id.index)).await.map_err(stopped)?;
+        let mut metrics = self.raft.metrics();
+        let until = deadline.min(Instant::now() + self.options.transfer_catch_up);
+        let matched = async {
+            loop {
+                let seen =
+                    metrics.borrow_and_update().replication.as_ref().and_then(|all| all.get(&to.0).copied().flatten());
+                let matched = seen.map_or(0, |log_id| log_id.index);
+                if matched >= last || metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout_at(until.into(), matched).await.map_err(|_| {
+            let message = format!(
+                "node {to} does not have all entries of group {} yet; nothing was changed, try again or choose another node",
+                self.id
+            );
+            Error::definite(Reason::FailedPrecondition, message)
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use drover_kv::{Error, Reason};
 use openraft::impls::leader_id_std::LeaderId;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::pending::PendingRegistry;
@@ -20,6 +21,18 @@ pub struct Leadership {
     pub pending: PendingRegistry,
     /// Cancelled when the leadership is over; reads that wait fail then.
     pub over: CancellationToken,
+    /// How many hand-overs are under way; nothing is admitted while there is one.
+    holds: watch::Sender<u32>,
+}
+
+/// While it lives, the leader admits no new entry.
+#[derive(Debug)]
+pub struct AdmissionHold(watch::Sender<u32>);
+
+impl Drop for AdmissionHold {
+    fn drop(&mut self) {
+        self.0.send_modify(|holds| *holds -= 1);
+    }
 }
 
 impl Leadership {
@@ -30,7 +43,27 @@ impl Leadership {
             leader_id,
             pending: PendingRegistry::default(),
             over: CancellationToken::new(),
+            holds: watch::Sender::new(0),
         })
+    }
+
+    /// Lets no new entry be admitted until the answer is dropped.
+    #[must_use]
+    pub fn hold_admission(&self) -> AdmissionHold {
+        self.holds.send_modify(|holds| *holds += 1);
+        AdmissionHold(self.holds.clone())
+    }
+
+    /// Waits until entries may be admitted, or the leadership is over.
+    pub async fn admission(&self) {
+        if *self.holds.borrow() == 0 {
+            return;
+        }
+        let mut holds = self.holds.subscribe();
+        tokio::select! {
+            _ = holds.wait_for(|holds| *holds == 0) => {}
+            () = self.over.cancelled() => {}
+        }
     }
 
     /// Waits for `work`, or fails when the leadership ends or the deadline passes first.

@@ -43,6 +43,21 @@ pub struct GroupOptions {
     pub housekeeping_interval: Duration,
     /// Longest time that a snapshot may take to send.
     pub snapshot_timeout: Duration,
+    /// For how long a leader that hands over admits nothing while its successor gets the last entries.
+    pub transfer_catch_up: Duration,
+}
+
+impl GroupOptions {
+    /// For how long after a quorum's last sign a leader may serve reads without asking again: shorter than what the
+    /// voters promised, by the margin.
+    pub fn lease_age(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms.saturating_sub(self.lease_margin_ms))
+    }
+
+    /// For how long a replica that starts with a history keeps silent: it has forgotten the lease it may have given.
+    pub fn silence_after_restart(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms.saturating_add(self.lease_margin_ms))
+    }
 }
 
 impl Default for GroupOptions {
@@ -67,6 +82,22 @@ impl Default for GroupOptions {
             retention: Duration::from_secs(600),
             housekeeping_interval: Duration::from_secs(10),
             snapshot_timeout: Duration::from_secs(600),
+            transfer_catch_up: Duration::from_millis(500),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_stops_trusting_its_lease_before_voters_forget_it_and_a_restarted_voter_speaks_only_after_that() {
+        for (election_max_ms, lease_margin_ms) in [(600, 100), (2_000, 1), (300, 299)] {
+            let options = GroupOptions { election_max_ms, lease_margin_ms, ..GroupOptions::default() };
+            let promised = Duration::from_millis(election_max_ms);
+            assert!(options.lease_age() < promised, "{election_max_ms} {lease_margin_ms}");
+            assert!(options.silence_after_restart() > promised, "{election_max_ms} {lease_margin_ms}");
         }
     }
 }

@@ -236,6 +236,7 @@ impl Pipeline {
     /// Hands a batch to Raft as one entry, bound to the leadership it was registered in.
     async fn propose(&mut self, mut batch: Batch, first: Timestamp) -> Option<Proposed> {
         batch.leadership.pending.assign(&batch.ticket, first);
+        batch.leadership.admission().await;
         let mut operations = Vec::with_capacity(batch.writes.len());
         let mut kept = Vec::with_capacity(batch.writes.len());
         for (offset, write) in (0..).zip(std::mem::take(&mut batch.writes)) {
@@ -367,6 +368,7 @@ pub(crate) async fn propose_control(
     deadline: Instant,
 ) -> Result<(u64, ControlReply), Error> {
     let (responder, answer) = ProgressResponder::complete_only();
+    leadership.admission().await;
     raft.write(command)
         .with_leader(committed(leadership.leader_id))
         .responder(responder)

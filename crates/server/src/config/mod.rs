@@ -77,18 +77,6 @@ impl Config {
     }
 }
 
-impl Raft {
-    /// For how long after a quorum's last sign a leader may serve reads without asking again.
-    pub fn lease_age(&self) -> std::time::Duration {
-        self.election_max - self.lease_margin
-    }
-
-    /// For how long a node that starts on an existing data directory neither votes nor runs for leader.
-    pub fn vote_embargo(&self) -> std::time::Duration {
-        self.election_max + self.lease_margin
-    }
-}
-
 impl Limits {
     /// The limits on requests as the domain knows them.
     pub fn for_requests(&self) -> drover_kv::Limits {

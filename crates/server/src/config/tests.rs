@@ -335,10 +335,3 @@ fn a_bootstrap_that_cannot_be_is_refused_with_line_and_field() {
         assert!(matches!(problem.origin, Origin::File { line: found, .. } if found == line), "{expect}: {error}");
     }
 }
-
-#[test]
-fn leases_end_before_followers_may_vote_again() {
-    let raft = example_with(|text| text).unwrap().raft;
-    assert!(raft.lease_age() < raft.election_max && raft.election_max < raft.vote_embargo());
-    assert!(raft.lease_age() > raft.heartbeat);
-}

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub disk: DiskMetrics,
     /// Connections to other nodes.
     pub links: LinkMetrics,
+    /// The node's hybrid logical clock.
+    pub clock: ClockMetrics,
     process: process::ProcessMetrics,
 }
 
@@ -74,6 +76,16 @@ pub struct LinkMetrics {
     pub messages: IntCounterVec,
     /// Bytes; label `direction` is `in` or `out`.
     pub bytes: IntCounterVec,
+}
+
+/// The node's hybrid logical clock.
+pub struct ClockMetrics {
+    /// Physical half of the highest timestamp seen, in Unix milliseconds.
+    pub last_physical_ms: IntGauge,
+    /// By how many milliseconds this machine's clock is ahead of it.
+    pub ahead_ms: IntGauge,
+    /// Timestamps that were too far ahead of this machine's clock.
+    pub refused: IntCounter,
 }
 
 /// Registers families under checked names.
@@ -119,6 +131,7 @@ impl Metrics {
             raftlog: RaftLogMetrics::register(&families),
             disk: DiskMetrics::register(&families),
             links: LinkMetrics::register(&families),
+            clock: ClockMetrics::register(&families),
             process: process::ProcessMetrics::register(&families),
             registry,
         }
@@ -180,6 +193,25 @@ impl DiskMetrics {
         self.free_bytes.set(gauge_value(state.free_bytes));
         self.used_bytes.set(gauge_value(state.used_bytes));
         self.full.set(state.full.into());
+    }
+}
+
+impl ClockMetrics {
+    fn register(families: &Families<'_>) -> Self {
+        Self {
+            last_physical_ms: families.gauge(
+                "drover_clock_last_seen_unix_ms",
+                "Physical half of the highest timestamp that the node has seen, in Unix milliseconds",
+            ),
+            ahead_ms: families.gauge(
+                "drover_clock_ahead_ms",
+                "By how many milliseconds this machine's clock is ahead of the highest timestamp seen",
+            ),
+            refused: families.counter(
+                "drover_clock_refused_total",
+                "Timestamps that were too far ahead of this machine's clock to be taken note of",
+            ),
+        }
     }
 }
 

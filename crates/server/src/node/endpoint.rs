@@ -1,15 +1,17 @@
 //! The Raft of a replica as its peers see it, with a guard for a full disk in front: a follower without space takes no
-//! entries. Votes and heartbeats go on, so the group keeps its leader.
+//! entries. Votes and heartbeats go on, so the group keeps its leader. What a leader sends and the replica accepts is
+//! noted as contact with the group.
 
 use std::sync::Arc;
 
+use drover_raftgroup::Group;
 use drover_rafttypes::{TypeConfig, Vote};
 use drover_transport::{EndpointError, RaftEndpoint, Snapshot};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::sync::watch;
 
@@ -18,13 +20,14 @@ use crate::disk::DiskState;
 /// A replica's Raft behind a guard for a full disk.
 pub struct GuardedRaft {
     inner: Arc<dyn RaftEndpoint>,
+    group: Arc<Group>,
     disk: watch::Receiver<DiskState>,
 }
 
 impl GuardedRaft {
-    /// Guards `inner`.
-    pub fn new(inner: Arc<dyn RaftEndpoint>, disk: watch::Receiver<DiskState>) -> Self {
-        Self { inner, disk }
+    /// Guards the replica of `group`.
+    pub fn new(group: Arc<Group>, disk: watch::Receiver<DiskState>) -> Self {
+        Self { inner: Arc::new(group.raft().clone()), group, disk }
     }
 }
 
@@ -52,7 +55,12 @@ impl RaftEndpoint for GuardedRaft {
             }
             std::future::ready(admit)
         });
-        let answers = self.inner.stream_append(admitted.boxed());
+        let group = Arc::clone(&self.group);
+        let answers = self.inner.stream_append(admitted.boxed()).inspect(move |answer| {
+            if !matches!(answer, Ok(Err(StreamAppendError::HigherVote(_))) | Err(_)) {
+                group.heard_from_leader();
+            }
+        });
         let refusal =
             futures::stream::once(async move { stopped.load(std::sync::atomic::Ordering::SeqCst).then(no_space) });
         answers.chain(refusal.filter_map(|refused| std::future::ready(refused.map(Err)))).boxed()
@@ -65,7 +73,11 @@ impl RaftEndpoint for GuardedRaft {
         if needs_space(&request) && self.disk.borrow().full {
             return Err(no_space());
         }
-        self.inner.append(request).await
+        let answer = self.inner.append(request).await?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.group.heard_from_leader();
+        }
+        Ok(answer)
     }
 
     async fn vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, EndpointError> {
@@ -91,6 +103,8 @@ impl RaftEndpoint for GuardedRaft {
         if self.disk.borrow().full {
             return Err(no_space());
         }
-        self.inner.install_snapshot(vote, snapshot).await
+        let answer = self.inner.install_snapshot(vote, snapshot).await?;
+        self.group.heard_from_leader();
+        Ok(answer)
     }
 }

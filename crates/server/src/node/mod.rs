@@ -18,6 +18,7 @@ use drover_catalog::{Route, RouteMap, RouteMapError};
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica};
 use drover_keys::{CatalogVersion, NodeId};
 use drover_oracle::OracleClient;
+use drover_raftgroup::SharedTimestamps;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
 use drover_transport::{IdentityError, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use futures::FutureExt;
@@ -33,11 +34,12 @@ use crate::listen::{ListenError, listen};
 use crate::metrics::Metrics;
 use crate::services::{Front, FrontParts};
 
-pub use clock::SystemClock;
+pub use clock::{NodeClock, SystemClock};
 pub use status::NodeView;
 
+use clock::Observed;
 use peers::{OraclePeers, PeerService};
-use replicas::Replicas;
+use replicas::{Replicas, TimeParts};
 
 /// Why a node ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -114,12 +116,18 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     for node in &config.bootstrap.nodes {
         peers.set_address(node.id, node.grpc.as_str());
     }
-    let service = PeerService::new(Arc::clone(&directory), watch.subscribe(), data.snapshots());
-    let timestamps =
+    let clock = NodeClock::new(millis(config.oracle.max_clock_step));
+    let service = PeerService::new(Arc::clone(&directory), watch.subscribe(), data.snapshots(), Arc::clone(&clock));
+    let oracle =
         OracleClient::start(Arc::new(OraclePeers::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers))));
     let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers));
-    let coordinator =
-        Coordinator::new(route_map(&config)?, Arc::new(dispatcher), timestamps.clone(), coordinator_options(&config));
+    let timestamps: SharedTimestamps = Arc::new(Observed::new(oracle.clone(), Arc::clone(&clock)));
+    let coordinator = Coordinator::new(
+        route_map(&config)?,
+        Arc::new(dispatcher),
+        Arc::clone(&timestamps),
+        coordinator_options(&config),
+    );
     let front = Front::new(FrontParts {
         coordinator: Arc::new(coordinator),
         metrics: Arc::clone(&metrics),
@@ -137,14 +145,23 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         expected: config.bootstrap.groups_of(config.node.id).map(|group| group.id).collect(),
         disk: watch.subscribe(),
         front: Arc::clone(&front),
+        clock: Arc::clone(&clock),
     };
     readiness.set(view.clone());
-    serve::export(&metrics, &log, &peers, &directory, watch.subscribe());
+    serve::export(&metrics, &log, &peers, &directory, watch.subscribe(), clock);
     let (server, health) = serve::start(&config, grpc, view, Arc::clone(&service), Arc::clone(&peers), stop.clone())?;
 
-    let replicas = Arc::new(Replicas::new(&config, &data, service, directory, peers, timestamps, &log)?);
+    let replicas = Arc::new(Replicas::new(
+        &config,
+        &data,
+        Arc::clone(&service),
+        directory,
+        peers,
+        TimeParts { oracle, timestamps },
+        &log,
+    )?);
     replicas.start(&stop).await;
-    let node = Node { front, replicas: Arc::clone(&replicas), health };
+    let node = Node { front, service, replicas: Arc::clone(&replicas), health };
     let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas));
     let ended = shutdown.run(&node, failure).await;
 
@@ -266,6 +283,7 @@ async fn fail(
 /// The parts of a node that take part in its end.
 struct Node {
     front: Arc<Front>,
+    service: Arc<PeerService>,
     replicas: Arc<Replicas>,
     health: tonic_health::server::HealthReporter,
 }
@@ -279,6 +297,7 @@ impl Drain for Node {
             self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
             self.replicas.hand_over(HAND_OVER_TIMEOUT).await;
             self.front.drain().await;
+            self.service.idle().await;
         }
         .boxed()
     }

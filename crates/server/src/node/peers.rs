@@ -17,7 +17,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
+use super::NodeClock;
 use crate::disk::DiskState;
 use crate::services::disk_full;
 
@@ -32,12 +34,28 @@ pub struct PeerService {
     oracle: OnceLock<Arc<Oracle>>,
     disk: watch::Receiver<DiskState>,
     snapshots: PathBuf,
+    clock: Arc<NodeClock>,
+    /// Operations of peers at work here.
+    calls: TaskTracker,
 }
 
 impl PeerService {
     /// A service without replicas; `snapshots` is the folder for arriving snapshots.
-    pub fn new(directory: Arc<GroupDirectory>, disk: watch::Receiver<DiskState>, snapshots: PathBuf) -> Arc<Self> {
-        Arc::new(Self { directory, endpoints: RwLock::default(), oracle: OnceLock::new(), disk, snapshots })
+    pub fn new(
+        directory: Arc<GroupDirectory>,
+        disk: watch::Receiver<DiskState>,
+        snapshots: PathBuf,
+        clock: Arc<NodeClock>,
+    ) -> Arc<Self> {
+        let (endpoints, oracle) = (RwLock::default(), OnceLock::new());
+        Arc::new(Self { directory, endpoints, oracle, disk, snapshots, clock, calls: TaskTracker::new() })
+    }
+
+    /// Completes at a moment when no operation of a peer is at work here. After the leadership was handed over new ones
+    /// are refused at once, so that moment comes.
+    pub async fn idle(&self) {
+        self.calls.close();
+        self.calls.wait().await;
     }
 
     /// Free space of this node.
@@ -68,6 +86,7 @@ impl NodeService for PeerService {
     }
 
     async fn group_call(&self, request: v1::GroupRequest) -> v1::GroupResponse {
+        let _at_work = self.calls.token();
         let answer = match decode_group_request(request) {
             Ok(call) if matches!(call.op, GroupOp::Write(_)) && self.disk.borrow().full => Err(disk_full()),
             Ok(call) => {
@@ -81,7 +100,11 @@ impl NodeService for PeerService {
 
     async fn timestamps(&self, count: u32) -> Result<Timestamp, Error> {
         match self.oracle.get() {
-            Some(oracle) => oracle.timestamps(count, Instant::now() + TIMESTAMP_TIMEOUT).await,
+            Some(oracle) => {
+                let first = oracle.timestamps(count, Instant::now() + TIMESTAMP_TIMEOUT).await?;
+                self.clock.observe(first);
+                Ok(first)
+            }
             None => Err(Error::definite(Reason::NotLeader, "this node has no replica of the default group")),
         }
     }

@@ -9,10 +9,10 @@ use drover_fsm::{FsmStateMachine, Grant};
 use drover_keys::{CatalogVersion, GroupId, NodeId};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
-use drover_raftgroup::{Group, GroupOptions, GroupParts};
+use drover_raftgroup::{Group, GroupOptions, GroupParts, SharedTimestamps};
 use drover_raftlog::{GroupLog, NodeLog};
 use drover_rafttypes::Node;
-use drover_transport::{PeerPool, RaftEndpoint};
+use drover_transport::PeerPool;
 use openraft::async_runtime::WatchReceiver;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,14 @@ struct Plan {
     founder: bool,
 }
 
+/// Where timestamps come from.
+pub struct TimeParts {
+    /// Is told of the oracle here.
+    pub oracle: Arc<OracleClient>,
+    /// Is asked by the groups.
+    pub timestamps: SharedTimestamps,
+}
+
 /// The replicas of a node.
 pub struct Replicas {
     node: NodeId,
@@ -43,7 +51,7 @@ pub struct Replicas {
     service: Arc<PeerService>,
     directory: Arc<GroupDirectory>,
     peers: Arc<PeerPool>,
-    timestamps: Arc<OracleClient>,
+    time: TimeParts,
     disk: tokio::sync::watch::Receiver<DiskState>,
     plans: parking_lot::Mutex<Vec<Plan>>,
 }
@@ -59,7 +67,7 @@ impl Replicas {
         service: Arc<PeerService>,
         directory: Arc<GroupDirectory>,
         peers: Arc<PeerPool>,
-        timestamps: Arc<OracleClient>,
+        time: TimeParts,
         log: &NodeLog,
     ) -> Result<Self, NodeError> {
         let storage = &config.storage;
@@ -83,7 +91,7 @@ impl Replicas {
             service,
             directory,
             peers,
-            timestamps,
+            time,
             plans: parking_lot::Mutex::new(plans),
         })
     }
@@ -118,7 +126,7 @@ impl Replicas {
             state_machine,
             fsm,
             network: self.peers.raft_network(id),
-            timestamps: self.timestamps.clone(),
+            timestamps: Arc::clone(&self.time.timestamps),
             options: self.options.clone(),
         })
         .await
@@ -137,13 +145,12 @@ impl Replicas {
     ) {
         let id = group.id();
         group.run().await;
-        let endpoint: Arc<dyn RaftEndpoint> = Arc::new(group.raft().clone());
-        self.service.deliver(id, Arc::new(GuardedRaft::new(endpoint, self.disk.clone())));
+        self.service.deliver(id, Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone())));
         self.directory.set(id, Replica::Running(Arc::clone(&group)));
         if id == GroupId::DEFAULT {
             let oracle = Oracle::new(Arc::clone(&group), Arc::new(SystemClock), self.oracle.clone());
             self.service.attach(Arc::clone(&oracle));
-            self.timestamps.attach(Arc::clone(&oracle));
+            self.time.oracle.attach(Arc::clone(&oracle));
             tokio::spawn(oracle.run(stop.clone()));
         }
         if founder

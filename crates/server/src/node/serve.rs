@@ -17,7 +17,7 @@ use tonic_health::server::HealthReporter;
 
 use super::peers::PeerService;
 use super::status::{NodeView, sample};
-use super::{NodeError, others};
+use super::{NodeClock, NodeError, others};
 use crate::config::Config;
 use crate::disk::DiskState;
 use crate::metrics::{Metrics, follow_total};
@@ -72,7 +72,15 @@ pub fn export(
     peers: &Arc<PeerPool>,
     directory: &Arc<GroupDirectory>,
     disk: watch::Receiver<DiskState>,
+    clock: Arc<NodeClock>,
 ) {
+    metrics.on_scrape(move |metrics| {
+        follow_total(&metrics.clock.refused, clock.refused());
+        if let Some((last, ahead_ms)) = clock.reading() {
+            metrics.clock.last_physical_ms.set(i64::try_from(last.physical().unix_ms()).unwrap_or(i64::MAX));
+            metrics.clock.ahead_ms.set(ahead_ms);
+        }
+    });
     metrics.on_scrape(move |metrics| metrics.disk.set(*disk.borrow()));
     let directory = Arc::clone(directory);
     metrics.on_scrape(move |metrics| {

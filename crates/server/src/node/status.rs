@@ -18,6 +18,8 @@ use crate::disk::DiskState;
 use crate::metrics::ReplicaSample;
 use crate::services::Front;
 
+use super::NodeClock;
+
 /// Looks at the parts of a node.
 #[derive(Clone)]
 pub struct NodeView {
@@ -39,6 +41,8 @@ pub struct NodeView {
     pub disk: watch::Receiver<DiskState>,
     /// Its client side.
     pub front: Arc<Front>,
+    /// Its hybrid logical clock.
+    pub clock: Arc<NodeClock>,
 }
 
 impl NodeView {
@@ -57,6 +61,7 @@ impl NodeView {
             draining: self.front.is_draining(),
             replicas: self.directory.replicas().into_iter().map(|(id, replica)| replica_status(id, &replica)).collect(),
             error: String::new(),
+            last_timestamp: self.clock.reading().map_or(0, |(last, _)| last.raw()),
         }
     }
 }
@@ -76,10 +81,19 @@ impl Readiness for NodeView {
     }
 }
 
-/// A replica is ready when its group has a leader and it has applied what it knows to be committed.
+/// A replica is ready when it is in touch with its group and has applied what it knows to be committed.
 fn ready(what: String, group: &Group) -> Check {
     let sample = sample(group);
     let lag = sample.committed_index.saturating_sub(sample.applied_index);
+    // A few elections fit in; a stored vote names a leader that was never heard of since the start.
+    let patience = std::time::Duration::from_millis(group.options().election_max_ms.saturating_mul(5));
+    match group.last_contact() {
+        None => return Check::new(what, false, "no leader was heard of since the start"),
+        Some(silent) if silent > patience => {
+            return Check::new(what, false, format!("out of touch with the group for {} ms", silent.as_millis()));
+        }
+        Some(_) => {}
+    }
     match group.known_leader() {
         None => Check::new(what, false, "no leader is known"),
         Some(leader) if lag > 1_000 => Check::new(what, false, format!("led by node {leader}; {lag} entries behind")),
