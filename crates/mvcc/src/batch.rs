@@ -11,7 +11,7 @@ use crate::bounds::PhysicalRange;
 use crate::cursor::{MergedCursor, OverlayCursor};
 use crate::engine::{Family, handle};
 use crate::error::StoreError;
-use crate::meta::{APPLIED_KEY, MetaKey};
+use crate::meta::{APPLIED_KEY, MetaKey, catalog_key};
 use crate::record::{RecordKind, record_key};
 use crate::scan::{self, Visit, decode_value, version_key};
 use crate::store::GroupStore;
@@ -187,6 +187,12 @@ impl<'a> Batch<'a> {
     /// Replaces a control row.
     pub fn put_meta(&mut self, key: MetaKey, value: Bytes) {
         self.meta.insert(key.as_bytes().to_vec(), Some(value));
+    }
+
+    /// Writes a row of the catalog, or removes it.
+    pub fn put_catalog_row(&mut self, name: &[u8], value: Option<Bytes>) {
+        self.bytes += name.len() + value.as_ref().map_or(0, Bytes::len);
+        self.meta.insert(catalog_key(name), value);
     }
 
     /// Notes what is applied with this batch: an encoded `AppliedState`.

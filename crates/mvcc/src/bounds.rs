@@ -3,6 +3,8 @@
 
 use drover_keys::{End, Interval, ShardId, shard_end, shard_prefix};
 
+use crate::meta::CATALOG_TAG;
+
 /// `[lower, upper)` of physical keys; without `upper` to the end of the column family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PhysicalRange {
@@ -19,6 +21,11 @@ impl PhysicalRange {
             End::Unbounded => shard_end(shard),
         };
         Self { lower, upper }
+    }
+
+    /// The rows of the catalog in the family of control rows.
+    pub fn catalog() -> Self {
+        Self { lower: vec![CATALOG_TAG], upper: Some(vec![CATALOG_TAG + 1]) }
     }
 
     /// Whether `key` lies below the upper bound.

@@ -88,6 +88,10 @@ pub(crate) fn compute(view: &View<'_>, scopes: &[DigestScope], meta: &[MetaKey])
             Ok(ControlFlow::<()>::Continue(()))
         })?;
     }
+    view.each(Family::Meta, &PhysicalRange::catalog(), Caching::Bypass, |key, value| {
+        adder.add(META, key, value);
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
     for key in meta {
         if let Some(value) = view.get(Family::Meta, key.as_bytes())? {
             adder.add(META, key.as_bytes(), &value);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0x01 store format: u32, BE      0x02 applied state      0x03 group state
+//! 0x04 | name                     one row of the catalog, in the default group
 //! ```
 //!
 //! A tag that was retired is never used again.
@@ -10,6 +11,14 @@
 pub(crate) const FORMAT_KEY: &[u8] = &[0x01];
 /// The encoded `drover.storage.v1.AppliedState`.
 pub(crate) const APPLIED_KEY: &[u8] = &[0x02];
+
+/// Under it stand the rows of the catalog.
+pub(crate) const CATALOG_TAG: u8 = 0x04;
+
+/// The key of a catalog row.
+pub(crate) fn catalog_key(name: &[u8]) -> Vec<u8> {
+    [&[CATALOG_TAG], name].concat()
+}
 
 /// Names of what the state machine keeps beside the rows. The store does not look into the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +41,7 @@ mod tests {
 
     #[test]
     fn tags_are_what_stores_on_disk_hold() {
+        assert_eq!(catalog_key(b"n"), [4, b'n']);
         assert_eq!((FORMAT_KEY, APPLIED_KEY, MetaKey::GroupState.as_bytes()), (&[1u8][..], &[2u8][..], &[3u8][..]));
     }
 }

@@ -143,7 +143,7 @@ impl StoreSnapshot {
         self.view(|view| view.get(Family::Meta, APPLIED_KEY))
     }
 
-    /// Hash and number of all logical rows: data, locks, records, and the control rows named by `meta`. Replicas that
+    /// Hash and number of all logical rows: data, locks, records, catalog, and the control rows named by `meta`. Replicas that
     /// applied the same entries agree on it, whatever each has collected: in the intervals of `scopes` only those
     /// versions count that no rule at or below the scope's safe point permits to collect. Elsewhere all count. Reads the
     /// whole store.

@@ -1,5 +1,6 @@
 //! The store of one group replica.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use rocksdb::{FlushOptions, WriteBatch, WriteOptions};
 
 use crate::batch::Batch;
+use crate::bounds::PhysicalRange;
 use crate::checkpoint;
 use crate::engine::{self, Db, Family, handle};
 use crate::env::{EnvResources, OpenDir};
@@ -19,6 +21,7 @@ use crate::install::{parent, sync_dir};
 use crate::meta::{APPLIED_KEY, FORMAT_KEY, MetaKey};
 use crate::snapshot::StoreSnapshot;
 use crate::stats::StoreStats;
+use crate::view::{Caching, View};
 
 /// One RocksDB, the state of one group replica. Closed when the last handle and snapshot is dropped; what was not flushed
 /// is gone then, as after a crash.
@@ -110,6 +113,19 @@ impl GroupStore {
     /// Those of the disk.
     pub fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, StoreError> {
         self.meta_row(key.as_bytes())
+    }
+
+    /// All rows of the catalog as last committed, name and value, in the order of their names.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn catalog_rows(&self) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut rows = Vec::new();
+        View::frozen(self.db()).each(Family::Meta, &PhysicalRange::catalog(), Caching::Bypass, |key, value| {
+            rows.push((Bytes::copy_from_slice(&key[1..]), Bytes::copy_from_slice(value)));
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+        Ok(rows)
     }
 
     /// The encoded `AppliedState` as last committed; `None` if nothing was applied.

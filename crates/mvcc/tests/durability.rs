@@ -31,6 +31,35 @@ fn closing_without_a_flush_forgets_everything_after_the_last_one_in_all_families
 }
 
 #[test]
+fn rows_of_the_catalog_are_written_removed_kept_and_counted() {
+    let fixture = Fixture::new();
+    let row = |name: &'static str, value: &'static str| (Bytes::from(name), Bytes::from(value));
+    let put = |rows: &[(&str, Option<&'static str>)]| {
+        let mut batch = fixture.store.batch();
+        for (name, value) in rows {
+            batch.put_catalog_row(name.as_bytes(), value.map(Bytes::from));
+        }
+        batch.commit().unwrap();
+    };
+    let digest = || fixture.store.snapshot().digest(&[], &[]).unwrap();
+    let empty = digest();
+    put(&[("b", Some("1")), ("a", Some("2")), ("", Some("3"))]);
+    assert_eq!(fixture.store.catalog_rows().unwrap(), [row("", "3"), row("a", "2"), row("b", "1")]);
+    let three = digest();
+    assert_eq!(three.rows, empty.rows + 3);
+    put(&[("a", None), ("b", Some("4"))]);
+    let two = digest();
+    assert_eq!(two.rows, empty.rows + 2);
+    put(&[("b", Some("1")), ("a", Some("2"))]);
+    assert_eq!(digest(), three);
+    put(&[("a", None), ("b", Some("4"))]);
+    fixture.store.flush().unwrap();
+    put(&[("c", Some("5"))]);
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.store.catalog_rows().unwrap(), [row("", "3"), row("b", "4")]);
+}
+
+#[test]
 fn a_store_that_was_never_flushed_comes_back_empty() {
     let fixture = Fixture::new();
     apply(&fixture.store, 1, 0);
