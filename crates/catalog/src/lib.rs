@@ -3,16 +3,17 @@
 //! # Model
 //!
 //! A [`RouteMap`] is an immutable snapshot: routes in key order that tile the whole route-key space, and the catalog
-//! version they stand for. Coordinators look keys up in it and stamp what they send with its version.
+//! version they stand for. Coordinators look keys up in it and stamp what they send with its version. A [`RouteDelta`]
+//! leads from one version to the next.
 //!
 //! # Invariants
 //!
 //! - Routes tile the key space: the first starts at the empty key, each starts where the one before ends, the last is
 //!   unbounded. No other value of the type can be made.
-//! - Route ids and shard ids are unique within a map.
+//! - Route ids are unique within a map. Routes may share a shard; a shard belongs to one group.
 //!
 //! Knows nothing of time, storage, the wire, or which node leads a group.
 
-mod route_map;
+mod routes;
 
-pub use route_map::{Route, RouteMap, RouteMapError};
+pub use routes::{DeltaError, Route, RouteDelta, RouteMap, RouteMapError, RouteState};

@@ -47,6 +47,15 @@ id!(
     CatalogVersion
 );
 
+id!(
+    /// One replica of a group. Never reused within the group: a node that leaves and comes back is another replica.
+    ReplicaId
+);
+id!(
+    /// One migration of a range.
+    JobId
+);
+
 impl GroupId {
     /// The default group.
     pub const DEFAULT: GroupId = GroupId(1);

@@ -14,7 +14,7 @@ mod status;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_catalog::{Route, RouteMap, RouteMapError};
+use drover_catalog::{Route, RouteMap, RouteMapError, RouteState};
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica};
 use drover_keys::{CatalogVersion, NodeId};
 use drover_oracle::OracleClient;
@@ -228,6 +228,7 @@ fn route_map(config: &Config) -> Result<RouteMap, RouteMapError> {
         interval: route.interval,
         group: route.group,
         shard: route.shard,
+        state: RouteState::Active,
     });
     RouteMap::new(CatalogVersion::FIRST, routes.collect())
 }

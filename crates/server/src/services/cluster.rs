@@ -171,7 +171,7 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::ListRoutesResponse>, Status> {
         let coordinator = self.front.coordinator();
         let map = coordinator.routes();
-        let routes = map.routes().iter().map(|route| v1::Route {
+        let routes = map.routes().map(|route| v1::Route {
             route_id: route.id.0,
             start: route.interval.start().clone(),
             end: route.interval.end().as_key().cloned(),
