@@ -1,24 +1,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
-use drover_catalog::RouteMap;
+use drover_catalog::Route;
 use drover_hlc::Timestamp;
-use drover_keys::{End, GroupId, Interval};
+use drover_keys::{CatalogVersion, End, GroupId, Interval};
 use drover_kv::{
     Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanPage, ScanRequest,
     Versioned, WriteKind, WriteOp,
 };
 use drover_raftgroup::SharedTimestamps;
 use drover_wire::{GroupAnswer, GroupOp, IdempotencyKey, Request, ScanPageRequest};
+use rand::Rng;
 
 use crate::answer::Answer;
 use crate::cursor::{Cursor, request_hash};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Attempts, CallError, Dispatcher};
 use crate::retry::Repeat;
+use crate::route_cache::RouteCache;
 
 /// Settings of a coordinator.
 #[derive(Debug, Clone)]
@@ -46,7 +47,7 @@ impl Default for CoordinatorOptions {
 
 /// Takes clients' requests to the groups that own their keys.
 pub struct Coordinator {
-    routes: ArcSwap<RouteMap>,
+    routes: Arc<RouteCache>,
     dispatcher: Arc<Dispatcher>,
     timestamps: SharedTimestamps,
     options: CoordinatorOptions,
@@ -57,17 +58,17 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator that routes by `routes`.
     pub fn new(
-        routes: RouteMap,
+        routes: Arc<RouteCache>,
         dispatcher: Arc<Dispatcher>,
         timestamps: SharedTimestamps,
         options: CoordinatorOptions,
     ) -> Self {
-        Self { routes: ArcSwap::from_pointee(routes), dispatcher, timestamps, options, issued: AtomicU64::new(0) }
+        Self { routes, dispatcher, timestamps, options, issued: AtomicU64::new(0) }
     }
 
-    /// The route map in use.
-    pub fn routes(&self) -> Arc<RouteMap> {
-        self.routes.load_full()
+    /// What is known of the catalog.
+    pub fn routes(&self) -> &Arc<RouteCache> {
+        &self.routes
     }
 
     /// How requests reach the groups.
@@ -77,7 +78,7 @@ impl Coordinator {
 
     /// The group that owns `key` by the route map in use.
     pub fn group_of(&self, key: &[u8]) -> GroupId {
-        self.routes.load().route_of(key).group
+        self.routes.current().route_of(key).group
     }
 
     /// Runs one request.
@@ -165,16 +166,49 @@ impl Coordinator {
         Ok(Some(Idempotency { key, not_after }))
     }
 
-    async fn read(&self, key: &Bytes, op: ReadOp, deadline: Instant) -> Result<ReadAnswer, Error> {
-        let (group, version) = {
-            let routes = self.routes.load();
-            (routes.route_of(key).group, routes.version())
-        };
-        self.read_group(group, GroupOp::Read { op, observed_version: Some(version) }, deadline).await
+    /// Runs an operation on the group that owns its key, by a new routing decision after each refusal for its route.
+    /// `operation` makes it from the map and the route of the decision.
+    async fn routed(
+        &self,
+        key: &[u8],
+        repeat: Repeat,
+        deadline: Instant,
+        operation: impl Fn(CatalogVersion, &Route) -> GroupOp + Send + Sync,
+    ) -> Result<GroupAnswer, Error> {
+        let mut attempts = Attempts::default();
+        let mut patience = Patience::default();
+        loop {
+            let (group, version, op) = {
+                let routes = self.routes.current();
+                let route = routes.route_of(key);
+                (route.group, routes.version(), operation(routes.version(), route))
+            };
+            let call = self.dispatcher.call_routed(group, op, repeat, &mut attempts, deadline);
+            match call.await {
+                Ok(answer) => return Ok(answer),
+                Err(CallError::Failed(error)) => return Err(error),
+                Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+            }
+        }
     }
 
-    async fn read_group(&self, group: GroupId, op: GroupOp, deadline: Instant) -> Result<ReadAnswer, Error> {
-        match self.dispatcher.call(group, op, Repeat::Read, deadline).await? {
+    /// Waits for a map newer than `version`, for a while: the refusal may have come from a replica that lags, so that the
+    /// same map is right the next time.
+    async fn newer_routes(
+        &self,
+        version: CatalogVersion,
+        patience: &mut Patience,
+        attempts: &Attempts,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let until = deadline.min(Instant::now() + patience.next());
+        self.routes.newer_than(version, until).await;
+        if Instant::now() >= deadline { Err(attempts.at_deadline()) } else { Ok(()) }
+    }
+
+    async fn read(&self, key: &Bytes, op: ReadOp, deadline: Instant) -> Result<ReadAnswer, Error> {
+        let operation = |version, _: &Route| GroupOp::Read { op: op.clone(), observed_version: Some(version) };
+        match self.routed(key, Repeat::Read, deadline, operation).await? {
             GroupAnswer::Read(answer) => Ok(answer),
             other => Err(misfit(&other)),
         }
@@ -188,13 +222,13 @@ impl Coordinator {
     ) -> Result<Outcome, Error> {
         self.options.limits.check_write(&kind)?;
         self.check_ttl(&kind)?;
-        let (group, version) = {
-            let routes = self.routes.load();
-            (routes.route_of(kind.record_key()).group, routes.version())
-        };
         let repeat = if idempotency.is_some() { Repeat::Recognised } else { Repeat::Never };
-        let op = GroupOp::Write(WriteOp { kind, observed_version: Some(version), idempotency });
-        match self.dispatcher.call(group, op, repeat, deadline).await? {
+        let key = kind.record_key().clone();
+        let operation = |version, route: &Route| {
+            let (kind, idempotency) = (within_route(&kind, route), idempotency.clone());
+            GroupOp::Write(WriteOp { kind, observed_version: Some(version), idempotency })
+        };
+        match self.routed(&key, repeat, deadline, operation).await? {
             GroupAnswer::Written(outcome) => {
                 if let Outcome::Written { commit_ts } | Outcome::RangeDeleted { commit_ts, .. } = &outcome {
                     self.issued.fetch_max(commit_ts.raw(), Ordering::SeqCst);
@@ -236,29 +270,49 @@ impl Coordinator {
             self.options.limits.check_key(key)?;
         }
         self.options.limits.check_batch(keys.iter().map(Bytes::len).sum())?;
-        let mut by_group: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
-        let version = {
-            let routes = self.routes.load();
-            for (place, key) in keys.iter().enumerate() {
-                by_group.entry(routes.route_of(key).group).or_default().push(place);
-            }
-            routes.version()
-        };
-        let calls = by_group.into_iter().map(|(group, places)| {
-            let keys = places.iter().map(|place| keys[*place].clone()).collect();
-            let op = ReadOp::BatchGet { keys, read_ts };
-            async move {
-                let op = GroupOp::Read { op, observed_version: Some(version) };
-                match self.read_group(group, op, deadline).await? {
-                    ReadAnswer::BatchGet { versions } if versions.len() == places.len() => Ok((places, versions)),
-                    other => Err(misfit(&other)),
+        let mut versions = vec![None; keys.len()];
+        let mut patience = Patience::default();
+        let mut attempts: BTreeMap<GroupId, Attempts> = BTreeMap::new();
+        let mut open: Vec<usize> = (0..keys.len()).collect();
+        while !open.is_empty() {
+            let mut by_group: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
+            let routed_by = {
+                let routes = self.routes.current();
+                for place in open.drain(..) {
+                    by_group.entry(routes.route_of(&keys[place]).group).or_default().push(place);
+                }
+                routes.version()
+            };
+            let calls = by_group.into_iter().map(|(group, places)| {
+                let keys = places.iter().map(|place| keys[*place].clone()).collect();
+                let op = ReadOp::BatchGet { keys, read_ts };
+                let mut tried = attempts.remove(&group).unwrap_or_default();
+                async move {
+                    let op = GroupOp::Read { op, observed_version: Some(routed_by) };
+                    let answer = self.dispatcher.call_routed(group, op, Repeat::Read, &mut tried, deadline).await;
+                    (group, places, tried, answer)
+                }
+            });
+            let mut misrouted = None;
+            for (group, places, tried, answer) in futures::future::join_all(calls).await {
+                match answer {
+                    Ok(GroupAnswer::Read(ReadAnswer::BatchGet { versions: found })) if found.len() == places.len() => {
+                        for (place, version) in places.into_iter().zip(found) {
+                            versions[place] = version;
+                        }
+                    }
+                    Ok(other) => return Err(misfit(&other)),
+                    Err(CallError::Failed(error)) => return Err(error),
+                    Err(CallError::Misrouted(_)) => {
+                        open.extend(places);
+                        attempts.insert(group, tried);
+                        misrouted = Some(group);
+                    }
                 }
             }
-        });
-        let mut versions = vec![None; keys.len()];
-        for (places, found) in futures::future::try_join_all(calls).await? {
-            for (place, version) in places.into_iter().zip(found) {
-                versions[place] = version;
+            if let Some(group) = misrouted {
+                let tried = &attempts[&group];
+                self.newer_routes(routed_by, &mut patience, tried, deadline).await?;
             }
         }
         Ok(versions)
@@ -297,10 +351,12 @@ impl Coordinator {
             rows: within(scan.limits.rows, if scan.count_only { u64::MAX } else { self.options.scan_rows }),
             bytes: within(scan.limits.bytes, self.options.scan_bytes),
         };
+        let mut patience = Patience::default();
+        let mut attempts = Attempts::default();
         let mut rest = remaining(&scan.interval, start, scan.reverse)?;
-        while let Some(interval) = rest {
+        while let Some(interval) = rest.clone() {
             let (group, version, part) = {
-                let routes = self.routes.load();
+                let routes = self.routes.current();
                 let route = if scan.reverse {
                     routes.intersecting(&interval).next_back()
                 } else {
@@ -322,8 +378,14 @@ impl Coordinator {
                 limits: left,
             };
             let op = GroupOp::Read { op: ReadOp::Scan(request), observed_version: Some(version) };
-            let ReadAnswer::Scan(found) = self.read_group(group, op, deadline).await? else {
-                return Err(Error::definite(Reason::Internal, "a scan was answered with something else"));
+            let found = match self.dispatcher.call_routed(group, op, Repeat::Read, &mut attempts, deadline).await {
+                Ok(GroupAnswer::Read(ReadAnswer::Scan(found))) => found,
+                Ok(other) => return Err(misfit(&other)),
+                Err(CallError::Failed(error)) => return Err(error),
+                Err(CallError::Misrouted(_)) => {
+                    self.newer_routes(version, &mut patience, &attempts, deadline).await?;
+                    continue;
+                }
             };
             left.rows = left.rows.saturating_sub(found.count);
             left.bytes = left.bytes.saturating_sub(found.entries.iter().map(size).sum());
@@ -363,26 +425,53 @@ impl Coordinator {
         let Some(rest) = remaining(interval, start, false)? else {
             return Ok(Answer::RangeDeleted { deleted: 0, cursor: None, commit_ts: Timestamp::ZERO });
         };
-        let part = {
-            let routes = self.routes.load();
-            let route = routes.route_of(rest.start());
-            route
-                .interval
-                .intersection(&rest)
-                .ok_or_else(|| Error::definite(Reason::Internal, "the route of a key does not contain it"))?
-        };
-        let kind = WriteKind::DeleteRange { interval: part.clone(), resume: None };
+        let kind = WriteKind::DeleteRange { interval: rest, resume: None };
         match self.write(kind, idempotency, deadline).await? {
             Outcome::RangeDeleted { commit_ts, deleted, resume } => {
-                let next = match resume {
-                    Some(next) => Some(next),
-                    None => beyond(&rest, &part, false)?.map(|rest| rest.start().clone()),
-                };
-                let cursor = next.map(|next| Cursor { request: hash, read_ts: Timestamp::ZERO, next }.encode());
+                let cursor = resume.map(|next| Cursor { request: hash, read_ts: Timestamp::ZERO, next }.encode());
                 Ok(Answer::RangeDeleted { deleted, cursor, commit_ts })
             }
             other => Err(misfit(&other)),
         }
+    }
+}
+
+/// What of a write concerns one route. A range delete says where it goes on in its recorded outcome, so that a retry that
+/// was routed by another map is not taken for more, or less, than what was done.
+fn within_route(kind: &WriteKind, route: &Route) -> WriteKind {
+    match kind {
+        WriteKind::DeleteRange { interval, resume } => match route.interval.intersection(interval) {
+            Some(part) if part.end() != interval.end() => {
+                WriteKind::DeleteRange { resume: part.end().as_key().cloned(), interval: part }
+            }
+            Some(_) | None => WriteKind::DeleteRange { interval: interval.clone(), resume: resume.clone() },
+        },
+        WriteKind::Put { .. }
+        | WriteKind::Delete { .. }
+        | WriteKind::CompareAndSet { .. }
+        | WriteKind::Settle { .. } => kind.clone(),
+    }
+}
+
+/// Pauses between routing decisions, which grow, so that coordinators do not come back in step.
+#[derive(Debug)]
+struct Patience {
+    pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { pause: Duration::from_millis(5) }
+    }
+}
+
+impl Patience {
+    const LONGEST: Duration = Duration::from_millis(200);
+
+    fn next(&mut self) -> Duration {
+        let pause = self.pause.mul_f64(rand::rng().random_range(0.5..1.5));
+        self.pause = (self.pause * 2).min(Self::LONGEST);
+        pause
     }
 }
 
@@ -449,6 +538,29 @@ mod tests {
         assert_eq!(beyond(&whole, &interval("m", Some("y")), true).unwrap(), Some(interval("b", Some("m"))));
         assert_eq!(beyond(&whole, &interval("b", Some("m")), true).unwrap(), None);
         assert_eq!(beyond(&interval("b", None), &interval("b", None), false).unwrap(), None);
+    }
+
+    #[test]
+    fn a_range_delete_stops_at_the_end_of_its_route_and_says_where_it_goes_on() {
+        let delete = |interval, resume| WriteKind::DeleteRange { interval, resume };
+        let route = |interval| Route {
+            id: drover_keys::RouteId(1),
+            interval,
+            group: GroupId(2),
+            shard: drover_keys::ShardId(1),
+            state: drover_catalog::RouteState::Active,
+        };
+        let whole = delete(interval("b", Some("y")), None);
+        let table = [
+            (interval("a", Some("m")), delete(interval("b", Some("m")), Some("m".into()))),
+            (interval("a", Some("y")), delete(interval("b", Some("y")), None)),
+            (interval("b", None), delete(interval("b", Some("y")), None)),
+        ];
+        for (covered, expect) in table {
+            assert_eq!(within_route(&whole, &route(covered)), expect);
+        }
+        let unbounded = within_route(&delete(interval("b", None), None), &route(interval("a", Some("m"))));
+        assert_eq!(unbounded, delete(interval("b", Some("m")), Some("m".into())));
     }
 
     #[test]

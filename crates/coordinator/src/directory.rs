@@ -68,7 +68,7 @@ impl GroupDirectory {
     /// Does what a node is asked to do in one group, on the replica here.
     ///
     /// # Errors
-    /// As the operation's; [`Reason::Unavailable`], [`Reason::ReplicaStopped`] or [`Reason::UnknownGroup`] if there is no running
+    /// As the operation's; [`Reason::Unavailable`], [`Reason::ReplicaStopped`] or [`Reason::NotLeader`] if there is no running
     /// replica.
     pub async fn serve(&self, call: GroupCall, deadline: Instant) -> Result<GroupAnswer, Error> {
         let group = self.local.read().get(&call.group).cloned();
@@ -84,7 +84,7 @@ impl GroupDirectory {
             }
             None => {
                 let message = format!("this node has no replica of group {}; nothing happened", call.group);
-                return Err(Error::definite(Reason::UnknownGroup, message));
+                return Err(Error::definite(Reason::NotLeader, message));
             }
         };
         match call.op {

@@ -18,6 +18,31 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long one attempt may take, if the operation may be sent again: a node that hangs must not use up the deadline.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
+/// What is known of an operation over all its attempts, whichever groups they went to.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// An attempt may have been logged.
+    unknown: bool,
+    /// What the last one failed with.
+    last: Option<Failure>,
+}
+
+impl Attempts {
+    /// What the caller is told when the deadline has passed.
+    pub fn at_deadline(&self) -> Error {
+        at_deadline(self.unknown, self.last.as_ref())
+    }
+}
+
+/// Why an operation has no answer.
+#[derive(Debug)]
+pub enum CallError {
+    /// It is over.
+    Failed(Error),
+    /// The group refused it because of who owns what; it may be routed anew.
+    Misrouted(Error),
+}
+
 /// Takes an operation to the leader of its group, wherever that is, until it is answered or the deadline passes.
 pub struct Dispatcher {
     node: NodeId,
@@ -46,7 +71,7 @@ impl Dispatcher {
         }
     }
 
-    /// Runs `op` on the leader of `group`.
+    /// Runs an operation that has no route on the leader of `group`.
     ///
     /// # Errors
     /// What the group answered, or that the deadline passed; definite or unknown as it is known here.
@@ -57,19 +82,36 @@ impl Dispatcher {
         repeat: Repeat,
         deadline: Instant,
     ) -> Result<GroupAnswer, Error> {
+        match self.call_routed(group, op, repeat, &mut Attempts::default(), deadline).await {
+            Ok(answer) => Ok(answer),
+            Err(CallError::Failed(error) | CallError::Misrouted(error)) => Err(error),
+        }
+    }
+
+    /// Runs `op` on the leader of `group`, to which a route map led.
+    ///
+    /// # Errors
+    /// What the group answered, or that the deadline passed; definite or unknown as `attempts` knows it.
+    pub async fn call_routed(
+        &self,
+        group: GroupId,
+        op: GroupOp,
+        repeat: Repeat,
+        attempts: &mut Attempts,
+        deadline: Instant,
+    ) -> Result<GroupAnswer, CallError> {
         let members = self.directory.members(group);
         if members.is_empty() {
-            return Err(Error::definite(Reason::UnknownGroup, format!("there is no group {group}; nothing happened")));
+            let error = Error::definite(Reason::UnknownGroup, format!("there is no group {group}; nothing happened"));
+            return Err(CallError::Misrouted(error));
         }
-        let mut unknown = false;
         let mut hint: Option<NodeId> = None;
         let mut followed = 0;
         let mut round = 0usize;
         let mut pause = FIRST_PAUSE;
-        let mut last: Option<Failure> = None;
         loop {
             if Instant::now() >= deadline {
-                return Err(at_deadline(unknown, last.as_ref()));
+                return Err(CallError::Failed(attempts.at_deadline()));
             }
             let believed = hint.or_else(|| self.believed_leader(group)).filter(|_| round < 2 || hint.is_some());
             let target = believed.unwrap_or_else(|| members[round % members.len()]);
@@ -84,13 +126,17 @@ impl Dispatcher {
                 }
                 Err(failure) => failure,
             };
-            let next = decide(repeat, unknown, failure.clone());
+            let next = decide(repeat, attempts.unknown, failure.clone());
             tracing::trace!(%group, %target, ?failure, ?next, "attempt failed");
-            last = Some(failure);
+            attempts.last = Some(failure);
             match next {
-                Next::GiveUp(error) => return Err(error),
-                Next::Again { leader, unknown: now_unknown } => {
-                    unknown = now_unknown;
+                Next::GiveUp(error) => return Err(CallError::Failed(error)),
+                Next::Reroute { error, unknown } => {
+                    attempts.unknown = unknown;
+                    return Err(CallError::Misrouted(error));
+                }
+                Next::Again { leader, unknown } => {
+                    attempts.unknown = unknown;
                     hint = leader.filter(|leader| *leader != target);
                     round += 1;
                     // A fresh hint is worth following at once, but two replicas may point at each other.

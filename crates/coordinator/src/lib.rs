@@ -5,7 +5,9 @@
 //! A request is checked against the limits once, where it enters. A single-key operation goes to the group that the
 //! route map names, stamped with the map's version; a scan or a multi-key read takes a timestamp from the oracle first
 //! and then visits the groups in key order at that snapshot. Each attempt goes to the node that is believed to lead;
-//! what comes back is judged by one pure function ([`retry::decide`]) that knows when another attempt is safe.
+//! what comes back is judged by one pure function ([`retry::decide`]) that knows when another attempt is safe. A group
+//! that refuses because it does not own what was asked of it, or because the map was too old, makes the coordinator wait
+//! for a newer map ([`RouteCache`]) and route the operation anew: each attempt carries the version of its own routing.
 //!
 //! # Formats
 //!
@@ -26,9 +28,11 @@ pub mod cursor;
 mod directory;
 mod dispatch;
 mod retry;
+mod route_cache;
 
 pub use answer::Answer;
 pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use directory::{GroupDirectory, Replica};
-pub use dispatch::Dispatcher;
+pub use dispatch::{Attempts, CallError, Dispatcher};
 pub use retry::{Failure, Repeat};
+pub use route_cache::RouteCache;

@@ -32,6 +32,8 @@ pub enum Next {
     GiveUp(Error),
     /// Try again, at the node that is said to lead if it is known.
     Again { leader: Option<NodeId>, unknown: bool },
+    /// The operation went to the wrong group, or was routed by a map that is too old: route it anew.
+    Reroute { error: Error, unknown: bool },
 }
 
 /// Judges a failed attempt. `unknown` tells whether an earlier attempt may have been logged.
@@ -40,12 +42,18 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
         Failure::NotSent(_) => Next::Again { leader: None, unknown },
         Failure::Lost(why) => after_unknown(repeat, lost(&why)),
         Failure::Answered(error) if error.is_unknown() => after_unknown(repeat, error),
+        Failure::Answered(error) if is_misrouted(error.reason) => Next::Reroute { error, unknown },
         // The time of one attempt is over, not the caller's: that is for the caller of this function to know.
         Failure::Answered(error) if error.is_transient() || error.reason == Reason::Timeout => {
             Next::Again { leader: error.leader_hint, unknown }
         }
         Failure::Answered(error) => Next::GiveUp(settle(unknown, error)),
     }
+}
+
+/// Whether the group refused because of who owns what: only another route can help.
+fn is_misrouted(reason: Reason) -> bool {
+    matches!(reason, Reason::RouteMoved | Reason::StaleRoute | Reason::CutoverPending)
 }
 
 fn after_unknown(repeat: Repeat, error: Error) -> Next {
@@ -112,7 +120,7 @@ mod tests {
     /// (again?, unknown afterwards)
     fn verdict(next: &Next) -> (bool, bool) {
         match next {
-            Next::Again { unknown, .. } => (true, *unknown),
+            Next::Again { unknown, .. } | Next::Reroute { unknown, .. } => (true, *unknown),
             Next::GiveUp(error) => (false, error.is_unknown()),
         }
     }
@@ -147,6 +155,17 @@ mod tests {
         for (repeat, before, failure, expect) in table {
             let next = decide(repeat, before, failure.clone());
             assert_eq!(verdict(&next), expect, "{repeat:?} {before} {failure:?} -> {next:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_by_ownership_lead_to_another_route_and_keep_what_is_unknown() {
+        for reason in Reason::ALL {
+            for before in [false, true] {
+                let next = decide(Repeat::Recognised, before, definite(*reason));
+                let rerouted = matches!(next, Next::Reroute { unknown, .. } if unknown == before);
+                assert_eq!(rerouted, is_misrouted(*reason), "{reason}");
+            }
         }
     }
 

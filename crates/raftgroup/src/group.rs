@@ -298,7 +298,7 @@ impl Group {
             // The bound is only as good as what has been applied here.
             self.prove_leadership(&leadership, deadline).await?;
         }
-        if let WriteKind::DeleteRange { interval, .. } = &op.kind {
+        if let WriteKind::DeleteRange { interval, resume } = &op.kind {
             let bounded = tokio::task::block_in_place(|| {
                 self.fsm.bound_delete_range(
                     interval,
@@ -309,7 +309,8 @@ impl Group {
                 )
             })
             .map_err(|error| self.judge(error))?;
-            op.kind = WriteKind::DeleteRange { interval: bounded.interval, resume: bounded.resume };
+            let resume = bounded.resume.or_else(|| resume.clone());
+            op.kind = WriteKind::DeleteRange { interval: bounded.interval, resume };
         }
         let known = self.known_leader();
         self.proposer.write(op, deadline).await.map_err(|error| match error.leader_hint {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_catalog::{Route, RouteMap, RouteMapError, RouteState};
-use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica};
+use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
 use drover_keys::{CatalogVersion, NodeId};
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
@@ -123,7 +123,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers));
     let timestamps: SharedTimestamps = Arc::new(Observed::new(oracle.clone(), Arc::clone(&clock)));
     let coordinator = Coordinator::new(
-        route_map(&config)?,
+        RouteCache::new(route_map(&config)?),
         Arc::new(dispatcher),
         Arc::clone(&timestamps),
         coordinator_options(&config),

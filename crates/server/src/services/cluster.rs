@@ -170,7 +170,7 @@ impl Cluster for ClusterService {
         _request: tonic::Request<v1::ListRoutesRequest>,
     ) -> Result<Response<v1::ListRoutesResponse>, Status> {
         let coordinator = self.front.coordinator();
-        let map = coordinator.routes();
+        let map = coordinator.routes().current();
         let routes = map.routes().map(|route| v1::Route {
             route_id: route.id.0,
             start: route.interval.start().clone(),
