@@ -1,15 +1,21 @@
 //! A micro-benchmark of a large catalog: `cargo run --release -p drover-catalog --example catalog_bench [ROUTES]`.
 //!
-//! Prints nanoseconds of a look-up and microseconds of a delta of one split, at 100,000 routes unless told otherwise.
+//! Prints nanoseconds of a look-up and microseconds of a delta of one split and of a split command, at 100,000 routes
+//! unless told otherwise.
 #![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::{Route, RouteDelta, RouteMap, RouteState};
-use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId};
+use drover_catalog::{
+    Bootstrap, BootstrapNode, Catalog, CatalogCommand, CatalogCommandKind, RequestId, Route, RouteDelta, RouteMap,
+    RouteState,
+};
+use drover_hlc::PhysicalMs;
+use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId, RouteId, ShardId};
 
 const LOOKUPS: u64 = 2_000_000;
 const DELTAS: u64 = 10_000;
@@ -38,9 +44,44 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     print("delta of one split", spent, DELTAS, "µs", 1e6);
 
+    splits(count)?;
+
     let start = Instant::now();
     grown.validate()?;
     print("validate", start.elapsed(), 1, "ms", 1e3);
+    Ok(())
+}
+
+/// The whole way of a command: judged, carried out, its rows listed.
+fn splits(count: u64) -> Result<(), Box<dyn Error>> {
+    let node = BootstrapNode { address: "n1:1".to_owned(), admin_address: String::new() };
+    let bootstrap = Bootstrap {
+        routes: routes(count)?,
+        groups: BTreeMap::from([(GroupId(1), BTreeSet::from([NodeId(1)]))]),
+        nodes: BTreeMap::from([(NodeId(1), node)]),
+        ..Bootstrap::default()
+    };
+    let mut requests = 0u128;
+    let mut command = |kind| {
+        requests += 1;
+        let request_id = RequestId(requests.to_be_bytes());
+        CatalogCommand { request_id, actor: "bench".to_owned(), now: PhysicalMs::default(), kind }
+    };
+    let mut catalog = Catalog::default();
+    catalog.apply(&command(CatalogCommandKind::Bootstrap(Box::new(bootstrap))))?;
+    let (mut spent, mut rows) = (Duration::ZERO, 0);
+    for n in 0..DELTAS {
+        let key = key(scatter(n) % count, &format!("/{n:08}"));
+        let map = catalog.routes().ok_or("there is no cluster")?;
+        let (expected_version, route) = (map.version(), map.route_of(&key).id);
+        let command = command(CatalogCommandKind::SplitRange { expected_version, route, key });
+        let start = Instant::now();
+        let (_, changes) = catalog.apply(&command)?;
+        spent += start.elapsed();
+        rows += changes.len() as u64;
+    }
+    print("split command", spent, DELTAS, "µs", 1e6);
+    println!("{:<28} {:>10.2}", "rows of a split command", rows as f64 / DELTAS as f64);
     Ok(())
 }
 

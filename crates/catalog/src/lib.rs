@@ -1,4 +1,5 @@
-//! The route catalog as a value: which group serves which interval of route keys, at one version.
+//! The catalog of a cluster as a value: which group serves which keys, which nodes there are, which of them hold
+//! replicas of which group, and which version of the software they all understand.
 //!
 //! # Model
 //!
@@ -6,14 +7,50 @@
 //! version they stand for. Coordinators look keys up in it and stamp what they send with its version. A [`RouteDelta`]
 //! leads from one version to the next.
 //!
+//! A [`Catalog`] is the replicated state of the default group. [`Catalog::apply`] judges a [`CatalogCommand`] and
+//! answers with a [`CatalogReply`] and the rows to write ([`CatalogChange`]), or with a [`CatalogRefusal`].
+//! [`Catalog::from_rows`] reads the rows back.
+//!
 //! # Invariants
 //!
 //! - Routes tile the key space: the first starts at the empty key, each starts where the one before ends, the last is
 //!   unbounded. No other value of the type can be made.
 //! - Route ids are unique within a map. Routes may share a shard; a shard belongs to one group.
+//! - Ids of routes, shards, groups, nodes and replicas are never given out twice.
+//! - A refusal changes nothing, not even the clock. A request id is carried out once; a retry gets the first answer.
+//! - Every change of routes makes the next version. Every change that somebody could see raises the revision.
+//! - One change of a group's replicas at a time.
+//! - The cluster version never falls, and nodes below it are refused.
+//! - The rows of all changes together are the rows of the catalog.
 //!
-//! Knows nothing of time, storage, the wire, or which node leads a group.
+//! Time comes in with commands alone ([`CatalogCommand::now`]), and never goes back.
+//!
+//! Knows nothing of clocks, storage, the wire, Raft, or which node leads a group.
 
+mod apply;
+mod catalog;
+mod command;
+mod fingerprint;
+mod group;
+mod load;
+mod node;
+mod refusal;
+mod reply;
 mod routes;
+mod row;
+mod settings;
+mod version;
 
+pub use catalog::Catalog;
+pub use command::{
+    Bootstrap, BootstrapNode, CatalogCommand, CatalogCommandKind, Heartbeat, MAX_ACTOR_BYTES, RegisterNode, RequestId,
+};
+pub use group::{GroupDescriptor, Replica, ReplicaRole, ReplicaState};
+pub use load::InvalidCatalog;
+pub use node::{MAX_ADDRESS_BYTES, MAX_CAPABILITIES, MAX_CAPABILITY_BYTES, NodeEntry, Presence, RemovedNode};
+pub use refusal::CatalogRefusal;
+pub use reply::{CatalogReply, CompatNode, CompatOutcome, CompatState, Freeze, Split};
 pub use routes::{DeltaError, Route, RouteDelta, RouteMap, RouteMapError, RouteState};
+pub use row::{AuditEvent, CatalogChange, CatalogRow, Meta, RequestRecord, RowKey};
+pub use settings::CatalogSettings;
+pub use version::Version;

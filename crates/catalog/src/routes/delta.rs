@@ -68,7 +68,8 @@ fn runs(routes: &[Route]) -> Result<Vec<Run>, DeltaError> {
     Ok(runs)
 }
 
-/// Judges the ids and bounds of `delta` by the part of the map that it touches. `highest` is at or above every id in it.
+/// Judges the ids and bounds of `delta` by the part of the map that it touches. `highest` is at or above every id in
+/// the map.
 pub(super) fn check(tiles: &Tiles, highest: RouteId, delta: &RouteDelta) -> Result<Vec<Run>, DeltaError> {
     let removed: BTreeSet<RouteId> = delta.removed.iter().copied().collect();
     let mut upserted = BTreeSet::new();

@@ -1,7 +1,7 @@
 //! Routes, maps of them, and the differences between maps.
 //!
-//! A map keeps its routes in chunks of a few hundred ([`tiles`]). Maps of neighbouring versions share all chunks but the
-//! ones that differ, so a delta costs one chunk and the list of chunks, whatever the number of routes.
+//! A map keeps its routes in chunks of a few hundred ([`tiles`]). Maps of neighbouring versions share all chunks but
+//! the ones that differ, so a delta costs one chunk and the list of chunks, whatever the number of routes.
 
 mod delta;
 mod index;

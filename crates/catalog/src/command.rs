@@ -1,0 +1,206 @@
+//! What the catalog can be asked to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use drover_hlc::PhysicalMs;
+use drover_keys::{CatalogVersion, GroupId, NodeId, ReplicaId, RouteId, StoreId};
+
+use crate::node::{check_addresses, check_capabilities};
+use crate::{CatalogRefusal, CatalogSettings, Route, Version};
+
+/// Longest name of an actor.
+pub const MAX_ACTOR_BYTES: usize = 128;
+
+/// Names one request, chosen at random by whoever makes it. A retry after an unknown outcome carries it again.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub [u8; 16]);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({self})")
+    }
+}
+
+/// A command in the log of the default group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogCommand {
+    /// Names the request.
+    pub request_id: RequestId,
+    /// Who asks, for the audit log.
+    pub actor: String,
+    /// The wall clock of the leader that proposes it. The only time that apply knows.
+    pub now: PhysicalMs,
+    /// What to do.
+    pub kind: CatalogCommandKind,
+}
+
+/// What the catalog can be asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CatalogCommandKind {
+    /// Creates the cluster. Once; the same again is no error.
+    Bootstrap(Box<Bootstrap>),
+    /// Cuts a route in two at `key`, which becomes the first key of the right half. Group and shard stay.
+    SplitRange {
+        /// The version of the map that the caller looked at.
+        expected_version: CatalogVersion,
+        /// The route that holds the key.
+        route: RouteId,
+        /// Where to cut.
+        key: Bytes,
+    },
+    /// A node starts.
+    RegisterNode(RegisterNode),
+    /// A node is there.
+    Heartbeat(Heartbeat),
+    /// A node gets no new replicas, or gets them again.
+    DrainNode {
+        /// Which.
+        node: NodeId,
+        /// Whether it is to drain.
+        on: bool,
+    },
+    /// A node that holds no replica is forgotten. Its number is not given out again.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node is to hold a replica of a group.
+    AddReplica {
+        /// Of which group.
+        group: GroupId,
+        /// On which node.
+        node: NodeId,
+    },
+    /// Nodes are to give up their replicas of a group. Names a node that is joining to call that off.
+    RemoveReplicas {
+        /// Of which group.
+        group: GroupId,
+        /// On which nodes.
+        nodes: BTreeSet<NodeId>,
+    },
+    /// Raft has made a joining replica a voter.
+    PromoteReplica {
+        /// Of which group.
+        group: GroupId,
+        /// On which node.
+        node: NodeId,
+        /// Which replica.
+        replica: ReplicaId,
+    },
+    /// Raft has removed a leaving replica.
+    DropReplica {
+        /// Of which group.
+        group: GroupId,
+        /// On which node.
+        node: NodeId,
+        /// Which replica.
+        replica: ReplicaId,
+    },
+    /// Keeps the cluster version where it is.
+    Freeze,
+    /// Lets it rise again.
+    Unfreeze,
+    /// Tells the compatibility state, and leaves an audit event.
+    ReadCompat,
+}
+
+/// What a cluster consists of when it is created.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// Fixed from now on.
+    pub settings: CatalogSettings,
+    /// In any order. They tile the key space and are active.
+    pub routes: Vec<Route>,
+    /// The voters of each group. The default group is among them.
+    pub groups: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// The nodes. Their data directories become known when they register.
+    pub nodes: BTreeMap<NodeId, BootstrapNode>,
+}
+
+/// A node of a new cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapNode {
+    /// Where clients and other nodes reach it.
+    pub address: String,
+    /// Where its health and metrics are. May be empty.
+    pub admin_address: String,
+}
+
+/// A node starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterNode {
+    /// Its number, or `None` for the next one that is free.
+    pub node: Option<NodeId>,
+    /// Its data directory.
+    pub store: StoreId,
+    /// Where clients and other nodes reach it.
+    pub address: String,
+    /// Where its health and metrics are. May be empty.
+    pub admin_address: String,
+    /// Of its build.
+    pub version: Version,
+    /// What its build can do.
+    pub capabilities: BTreeSet<String>,
+}
+
+/// A node is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Which.
+    pub node: NodeId,
+    /// Its data directory.
+    pub store: StoreId,
+    /// Of its build.
+    pub version: Version,
+    /// What its build can do.
+    pub capabilities: BTreeSet<String>,
+    /// Whether it serves requests.
+    pub serving: bool,
+}
+
+impl CatalogCommand {
+    /// Refuses what no state of the catalog would accept. The leader asks before it proposes, so that nothing oversized
+    /// gets into the log; apply asks again.
+    ///
+    /// # Errors
+    /// Sizes and characters that are not allowed.
+    pub fn check(&self) -> Result<(), CatalogRefusal> {
+        if self.actor.is_empty() || self.actor.len() > MAX_ACTOR_BYTES {
+            return Err(CatalogRefusal::Actor { bytes: self.actor.len() });
+        }
+        match &self.kind {
+            CatalogCommandKind::Bootstrap(bootstrap) => bootstrap.check(),
+            CatalogCommandKind::RegisterNode(node) => {
+                check_addresses(&node.address, &node.admin_address)?;
+                check_capabilities(&node.capabilities)
+            }
+            CatalogCommandKind::Heartbeat(heartbeat) => check_capabilities(&heartbeat.capabilities),
+            CatalogCommandKind::SplitRange { .. }
+            | CatalogCommandKind::DrainNode { .. }
+            | CatalogCommandKind::RemoveNode { .. }
+            | CatalogCommandKind::AddReplica { .. }
+            | CatalogCommandKind::RemoveReplicas { .. }
+            | CatalogCommandKind::PromoteReplica { .. }
+            | CatalogCommandKind::DropReplica { .. }
+            | CatalogCommandKind::Freeze
+            | CatalogCommandKind::Unfreeze
+            | CatalogCommandKind::ReadCompat => Ok(()),
+        }
+    }
+}
+
+impl CatalogCommandKind {
+    /// Whether this is news of a node rather than somebody's decision: it leaves neither an audit event nor an answer
+    /// for retries.
+    pub fn is_heartbeat(&self) -> bool {
+        matches!(self, CatalogCommandKind::Heartbeat(_))
+    }
+}
