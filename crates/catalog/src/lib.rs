@@ -11,6 +11,8 @@
 //! answers with a [`CatalogReply`] and the rows to write ([`CatalogChange`]), or with a [`CatalogRefusal`].
 //! [`Catalog::from_rows`] reads the rows back.
 //!
+//! [`next_membership_step`] leads a Raft group from the members it has to the replicas that the catalog wants.
+//!
 //! # Invariants
 //!
 //! - Routes tile the key space: the first starts at the empty key, each starts where the one before ends, the last is
@@ -19,7 +21,7 @@
 //! - Ids of routes, shards, groups, nodes and replicas are never given out twice.
 //! - A refusal changes nothing, not even the clock. A request id is carried out once; a retry gets the first answer.
 //! - Every change of routes makes the next version. Every change that somebody could see raises the revision.
-//! - One change of a group's replicas at a time.
+//! - One change of a group's replicas at a time. Learners catch up before they vote, voters change one by one.
 //! - The cluster version never falls, and nodes below it are refused.
 //! - The rows of all changes together are the rows of the catalog.
 //!
@@ -33,6 +35,7 @@ mod command;
 mod fingerprint;
 mod group;
 mod load;
+mod membership;
 mod node;
 mod refusal;
 mod reply;
@@ -47,6 +50,7 @@ pub use command::{
 };
 pub use group::{GroupDescriptor, Replica, ReplicaRole, ReplicaState};
 pub use load::InvalidCatalog;
+pub use membership::{MembershipStep, RaftMembership, next_membership_step};
 pub use node::{MAX_ADDRESS_BYTES, MAX_CAPABILITIES, MAX_CAPABILITY_BYTES, NodeEntry, Presence, RemovedNode};
 pub use refusal::CatalogRefusal;
 pub use reply::{CatalogReply, CompatNode, CompatOutcome, CompatState, Freeze, Split};
