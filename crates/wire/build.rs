@@ -7,8 +7,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "drover/v1/kv.proto",
         "drover/v1/cluster.proto",
+        "drover/v1/distribution.proto",
         "drover/v1/internal.proto",
         "drover/storage/v1/raft.proto",
+        "drover/storage/v1/catalog.proto",
         "drover/storage/v1/command.proto",
         "drover/storage/v1/state.proto",
     ];

@@ -28,7 +28,7 @@ pub(crate) struct Contents {
     pub(crate) groups: BTreeMap<GroupId, GroupDescriptor>,
     /// The last of them made the version of `routes`.
     pub(crate) deltas: VecDeque<Arc<RouteDelta>>,
-    pub(crate) audit: VecDeque<AuditEvent>,
+    pub(crate) audit: VecDeque<Arc<AuditEvent>>,
     pub(crate) requests: VecDeque<Arc<RequestRecord>>,
     /// Where in `requests`, as a sequence number.
     pub(crate) request_ids: BTreeMap<RequestId, u64>,
@@ -101,7 +101,7 @@ impl Catalog {
 
     /// What has been done, oldest first, as far as it is kept.
     pub fn audit(&self) -> impl DoubleEndedIterator<Item = &AuditEvent> {
-        self.contents.iter().flat_map(|contents| contents.audit.iter())
+        self.contents.iter().flat_map(|contents| contents.audit.iter().map(Arc::as_ref))
     }
 
     /// The compatibility state. `None` if there is no cluster.

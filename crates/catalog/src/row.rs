@@ -36,7 +36,7 @@ pub enum CatalogRow {
     /// The replicas of a group.
     Group(GroupDescriptor),
     /// What somebody did.
-    Audit(AuditEvent),
+    Audit(Arc<AuditEvent>),
     /// An answer that a retry would get.
     Request(Arc<RequestRecord>),
 }

@@ -1,12 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_keys::{GroupId, NodeId};
 use drover_kv::{Certainty, Error, Reason};
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::{
-    CompareDigestsRequest, GetStatusRequest, GetStatusResponse, ListRoutesRequest, ReplicaDigest, Route,
-    TransferLeaderRequest,
+    CompareDigestsRequest, GetStatusRequest, GetStatusResponse, ReplicaDigest, TransferLeaderRequest,
 };
 use drover_wire::status_to_error;
 use tokio::time::Instant;
@@ -16,15 +15,6 @@ use tonic::{Response, Status};
 use crate::Client;
 use crate::node::Node;
 use crate::session::describe;
-
-/// The route map as one node knows it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Routes {
-    /// Catalog version.
-    pub version: CatalogVersion,
-    /// The routes in key order; they tile the key space.
-    pub routes: Vec<Route>,
-}
 
 /// Who leads a group after a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,16 +44,6 @@ impl Client {
     pub async fn status(&self) -> Result<GetStatusResponse, Error> {
         let asked = self.ask_any(|mut node, _| async move { node.get_status(GetStatusRequest {}).await });
         asked.await.map_err(of_a_read)
-    }
-
-    /// The route map.
-    ///
-    /// # Errors
-    /// Definite; nothing is changed.
-    pub async fn routes(&self) -> Result<Routes, Error> {
-        let asked = self.ask_any(|mut node, _| async move { node.list_routes(ListRoutesRequest {}).await });
-        let response = asked.await.map_err(of_a_read)?;
-        Ok(Routes { version: CatalogVersion(response.version), routes: response.routes })
     }
 
     /// Hands the leadership of a group over, and returns when the target leads.
@@ -99,6 +79,14 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        self.ask_nodes(|node, timeout_ms| call(node.cluster(), timeout_ms)).await
+    }
+
+    /// As [`Client::ask_any`], for any service of a node.
+    pub(crate) async fn ask_nodes<T, F>(&self, call: impl Fn(&Arc<Node>, u32) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let due = self.due();
         let mut last = Error::definite(Reason::Unavailable, "no node is known; nothing was sent or changed");
         for node in self.nodes_in_order() {
@@ -107,7 +95,7 @@ impl Client {
                 break;
             }
             let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX).max(1);
-            match tokio::time::timeout(remaining, call(node.cluster(), timeout_ms)).await {
+            match tokio::time::timeout(remaining, call(&node, timeout_ms)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => last = explain(&node, &status),
                 Err(_) => return Err(too_late(&node, self.deadline())),
@@ -120,7 +108,7 @@ impl Client {
         Err(last)
     }
 
-    fn nodes_in_order(&self) -> Vec<Arc<Node>> {
+    pub(crate) fn nodes_in_order(&self) -> Vec<Arc<Node>> {
         let topology = self.inner.topology.load();
         let mut nodes = topology.nodes().to_vec();
         nodes.sort_by_key(|node| node.is_resting());
@@ -128,13 +116,13 @@ impl Client {
     }
 }
 
-fn explain(node: &Node, status: &Status) -> Error {
+pub(crate) fn explain(node: &Node, status: &Status) -> Error {
     let error = status_to_error(status);
     Error { message: format!("{}: {}", node.address(), describe(status)), ..error }
 }
 
 /// A read changes nothing, whether it was answered or not.
-fn of_a_read(error: Error) -> Error {
+pub(crate) fn of_a_read(error: Error) -> Error {
     let reason = if error.reason == Reason::TimeoutIndefinite { Reason::Timeout } else { error.reason };
     Error { reason, certainty: Certainty::Definite, ..error }
 }

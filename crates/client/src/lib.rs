@@ -55,22 +55,26 @@ mod range_delete;
 mod refresh;
 mod request;
 mod retry;
+mod routes;
 mod scan;
 mod session;
 mod topology;
 
 pub use builder::{ClientBuilder, IdempotencyKeys};
 pub use client::{BatchGot, Client, CompareAndSet, Settled, WriteAnswer, WriteOptions};
-pub use cluster::{DigestComparison, Leadership, Routes};
+pub use cluster::{DigestComparison, Leadership};
 pub use drover_hlc::Timestamp;
-pub use drover_keys::{End, GroupId, Interval, NodeId};
+pub use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId, RouteId};
 pub use drover_kv::{
     Certainty, Entry, Error, Expectation, Idempotency, Reason, ScanLimits, Update, Versioned, WriteKind,
 };
 /// The messages in which nodes describe themselves, as generated from `drover/v1/cluster.proto`.
 pub use drover_wire::proto::v1::{
-    GetStatusResponse as ClusterStatus, NodeStatus, ReplicaDigest, ReplicaStatus, Route, replica_status::Role,
+    GetRouteOwnershipResponse, GetStatusResponse as ClusterStatus, NodeStatus, Ownership, ReplicaDigest, ReplicaStatus,
+    Route, RouteDelta, RouteEvent, RouteSnapshotPart, SplitRangeResponse, replica_status::Role,
+    route::State as RouteState, route_event::Event as RouteEventKind,
 };
 pub use range_delete::RangeProgress;
 pub use retry::{Class, Decision, History, RetryPolicy, decide};
+pub use routes::{RouteWatch, Routes};
 pub use scan::{Page, Scan, ScanQuery};

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
-use drover_wire::proto::v1::{GetNodeStatusRequest, GetStatusRequest, ListRoutesRequest, Route};
+use drover_wire::proto::v1::{GetNodeStatusRequest, GetStatusRequest, Route};
 use futures::future::join_all;
 use tokio::sync::Notify;
 use tonic::{Code, Status};
 
 use crate::drive::Inner;
 use crate::node::Node;
+use crate::routes::all_routes;
 use crate::session::describe;
 use crate::topology::Topology;
 
@@ -53,19 +54,19 @@ pub(crate) async fn keep_learning(inner: Weak<Inner>, hints: Arc<Notify>) {
     }
 }
 
-async fn bounded<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(result) => result.map(tonic::Response::into_inner),
+        Ok(result) => result,
         Err(_) => Err(Status::deadline_exceeded("no answer in time")),
     }
 }
 
-/// Asks all nodes at once; the first answer counts. A server without the `Cluster` service has no routes to tell.
+/// Asks all nodes at once; the first answer counts. A server without the `Distribution` service has no routes to tell.
 async fn first_routes(nodes: &[Arc<Node>]) -> Result<Vec<Route>, Error> {
     let asked = nodes.iter().map(|node| {
         Box::pin(async move {
-            match bounded(node.cluster().list_routes(ListRoutesRequest {})).await {
-                Ok(response) => Ok(response.routes),
+            match bounded(all_routes(node, false)).await {
+                Ok(routes) => Ok(routes.routes),
                 Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
                 Err(status) => Err(format!("{}: {}", node.address(), describe(&status))),
             }
@@ -90,7 +91,7 @@ async fn identify(nodes: &[Arc<Node>]) {
     let nameless = nodes.iter().filter(|node| node.id().is_none());
     join_all(nameless.map(|node| async move {
         if let Ok(response) = bounded(node.cluster().get_node_status(GetNodeStatusRequest {})).await
-            && let Some(status) = response.node
+            && let Some(status) = response.into_inner().node
         {
             node.set_id(NodeId(status.node_id));
         }
@@ -103,7 +104,7 @@ async fn with_advertised(known: &[Arc<Node>], connect_timeout: Duration) -> Vec<
     let mut nodes = known.to_vec();
     for node in known.iter().filter(|node| !node.is_resting()) {
         let Ok(status) = bounded(node.cluster().get_status(GetStatusRequest {})).await else { continue };
-        for found in status.nodes {
+        for found in status.into_inner().nodes {
             let id = NodeId(found.node_id);
             if nodes.iter().any(|node| node.id() == Some(id)) {
                 continue;

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::Route;
-use drover_hlc::Timestamp;
+use drover_catalog::{CatalogCommand, CatalogCommandKind, CatalogReply, RequestId, Route};
+use drover_fsm::{decode_catalog_reply, encode_catalog_command};
+use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, End, GroupId, Interval};
 use drover_kv::{
     Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanPage, ScanRequest,
@@ -47,7 +48,6 @@ impl Default for CoordinatorOptions {
 
 /// Takes clients' requests to the groups that own their keys.
 pub struct Coordinator {
-    routes: Arc<RouteCache>,
     dispatcher: Arc<Dispatcher>,
     timestamps: SharedTimestamps,
     options: CoordinatorOptions,
@@ -56,19 +56,14 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator that routes by `routes`.
-    pub fn new(
-        routes: Arc<RouteCache>,
-        dispatcher: Arc<Dispatcher>,
-        timestamps: SharedTimestamps,
-        options: CoordinatorOptions,
-    ) -> Self {
-        Self { routes, dispatcher, timestamps, options, issued: AtomicU64::new(0) }
+    /// A coordinator over `dispatcher` and the routes it knows.
+    pub fn new(dispatcher: Arc<Dispatcher>, timestamps: SharedTimestamps, options: CoordinatorOptions) -> Self {
+        Self { dispatcher, timestamps, options, issued: AtomicU64::new(0) }
     }
 
     /// What is known of the catalog.
     pub fn routes(&self) -> &Arc<RouteCache> {
-        &self.routes
+        self.dispatcher.routes()
     }
 
     /// How requests reach the groups.
@@ -78,7 +73,27 @@ impl Coordinator {
 
     /// The group that owns `key` by the route map in use.
     pub fn group_of(&self, key: &[u8]) -> GroupId {
-        self.routes.current().route_of(key).group
+        self.routes().current().route_of(key).group
+    }
+
+    /// Runs a command of the catalog. An attempt after an unknown one gets the first answer, by the request's id.
+    ///
+    /// # Errors
+    /// What the catalog refused; otherwise as for writes.
+    pub async fn catalog(
+        &self,
+        request_id: RequestId,
+        actor: String,
+        kind: CatalogCommandKind,
+        deadline: Instant,
+    ) -> Result<CatalogReply, Error> {
+        // The leader puts its own time in.
+        let command = CatalogCommand { request_id, actor, now: PhysicalMs::default(), kind };
+        let op = GroupOp::Catalog { command: encode_catalog_command(&command)? };
+        match self.dispatcher.call(GroupId::DEFAULT, op, Repeat::Recognised, deadline).await? {
+            GroupAnswer::Catalog(reply) => decode_catalog_reply(reply),
+            other => Err(misfit(&other)),
+        }
     }
 
     /// Runs one request.
@@ -179,7 +194,7 @@ impl Coordinator {
         let mut patience = Patience::default();
         loop {
             let (group, version, op) = {
-                let routes = self.routes.current();
+                let routes = self.routes().current();
                 let route = routes.route_of(key);
                 (route.group, routes.version(), operation(routes.version(), route))
             };
@@ -202,7 +217,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), Error> {
         let until = deadline.min(Instant::now() + patience.next());
-        self.routes.newer_than(version, until).await;
+        self.routes().newer_than(version, until).await;
         if Instant::now() >= deadline { Err(attempts.at_deadline()) } else { Ok(()) }
     }
 
@@ -277,7 +292,7 @@ impl Coordinator {
         while !open.is_empty() {
             let mut by_group: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
             let routed_by = {
-                let routes = self.routes.current();
+                let routes = self.routes().current();
                 for place in open.drain(..) {
                     by_group.entry(routes.route_of(&keys[place]).group).or_default().push(place);
                 }
@@ -356,7 +371,7 @@ impl Coordinator {
         let mut rest = remaining(&scan.interval, start, scan.reverse)?;
         while let Some(interval) = rest.clone() {
             let (group, version, part) = {
-                let routes = self.routes.current();
+                let routes = self.routes().current();
                 let route = if scan.reverse {
                     routes.intersecting(&interval).next_back()
                 } else {

@@ -96,6 +96,8 @@ impl GroupDirectory {
                 let (index, digest, rows) = group.digest(index, deadline).await?;
                 Ok(GroupAnswer::Digest(GroupDigest { index, digest, rows }))
             }
+            GroupOp::Describe { intervals } => group.describe(&intervals, deadline).await.map(GroupAnswer::Described),
+            GroupOp::Catalog { command } => group.catalog(command, deadline).await.map(GroupAnswer::Catalog),
         }
     }
 }

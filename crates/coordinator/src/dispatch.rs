@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_transport::{PeerPool, Sent};
-use drover_wire::{GroupAnswer, GroupCall, GroupDigest, GroupOp, decode_group_response, encode_group_request};
+use drover_wire::{
+    GroupAnswer, GroupCall, GroupDigest, GroupOp, decode_group_response, encode_group_request, take_newer_routes,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
 
-use crate::GroupDirectory;
 use crate::retry::{Failure, Next, Repeat, at_deadline, decide};
+use crate::{GroupDirectory, RouteCache};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -48,14 +50,15 @@ pub struct Dispatcher {
     node: NodeId,
     directory: Arc<GroupDirectory>,
     peers: Arc<PeerPool>,
+    routes: Arc<RouteCache>,
     /// The node that last answered as leader, for groups without a replica here.
     leaders: Mutex<HashMap<GroupId, NodeId>>,
 }
 
 impl Dispatcher {
     /// A dispatcher for the node `node`.
-    pub fn new(node: NodeId, directory: Arc<GroupDirectory>, peers: Arc<PeerPool>) -> Self {
-        Self { node, directory, peers, leaders: Mutex::default() }
+    pub fn new(node: NodeId, directory: Arc<GroupDirectory>, peers: Arc<PeerPool>, routes: Arc<RouteCache>) -> Self {
+        Self { node, directory, peers, routes, leaders: Mutex::default() }
     }
 
     /// The replicas here.
@@ -86,6 +89,11 @@ impl Dispatcher {
             Ok(answer) => Ok(answer),
             Err(CallError::Failed(error) | CallError::Misrouted(error)) => Err(error),
         }
+    }
+
+    /// What is known of the catalog.
+    pub fn routes(&self) -> &Arc<RouteCache> {
+        &self.routes
     }
 
     /// Runs `op` on the leader of `group`, to which a route map led.
@@ -205,7 +213,15 @@ impl Dispatcher {
         // The pool says how much time is left when the request goes out.
         let request = encode_group_request(&GroupCall { group, timeout_ms: 0, op });
         match self.peers.group_call(target, request, deadline.into()).await {
-            Ok(response) => decode_group_response(response).map_err(Failure::Answered),
+            Ok(mut response) => {
+                for delta in take_newer_routes(&mut response) {
+                    // What does not follow comes another way.
+                    if self.routes.advance(&Arc::new(delta)).is_err() {
+                        break;
+                    }
+                }
+                decode_group_response(response).map_err(Failure::Answered)
+            }
             Err(error) if error.sent == Sent::NotSent => Err(Failure::NotSent(error.to_string())),
             Err(error) => Err(Failure::Lost(error.to_string())),
         }

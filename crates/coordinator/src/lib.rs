@@ -34,5 +34,5 @@ pub use answer::Answer;
 pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use directory::{GroupDirectory, Replica};
 pub use dispatch::{Attempts, CallError, Dispatcher};
-pub use retry::{Failure, Repeat};
+pub use retry::{Failure, Repeat, is_misrouted};
 pub use route_cache::RouteCache;

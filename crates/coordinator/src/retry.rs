@@ -52,7 +52,7 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
 }
 
 /// Whether the group refused because of who owns what: only another route can help.
-fn is_misrouted(reason: Reason) -> bool {
+pub fn is_misrouted(reason: Reason) -> bool {
     matches!(reason, Reason::RouteMoved | Reason::StaleRoute | Reason::CutoverPending)
 }
 

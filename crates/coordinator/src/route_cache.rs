@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use drover_catalog::{DeltaError, RouteDelta, RouteMap};
-use drover_keys::CatalogVersion;
+use drover_catalog::{Catalog, DeltaError, Route, RouteDelta, RouteMap, RouteState};
+use drover_keys::{CatalogVersion, GroupId, Interval, RouteId, ShardId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -36,6 +36,36 @@ impl RouteCache {
             version: watch::Sender::new(version),
             wanted: watch::Sender::new(version),
         })
+    }
+
+    /// A cache that knows nothing yet: every key leads to the default group, by a version that every group refuses.
+    pub fn unknown() -> Arc<Self> {
+        let everything = Route {
+            id: RouteId(0),
+            interval: Interval::all(),
+            group: GroupId::DEFAULT,
+            shard: ShardId(0),
+            state: RouteState::Active,
+        };
+        Self::new(
+            RouteMap::new(CatalogVersion(0), vec![everything]).expect("one route that covers everything is a map"),
+        )
+    }
+
+    /// Whether a map of the catalog has been heard of.
+    pub fn is_known(&self) -> bool {
+        self.map.load().version() >= CatalogVersion::FIRST
+    }
+
+    /// Goes on to the routes of a newer catalog: by its changes if they lead there, otherwise as a whole.
+    pub fn follow(&self, catalog: &Catalog) {
+        let Some(routes) = catalog.routes() else { return };
+        if let Some(deltas) = catalog.deltas_since(self.map.load().version())
+            && deltas.map(|delta| self.advance(delta)).all(|taken| taken.is_ok())
+        {
+            return;
+        }
+        self.replace(routes.clone());
     }
 
     /// The present map.
@@ -123,8 +153,7 @@ impl RouteCache {
 mod tests {
     use std::time::Duration;
 
-    use drover_catalog::{Route, RouteState};
-    use drover_keys::{End, GroupId, Interval, RouteId, ShardId};
+    use drover_keys::End;
 
     use super::*;
 

@@ -336,7 +336,10 @@ fn link_frame_seeds() -> Vec<Vec<u8>> {
     });
     let entry = |bytes: Vec<u8>| stored::RaftEntry::decode(&*bytes).expect("a seed decodes");
     let others = [
-        Body::GroupResponse(v1::GroupResponse { body: Some(v1::group_response::Body::Error(error)) }),
+        Body::GroupResponse(v1::GroupResponse {
+            body: Some(v1::group_response::Body::Error(error)),
+            ..Default::default()
+        }),
         Body::TimestampRequest(v1::TimestampRequest { count: 4 }),
         Body::AppendRequest(v1::AppendRequest {
             vote: Some(stored::Vote { term: 3, node_id: 1, committed: true }),

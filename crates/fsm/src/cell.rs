@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drover_catalog::Catalog;
 use drover_mvcc::{StoreError, StoreSnapshot};
 use parking_lot::RwLock;
 
@@ -18,6 +19,8 @@ pub struct Current {
     pub home: Arc<StoreHome>,
     /// The state after the last batch.
     pub state: Arc<GroupState>,
+    /// The catalog after the last batch; empty in every group but the default one.
+    pub catalog: Arc<Catalog>,
     /// The last entry of the last batch.
     pub applied: Applied,
 }
@@ -85,6 +88,7 @@ impl StateCell {
         let committed = write()?;
         let mut current = guard.unwrap_or_else(|| self.0.write());
         current.state = Arc::clone(&committed.state);
+        current.catalog = Arc::clone(&committed.catalog);
         current.applied = committed.applied.clone();
         Ok(committed)
     }
@@ -111,9 +115,15 @@ mod tests {
         let (_dir, home) = GroupDir::open(env, dir.path()).unwrap();
         let applied = Applied::nothing(GroupId(1));
         let before = Arc::new(GroupState::default());
-        let cell = StateCell::new(Current { home, state: before.clone(), applied: applied.clone() });
+        let cell =
+            StateCell::new(Current { home, state: before.clone(), catalog: Arc::default(), applied: applied.clone() });
         let after = Arc::new(state(vec![owned("a", "", 1)]));
-        let committed = || Committed { state: after.clone(), applied: applied.clone(), replies: Vec::new() };
+        let committed = || Committed {
+            state: after.clone(),
+            catalog: Arc::default(),
+            applied: applied.clone(),
+            replies: Vec::new(),
+        };
         for differs in [false, true] {
             let write = || {
                 assert_eq!(cell.0.try_read().is_none(), differs, "readers are kept out exactly if they would see it");

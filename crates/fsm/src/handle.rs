@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use drover_catalog::Catalog;
 use drover_keys::GroupId;
 use drover_kv::{Error, Reason};
 use drover_mvcc::{Digest, GcRule, GcRules, GroupStore};
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) dir: GroupDir,
     pub(crate) cell: StateCell,
     pub(crate) digests: DigestBoard,
+    pub(crate) catalog: watch::Sender<Arc<Catalog>>,
     pub(crate) applied: watch::Sender<Option<LogId>>,
     pub(crate) flushed: watch::Sender<Option<LogId>>,
     /// Why the store cannot be trusted any longer, once that is known.
@@ -43,6 +45,11 @@ impl FsmHandle {
     /// The state after the last applied batch.
     pub fn state(&self) -> Arc<GroupState> {
         self.shared.cell.state()
+    }
+
+    /// The catalog after the last applied batch, as it changes; empty in every group but the default one.
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.shared.catalog.subscribe()
     }
 
     /// The last applied entry, as it moves. A view taken after it reached an index shows that entry's effects.
@@ -110,6 +117,17 @@ impl Shared {
                 *failure = Some(why.to_owned());
             }
             first
+        });
+    }
+
+    /// Lets everybody see a catalog, if it is another one.
+    pub(crate) fn publish_catalog(&self, next: &Arc<Catalog>) {
+        self.catalog.send_if_modified(|catalog| {
+            let differs = !Arc::ptr_eq(catalog, next);
+            if differs {
+                *catalog = Arc::clone(next);
+            }
+            differs
         });
     }
 

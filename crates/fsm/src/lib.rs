@@ -21,7 +21,8 @@
 //!
 //! # Formats
 //!
-//! One file each in [`codec`]: log commands, group state, applied state, idempotency records. Fingerprints of
+//! One file each in [`codec`]: log commands, group state, applied state, idempotency records, and a folder for commands
+//! and rows of the catalog, which apply does not carry out yet: such an entry stops the replica. Fingerprints of
 //! operations are persisted inside records (`fingerprint.rs`). The folder of a replica is described in `home.rs`.
 //!
 //! # Invariants
@@ -53,6 +54,7 @@ mod state;
 pub use apply::{Body, Committed, DecodedEntry, Prepared, apply_batch};
 pub use cell::{Current, StateCell, View};
 pub use codec::applied::Applied;
+pub use codec::catalog::{decode_catalog_command, decode_catalog_reply, encode_catalog_command, encode_catalog_reply};
 pub use codec::command::{Command, Grant, RecordName, TimedWrite};
 pub use error::{ApplyError, ReadError};
 pub use handle::FsmHandle;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use drover_catalog::Catalog;
 use drover_keys::GroupId;
 use drover_mvcc::{CheckpointInfo, GroupStore, MetaKey, StoreEnv, inspect_checkpoint};
 use drover_rafttypes::{Entry, LogId, Responder, SnapshotDir, SnapshotMeta, StoredMembership, TypeConfig};
@@ -16,6 +17,7 @@ use crate::ApplyError;
 use crate::apply::{DecodedEntry, apply_batch};
 use crate::cell::{Current, StateCell};
 use crate::codec::applied::Applied;
+use crate::codec::catalog::row;
 use crate::codec::{command, state};
 use crate::digest::DigestBoard;
 use crate::handle::{FsmHandle, Shared, blocking, gc_rules};
@@ -46,6 +48,7 @@ impl FsmStateMachine {
             group,
             dir,
             digests: DigestBoard::new(),
+            catalog: watch::Sender::new(Arc::clone(&current.catalog)),
             applied: watch::Sender::new(current.applied.log_id),
             flushed: watch::Sender::new(current.applied.log_id),
             failure: watch::Sender::new(None),
@@ -59,7 +62,7 @@ impl FsmStateMachine {
         let shared = &self.shared;
         let current = shared.cell.load();
         let store = current.home.store();
-        let prepared = apply_batch(store, &current.state, &current.applied, &pending.entries)?;
+        let prepared = apply_batch(store, &current.state, &current.catalog, &current.applied, &pending.entries)?;
         let committed = shared.cell.commit(prepared)?;
         if committed.state.owned != current.state.owned {
             store.set_gc(gc_rules(&committed.state));
@@ -67,6 +70,7 @@ impl FsmStateMachine {
         if let Some(last) = pending.entries.last().filter(|entry| entry.takes_digest()) {
             shared.take_digest(last.log_id.index, shared.cell.view());
         }
+        shared.publish_catalog(&committed.catalog);
         shared.applied.send_replace(committed.applied.log_id);
         for (responder, reply) in pending.responders.into_iter().zip(committed.replies) {
             if let Some(responder) = responder {
@@ -156,7 +160,10 @@ fn load(group: GroupId, home: Arc<StoreHome>) -> Result<Current, ApplyError> {
     let applied = Applied::decode(group, store.applied_state()?.as_deref())?;
     let state = state::decode(store.meta(MetaKey::GroupState)?.as_deref())?;
     store.set_gc(gc_rules(&state));
-    Ok(Current { state: Arc::new(state), applied, home })
+    let rows = store.catalog_rows()?.into_iter().map(|(name, value)| row::decode(&name, value));
+    let catalog = Catalog::from_rows(rows.collect::<Result<Vec<_>, _>>()?)
+        .map_err(|error| ApplyError::Corrupt { what: "catalog", why: error.to_string() })?;
+    Ok(Current { state: Arc::new(state), catalog: Arc::new(catalog), applied, home })
 }
 
 /// A checkpoint with a description of its own content; `None` while nothing has been applied.
@@ -182,8 +189,9 @@ fn install(shared: &Shared, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> io::
     let home = shared.dir.install(snapshot.path(), &live.home)?;
     let next = load(shared.group, home)?;
     shared.raise_flushed(next.applied.log_id);
-    let log_id = next.applied.log_id;
+    let (log_id, catalog) = (next.applied.log_id, Arc::clone(&next.catalog));
     drop(shared.cell.replace(next));
+    shared.publish_catalog(&catalog);
     shared.applied.send_replace(log_id);
     tracing::info!(group = %shared.group, snapshot = ?log_id, files, bytes, rows, "snapshot installed");
     Ok(())

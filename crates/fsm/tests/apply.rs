@@ -333,7 +333,7 @@ fn a_damaged_record_stops_the_replica_and_nothing_of_the_batch_is_written() {
         .zip(index..)
         .map(|(write, index)| DecodedEntry::decode(entry(1, index, &Command::Write(vec![write]))).unwrap())
         .collect();
-    let result = apply_batch(&replica.store, &replica.state, &replica.applied, &entries);
+    let result = apply_batch(&replica.store, &replica.state, &replica.catalog, &replica.applied, &entries);
     assert!(matches!(result.err(), Some(ApplyError::Corrupt { what: "idempotency record", .. })));
     assert_eq!(value(&replica, 1, "k"), None);
     assert_eq!(replica.write(at(10, put("l", "1"))), written(10));

@@ -50,6 +50,10 @@ reasons! {
     UnknownGroup = "UNKNOWN_GROUP",
     /// No such node.
     UnknownNode = "UNKNOWN_NODE",
+    /// No such route.
+    UnknownRoute = "UNKNOWN_ROUTE",
+    /// The catalog is at another version than the caller expected.
+    VersionMismatch = "VERSION_MISMATCH",
     /// The peer belongs to another cluster.
     WrongCluster = "WRONG_CLUSTER",
     /// The peer is not the node it was taken for, or its data directory was replaced.
@@ -186,6 +190,8 @@ impl Error {
             | Reason::CursorInvalid
             | Reason::UnknownGroup
             | Reason::UnknownNode
+            | Reason::UnknownRoute
+            | Reason::VersionMismatch
             | Reason::WrongCluster
             | Reason::WrongNode
             | Reason::SnapshotTooOld

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use drover_keys::{Interval, ShardId};
 use parking_lot::Mutex;
 use rocksdb::{FlushOptions, WriteBatch, WriteOptions};
 
@@ -197,6 +198,14 @@ impl GroupStore {
     pub fn approximate_bytes(&self) -> u64 {
         let stats = self.stats();
         stats.live_sst_bytes + stats.memtable_bytes
+    }
+
+    /// Bytes that the versions of an interval take in table files; an estimate, without what is only in memory yet.
+    pub fn approximate_interval_bytes(&self, shard: ShardId, interval: &Interval) -> u64 {
+        let PhysicalRange { lower, upper } = PhysicalRange::new(shard, interval);
+        let Some(upper) = upper else { return 0 };
+        let ranges = [rocksdb::Range::new(&lower, &upper)];
+        self.db.get_approximate_sizes_cf(handle(&self.db, Family::Data), &ranges).iter().sum()
     }
 
     /// Figures for metrics.

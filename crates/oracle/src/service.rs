@@ -171,8 +171,13 @@ impl Oracle {
         }
         let command = Command::SetCeiling(ceiling).encode(leadership.term)?;
         match self.group.propose(leadership, command, deadline).await? {
-            ControlReply::Done | ControlReply::AlreadyDone => {}
-            ControlReply::Refused(why) => return Err(Error::definite(Reason::Internal, why)),
+            ControlReply::Done => {}
+            // A ceiling that did not rise licenses nobody, unless this term raised it before.
+            ControlReply::AlreadyDone if self.group.fsm().state().oracle_ceiling.term == leadership.term => {}
+            reply @ (ControlReply::AlreadyDone | ControlReply::Refused(_) | ControlReply::Catalog(_)) => {
+                let message = format!("the ceiling was not raised: {reply:?}; nothing was issued");
+                return Err(Error::definite(Reason::Unavailable, message));
+            }
         }
         if let Some(reign) = self.reign.lock().as_mut().filter(|reign| reign.leadership.term == leadership.term) {
             reign.core.raise_ceiling(ceiling);

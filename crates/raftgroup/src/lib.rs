@@ -19,6 +19,7 @@
 //!
 //! Knows nothing of the wire, routes, other groups, or how a request reached it.
 
+mod catalog;
 mod duties;
 mod group;
 mod leadership;

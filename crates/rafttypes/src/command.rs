@@ -1,3 +1,4 @@
+use drover_catalog::{CatalogRefusal, CatalogReply};
 use std::fmt;
 
 use bytes::Bytes;
@@ -39,4 +40,6 @@ pub enum ControlReply {
     AlreadyDone,
     /// Not applied; the sentence says why. Nothing was changed.
     Refused(String),
+    /// The catalog's answer, or why it changed nothing.
+    Catalog(Box<Result<CatalogReply, CatalogRefusal>>),
 }

@@ -30,7 +30,8 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::RangeReversed
         | Reason::InvalidArgument
         | Reason::CursorInvalid => Code::InvalidArgument,
-        Reason::UnknownGroup | Reason::UnknownNode => Code::NotFound,
+        Reason::UnknownGroup | Reason::UnknownNode | Reason::UnknownRoute => Code::NotFound,
+        Reason::VersionMismatch => Code::Aborted,
         Reason::WrongCluster
         | Reason::WrongNode
         | Reason::IdempotencyExpired
@@ -149,6 +150,8 @@ mod tests {
             ("CURSOR_INVALID", Code::InvalidArgument),
             ("UNKNOWN_GROUP", Code::NotFound),
             ("UNKNOWN_NODE", Code::NotFound),
+            ("UNKNOWN_ROUTE", Code::NotFound),
+            ("VERSION_MISMATCH", Code::Aborted),
             ("WRONG_CLUSTER", Code::FailedPrecondition),
             ("WRONG_NODE", Code::FailedPrecondition),
             ("NOT_LEADER", Code::Unavailable),

@@ -1,6 +1,7 @@
 use bytes::Bytes;
+use drover_catalog::RouteDelta;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, GroupId};
+use drover_keys::{CatalogVersion, GroupId, Interval, ShardId};
 use drover_kv::{Entry, Error, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage, ScanRequest};
 use drover_kv::{Versioned, WriteOp};
 
@@ -9,7 +10,8 @@ use crate::answer::{key_value, maybe_version};
 use crate::error::{error_to_status_bytes, status_bytes_to_error};
 use crate::operation::{decode_operation, encode_operation};
 use crate::proto::v1;
-use crate::range::{decode_range, encode_range};
+use crate::range::{decode_range, encode_range, interval};
+use crate::routes::decode_route_delta;
 use crate::version::{decode_version, encode_version, optional_ts, raw_ts};
 
 /// What a node asks another node to do in one group.
@@ -21,6 +23,36 @@ pub enum GroupOp {
     Read { op: ReadOp, observed_version: Option<CatalogVersion> },
     /// The digest at this log index, waiting for it if need be. Zero, on the leader: take one now.
     Digest { index: u64 },
+    /// What the group's log says of these ranges, and how large they are; on the leader.
+    Describe { intervals: Vec<Interval> },
+    /// A command for the catalog, an encoded `drover.storage.v1.CatalogCommand`; on the leader of the default group.
+    Catalog { command: Bytes },
+}
+
+/// What a group says of a range.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeFacts {
+    /// What its rows take in the store, compressed, all versions; an estimate.
+    pub approximate_bytes: u64,
+    /// The owned intervals that share a key with it, ascending.
+    pub owned: Vec<OwnershipFacts>,
+}
+
+/// An interval that a group owns, as its log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnershipFacts {
+    /// Route keys.
+    pub interval: Interval,
+    /// Physical keyspace.
+    pub shard: ShardId,
+    /// Catalog version at which this uninterrupted ownership began.
+    pub acquired_version: CatalogVersion,
+    /// Commit timestamps at or below it are refused.
+    pub floor_ts: Timestamp,
+    /// Snapshots below it are refused.
+    pub history_start: Timestamp,
+    /// Snapshots below it are refused, and garbage collection works up to it.
+    pub safe_point: Timestamp,
 }
 
 /// A [`GroupOp`] on its way to a replica.
@@ -54,6 +86,10 @@ pub enum GroupAnswer {
     Read(ReadAnswer),
     /// To [`GroupOp::Digest`].
     Digest(GroupDigest),
+    /// To [`GroupOp::Describe`], in its order.
+    Described(Vec<RangeFacts>),
+    /// To [`GroupOp::Catalog`]: an encoded `drover.storage.v1.CatalogReply`.
+    Catalog(Bytes),
 }
 
 /// A call as a message.
@@ -66,6 +102,10 @@ pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
         }
         GroupOp::Read { op, observed_version } => (*observed_version, encode_read(op)),
         GroupOp::Digest { index } => (None, Body::Digest(v1::GroupDigest { index: *index })),
+        GroupOp::Describe { intervals } => {
+            (None, Body::Describe(v1::GroupDescribe { ranges: intervals.iter().map(encode_range).collect() }))
+        }
+        GroupOp::Catalog { command } => (None, Body::Catalog(command.clone())),
     };
     v1::GroupRequest {
         group_id: call.group.0,
@@ -99,6 +139,10 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
         Body::Scan(scan) => read(ReadOp::Scan(decode_scan(scan)?)),
         Body::LatestCommitTs(latest) => read(ReadOp::LatestCommitTs { key: latest.key }),
         Body::Digest(v1::GroupDigest { index }) => GroupOp::Digest { index },
+        Body::Describe(v1::GroupDescribe { ranges }) => GroupOp::Describe {
+            intervals: ranges.into_iter().map(|range| decode_range(Some(range))).collect::<Result<_, _>>()?,
+        },
+        Body::Catalog(command) => GroupOp::Catalog { command },
     };
     Ok(GroupCall { group: GroupId(request.group_id), timeout_ms: request.timeout_ms, op })
 }
@@ -155,8 +199,45 @@ pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupRes
         Ok(GroupAnswer::Digest(GroupDigest { index, digest, rows })) => {
             Body::Digest(v1::GroupDigested { index, digest: Bytes::copy_from_slice(&digest.to_be_bytes()), rows })
         }
+        Ok(GroupAnswer::Described(ranges)) => {
+            Body::Describe(v1::GroupDescribed { ranges: ranges.iter().map(encode_facts).collect() })
+        }
+        Ok(GroupAnswer::Catalog(reply)) => Body::Catalog(reply),
     };
-    v1::GroupResponse { body: Some(body) }
+    v1::GroupResponse { body: Some(body), newer_routes: Vec::new() }
+}
+
+/// Takes the changes of routes out of an answer. A change that cannot be read, and all after it, are left out: they come
+/// by other ways.
+pub fn take_newer_routes(response: &mut v1::GroupResponse) -> Vec<RouteDelta> {
+    std::mem::take(&mut response.newer_routes).into_iter().map_while(|delta| decode_route_delta(delta).ok()).collect()
+}
+
+fn encode_facts(facts: &RangeFacts) -> v1::RangeFacts {
+    let owned = facts.owned.iter().map(|owned| v1::Ownership {
+        start: owned.interval.start().clone(),
+        end: owned.interval.end().as_key().cloned(),
+        shard_id: owned.shard.0,
+        acquired_version: owned.acquired_version.0,
+        floor_ts: owned.floor_ts.raw(),
+        history_start: owned.history_start.raw(),
+        safe_point: owned.safe_point.raw(),
+    });
+    v1::RangeFacts { approximate_bytes: facts.approximate_bytes, owned: owned.collect() }
+}
+
+fn decode_facts(facts: v1::RangeFacts) -> Result<RangeFacts, WireError> {
+    let owned = facts.owned.into_iter().map(|owned| {
+        Ok(OwnershipFacts {
+            interval: interval(owned.start, owned.end)?,
+            shard: ShardId(owned.shard_id),
+            acquired_version: CatalogVersion(owned.acquired_version),
+            floor_ts: Timestamp::from_raw(owned.floor_ts),
+            history_start: Timestamp::from_raw(owned.history_start),
+            safe_point: Timestamp::from_raw(owned.safe_point),
+        })
+    });
+    Ok(RangeFacts { approximate_bytes: facts.approximate_bytes, owned: owned.collect::<Result<_, WireError>>()? })
 }
 
 /// An answer from its message.
@@ -192,6 +273,10 @@ fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>
             let digest = digest.as_ref().try_into().map_err(|_| WireError::Malformed("digest"))?;
             Ok(Ok(GroupAnswer::Digest(GroupDigest { index, digest: u128::from_be_bytes(digest), rows })))
         }
+        Body::Describe(v1::GroupDescribed { ranges }) => {
+            Ok(Ok(GroupAnswer::Described(ranges.into_iter().map(decode_facts).collect::<Result<_, _>>()?)))
+        }
+        Body::Catalog(reply) => Ok(Ok(GroupAnswer::Catalog(reply))),
     }
 }
 
@@ -267,7 +352,7 @@ mod tests {
     fn an_answer_that_cannot_be_read_is_of_unknown_certainty() {
         let short = v1::group_response::Body::Digest(v1::GroupDigested { digest: "x".into(), ..Default::default() });
         for body in [None, Some(short)] {
-            let error = decode_group_response(v1::GroupResponse { body }).unwrap_err();
+            let error = decode_group_response(v1::GroupResponse { body, newer_routes: Vec::new() }).unwrap_err();
             assert_eq!((error.reason, error.is_unknown()), (Reason::Internal, true));
         }
     }

@@ -21,12 +21,14 @@
 //! Knows nothing of sockets, Raft, storage, clocks or configured limits.
 
 mod answer;
+mod catalog_refusal;
 mod error;
 mod group;
 mod operation;
 mod range;
 mod refusal;
 mod request;
+mod routes;
 #[cfg(test)]
 mod strategies;
 mod version;
@@ -35,17 +37,19 @@ pub use answer::{
     batch_get_response, compare_and_set_response, delete_range_response, delete_response, get_response,
     latest_commit_ts_response, put_response, scan_response, settle_response,
 };
+pub use catalog_refusal::catalog_refusal_to_error;
 pub use error::{
     ERROR_DOMAIN, code_of, error_to_status, error_to_status_bytes, status_bytes_to_error, status_to_error,
 };
 pub use group::{
-    GroupAnswer, GroupCall, GroupDigest, GroupOp, decode_group_request, decode_group_response, encode_group_request,
-    encode_group_response,
+    GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts, decode_group_request,
+    decode_group_response, encode_group_request, encode_group_response, take_newer_routes,
 };
 pub use operation::{decode_operation, encode_operation};
 pub use range::{WireError, decode_key_range, decode_range, encode_key_range, encode_range};
 pub use refusal::refusal_to_error;
 pub use request::{IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOptions};
+pub use routes::{decode_route, decode_route_delta, encode_route, encode_route_delta};
 pub use version::{decode_version, encode_version};
 
 /// The generated code.

@@ -35,7 +35,11 @@ impl From<WireError> for Error {
     }
 }
 
-fn interval(start: bytes::Bytes, end: Option<bytes::Bytes>) -> Result<Interval, WireError> {
+/// An interval from its bounds.
+///
+/// # Errors
+/// If the end is present and empty, or the bounds are reversed or equal.
+pub(crate) fn interval(start: bytes::Bytes, end: Option<bytes::Bytes>) -> Result<Interval, WireError> {
     let end = match end {
         None => End::Unbounded,
         Some(key) if key.is_empty() => return Err(WireError::EmptyEnd),

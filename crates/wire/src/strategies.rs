@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId, ShardId};
 use drover_kv::*;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::{GroupAnswer, GroupCall, GroupDigest, GroupOp};
+use crate::{GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     any::<Vec<u8>>().prop_map(Bytes::from)
@@ -97,6 +97,8 @@ pub fn group_call() -> impl Strategy<Value = GroupCall> {
         write_op().prop_map(GroupOp::Write),
         (read_op(), observed()).prop_map(|(op, observed_version)| GroupOp::Read { op, observed_version }),
         any::<u64>().prop_map(|index| GroupOp::Digest { index }),
+        proptest::collection::vec(interval(), 0..3).prop_map(|intervals| GroupOp::Describe { intervals }),
+        bytes().prop_map(|command| GroupOp::Catalog { command }),
     ];
     (any::<u64>(), any::<u32>(), op).prop_map(|(group, timeout_ms, op)| GroupCall {
         group: GroupId(group),
@@ -137,6 +139,19 @@ fn read_answer() -> impl Strategy<Value = ReadAnswer> {
     ]
 }
 
+fn range_facts() -> impl Strategy<Value = RangeFacts> {
+    let owned = (interval(), any::<[u64; 5]>()).prop_map(|(interval, n)| OwnershipFacts {
+        interval,
+        shard: ShardId(n[0]),
+        acquired_version: CatalogVersion(n[1]),
+        floor_ts: Timestamp::from_raw(n[2]),
+        history_start: Timestamp::from_raw(n[3]),
+        safe_point: Timestamp::from_raw(n[4]),
+    });
+    (any::<u64>(), proptest::collection::vec(owned, 0..3))
+        .prop_map(|(approximate_bytes, owned)| RangeFacts { approximate_bytes, owned })
+}
+
 pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
     prop_oneof![
         outcome().prop_map(|outcome| Ok(GroupAnswer::Written(outcome))),
@@ -146,6 +161,8 @@ pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
             digest,
             rows
         }))),
+        proptest::collection::vec(range_facts(), 0..3).prop_map(|facts| Ok(GroupAnswer::Described(facts))),
+        bytes().prop_map(|reply| Ok(GroupAnswer::Catalog(reply))),
         error().prop_map(Err),
     ]
 }

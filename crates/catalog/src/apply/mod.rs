@@ -170,7 +170,7 @@ impl Contents {
         let (seq, at) = (self.meta.next_audit, self.meta.clock);
         self.meta.next_audit += 1;
         let event = AuditEvent { seq, at, actor: actor.to_owned(), action: action.to_owned(), subject, details };
-        self.keep(CatalogRow::Audit(event))
+        self.keep(CatalogRow::Audit(Arc::new(event)))
     }
 
     fn record_answer(&mut self, command: &CatalogCommand, reply: CatalogReply) -> Option<CatalogChange> {

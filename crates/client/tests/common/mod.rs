@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_wire::proto::v1::cluster_server::{Cluster, ClusterServer};
+use drover_wire::proto::v1::distribution_server::{Distribution, DistributionServer};
 use drover_wire::proto::v1::kv_server::{Kv, KvServer};
 use drover_wire::proto::v1::session_answer::Answer;
 use drover_wire::proto::v1::session_call::Call;
@@ -70,6 +71,7 @@ impl Server {
         let task = tokio::spawn(async move {
             let serving = tonic::transport::Server::builder()
                 .add_service(KvServer::new(kv).max_decoding_message_size(64 << 20))
+                .add_service(DistributionServer::new(cluster.clone()))
                 .add_service(ClusterServer::new(cluster))
                 .serve_with_incoming(incoming);
             tokio::select! {
@@ -182,6 +184,7 @@ impl Scripted {
     }
 }
 
+#[derive(Clone)]
 struct Told {
     node_id: u64,
     routes: Vec<Route>,
@@ -202,10 +205,6 @@ impl Cluster for Told {
         Ok(Response::new(GetNodeStatusResponse { node: Some(node) }))
     }
 
-    async fn list_routes(&self, _: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
-        Ok(Response::new(ListRoutesResponse { version: 1, routes: self.routes.clone() }))
-    }
-
     async fn transfer_leader(
         &self,
         request: Request<TransferLeaderRequest>,
@@ -220,5 +219,41 @@ impl Cluster for Told {
         let group = request.into_inner().group_id;
         let error = drover_kv::Error::definite(drover_kv::Reason::UnknownGroup, format!("there is no group {group}"));
         Err(drover_wire::error_to_status(&error))
+    }
+}
+
+/// Gives its routes two to a page.
+#[tonic::async_trait]
+impl Distribution for Told {
+    type WatchRoutesStream = futures::stream::Pending<Result<RouteEvent, Status>>;
+
+    async fn list_routes(&self, request: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
+        let start = request.into_inner().start;
+        let mut rest = self.routes.iter().filter(|route| route.start >= start);
+        let routes = rest.by_ref().take(2).cloned().collect();
+        let next = rest.next().map(|route| route.start.clone());
+        Ok(Response::new(ListRoutesResponse { version: 1, routes, next }))
+    }
+
+    async fn watch_routes(&self, _: Request<WatchRoutesRequest>) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        Ok(Response::new(futures::stream::pending()))
+    }
+
+    async fn get_route_ownership(
+        &self,
+        _: Request<GetRouteOwnershipRequest>,
+    ) -> Result<Response<GetRouteOwnershipResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn get_intersecting_routes(
+        &self,
+        _: Request<GetIntersectingRoutesRequest>,
+    ) -> Result<Response<GetIntersectingRoutesResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn split_range(&self, _: Request<SplitRangeRequest>) -> Result<Response<SplitRangeResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
     }
 }

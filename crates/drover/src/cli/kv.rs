@@ -372,7 +372,8 @@ mod tests {
     #[test]
     fn no_is_the_answer_of_a_settle_unless_the_operation_happened() {
         use super::super::output::tests::Captured;
-        let global = Global { endpoints: Vec::new(), json: false, hex: false, timeout: Duration::from_secs(1) };
+        let global =
+            Global { endpoints: Vec::new(), json: false, hex: false, timeout: Duration::from_secs(1), actor: None };
         let table = [
             (Settled::Applied { commit_ts: Timestamp::from_raw(65_537) }, End::Done, "it happened, at 1.1\n"),
             (Settled::CompareFailed, End::No, "its comparison failed; nothing was written\n"),

@@ -21,6 +21,7 @@ mod load;
 mod notation;
 mod output;
 mod records;
+mod route;
 mod status;
 
 use std::io::Write;
@@ -53,6 +54,9 @@ pub struct Global {
     /// Keys and values are hexadecimal digits, in arguments and in what is printed
     #[arg(long, global = true)]
     pub hex: bool,
+    /// Name that stands in the audit log beside what is changed; the user's name if left out
+    #[arg(long, global = true, env = "DROVER_ACTOR", value_name = "NAME")]
+    pub actor: Option<String>,
     /// How long one request may take, retries included: 500ms, 10s, 2m
     #[arg(long, global = true, default_value = "10s", value_parser = notation::parse_duration, value_name = "DURATION")]
     pub timeout: Duration,
@@ -61,6 +65,12 @@ pub struct Global {
 impl Global {
     fn notation(&self) -> Notation {
         if self.hex { Notation::Hex } else { Notation::Escaped }
+    }
+
+    /// Who asks, for the audit log: what the caller says, otherwise the user of this machine.
+    fn actor(&self) -> String {
+        let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+        self.actor.clone().or_else(user).unwrap_or_else(|| "unnamed".to_owned())
     }
 
     async fn connect(&self) -> anyhow::Result<Client> {
@@ -84,6 +94,9 @@ pub enum Command {
     /// Looks after one group
     #[command(subcommand)]
     Group(group::Command),
+    /// Shows and changes which group serves which keys
+    #[command(subcommand)]
+    Route(route::Command),
     /// Measures throughput and latency with a closed loop of clients
     Bench(bench::Args),
 }
@@ -104,6 +117,7 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
         Command::Dump(args) => dump::run(global, args, &mut output).await,
         Command::Status => status::run(global, &mut output).await,
         Command::Group(command) => group::run(global, command, &mut output).await,
+        Command::Route(command) => route::run(global, command, &mut output).await,
         Command::Bench(args) => bench::run(global, args, &mut output).await,
     }?;
     output.flush()?;

@@ -16,7 +16,7 @@ impl Prepared<'_> {
     pub(super) fn control(&mut self, command: &Command, term: u64) -> Result<ControlReply, ApplyError> {
         let state = &mut self.state;
         match command {
-            Command::Write(_) => unreachable!("writes have answers of their own"),
+            Command::Write(_) | Command::Catalog(_) => unreachable!("these have answers of their own"),
             Command::GrantRange(grants) => Ok(grant_range(state, grants)),
             Command::SetCeiling(physical) => Ok(set_ceiling(state, *physical, term)),
             Command::AdvanceSafePoint(to) => Ok(advance_safe_point(state, *to)),

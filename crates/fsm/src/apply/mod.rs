@@ -1,10 +1,12 @@
 //! Apply: the pure function from a state and entries to a state and answers.
 
+mod catalog;
 mod control;
 mod write;
 
 use std::sync::Arc;
 
+use drover_catalog::Catalog;
 use drover_mvcc::{Batch, GroupStore, MetaKey, StoreError};
 use drover_rafttypes::{ApplyReply, Entry, LogId, Membership, Payload, StoredMembership};
 
@@ -64,6 +66,8 @@ pub struct Prepared<'a> {
     batch: Batch<'a>,
     /// The state after the batch.
     pub state: GroupState,
+    /// The catalog after the batch; empty in every group but the default one.
+    pub catalog: Arc<Catalog>,
     /// The last entry of the batch, and the membership then.
     pub applied: Applied,
     /// One for each entry, in their order.
@@ -77,7 +81,8 @@ impl Prepared<'_> {
     /// If RocksDB fails.
     pub fn commit(self) -> Result<Committed, StoreError> {
         self.batch.commit()?;
-        Ok(Committed { state: Arc::new(self.state), applied: self.applied, replies: self.replies })
+        let Self { state, catalog, applied, replies, .. } = self;
+        Ok(Committed { state: Arc::new(state), catalog, applied, replies })
     }
 }
 
@@ -86,6 +91,8 @@ impl Prepared<'_> {
 pub struct Committed {
     /// The state after the batch.
     pub state: Arc<GroupState>,
+    /// The catalog after the batch.
+    pub catalog: Arc<Catalog>,
     /// The last entry of the batch, and the membership then.
     pub applied: Applied,
     /// One for each entry, in their order.
@@ -100,12 +107,14 @@ pub struct Committed {
 pub fn apply_batch<'a>(
     store: &'a GroupStore,
     state: &GroupState,
+    catalog: &Arc<Catalog>,
     applied: &Applied,
     entries: &[DecodedEntry],
 ) -> Result<Prepared<'a>, ApplyError> {
     let mut work = Prepared {
         batch: store.batch(),
         state: state.clone(),
+        catalog: Arc::clone(catalog),
         applied: applied.clone(),
         replies: Vec::with_capacity(entries.len()),
     };
@@ -136,6 +145,9 @@ impl Prepared<'_> {
             }
             Body::Command { command: Command::Write(writes), .. } => {
                 writes.iter().map(|op| self.write(op)).collect::<Result<_, _>>().map(ApplyReply::Writes)
+            }
+            Body::Command { command: Command::Catalog(command), .. } => {
+                Ok(ApplyReply::Control(self.catalog_command(command)))
             }
             Body::Command { command, .. } => self.control(command, entry_term).map(ApplyReply::Control),
         }

@@ -1,5 +1,6 @@
 //! `drover.storage.v1.Command`: what stands in the log of a group.
 
+use drover_catalog::CatalogCommand;
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, Interval, RouteId, ShardId};
 use drover_kv::{Error, Reason, WriteKind, WriteOp};
@@ -9,6 +10,7 @@ use drover_wire::{decode_operation, decode_range, encode_operation, encode_range
 use pb::command::Body;
 use prost::Message;
 
+use super::catalog;
 use crate::ApplyError;
 
 /// The format that this build writes, and the highest it reads. Zero is never written.
@@ -62,6 +64,8 @@ pub enum Command {
     RemoveRecords(Vec<RecordName>),
     /// Makes every replica compute a digest of its state at this entry.
     TakeDigest { request_id: u64 },
+    /// Default group only: a command of the catalog.
+    Catalog(Box<CatalogCommand>),
 }
 
 impl Command {
@@ -69,7 +73,7 @@ impl Command {
     ///
     /// # Errors
     /// [`Reason::InvalidArgument`], definite, for a write that apply could not read: a settle without an idempotency
-    /// key, or an empty one.
+    /// key, or an empty one. The same for a command that no catalog would accept.
     pub fn encode(&self, admitted_term: u64) -> Result<CommandBytes, Error> {
         let body = match self {
             Command::Write(writes) => {
@@ -94,6 +98,10 @@ impl Command {
                     .collect(),
             }),
             Command::TakeDigest { request_id } => Body::TakeDigest(pb::TakeDigest { request_id: *request_id }),
+            Command::Catalog(command) => {
+                command.check().map_err(|refusal| Error::definite(Reason::InvalidArgument, refusal.to_string()))?;
+                Body::Catalog(catalog::command::encode(command))
+            }
         };
         let command = pb::Command { format: FORMAT, admitted_term, body: Some(body) };
         Ok(CommandBytes(command.encode_to_vec().into()))
@@ -135,6 +143,8 @@ impl Command {
                     .collect(),
             ),
             Body::TakeDigest(pb::TakeDigest { request_id }) => Command::TakeDigest { request_id },
+            Body::Catalog(command) if command.kind.is_none() => return Err(ApplyError::UnknownEntry { index }),
+            Body::Catalog(command) => Command::Catalog(Box::new(catalog::command::decode(command).map_err(bad)?)),
         };
         Ok((message.admitted_term, command))
     }
@@ -177,6 +187,7 @@ fn decode_grant(message: pb::Grant) -> Result<Grant, String> {
 
 #[cfg(test)]
 mod tests {
+    use drover_catalog::{CatalogCommandKind, RequestId};
     use drover_kv::Idempotency;
     use proptest::prelude::*;
 
@@ -198,7 +209,14 @@ mod tests {
         };
         let name = RecordName { route_key: "r".into(), idempotency_key: "i".into() };
         let delete = WriteKind::Delete { key: "k".into() };
-        let table: [(Command, &[u8]); 7] = [
+        let catalog = CatalogCommand {
+            request_id: RequestId([7; 16]),
+            actor: "a".to_owned(),
+            now: PhysicalMs::new(5).unwrap(),
+            kind: CatalogCommandKind::Freeze,
+        };
+        let catalog_bytes = [&[0x52, 25, 10, 16][..], &[7; 16], &[18, 1, b'a', 24, 5, 0x72, 0]].concat();
+        let table: [(Command, &[u8]); 8] = [
             (Command::Write(vec![write(delete, None)]), &[0x1a, 11, 10, 9, 8, 3, 16, 1, 0x32, 3, 10, 1, b'k']),
             (
                 Command::GrantRange(vec![grant]),
@@ -209,6 +227,7 @@ mod tests {
             (Command::AdvanceRecordHorizon(ts(7)), &[0x3a, 2, 8, 7]),
             (Command::RemoveRecords(vec![name]), &[0x42, 8, 10, 6, 10, 1, b'r', 18, 1, b'i']),
             (Command::TakeDigest { request_id: 8 }, &[0x4a, 2, 8, 8]),
+            (Command::Catalog(Box::new(catalog)), &catalog_bytes),
         ];
         for (command, tail) in table {
             let golden = [&[8, 1, 16, 4][..], tail].concat();
@@ -222,8 +241,11 @@ mod tests {
     fn formats_and_types_of_the_future_are_told_apart_from_damage() {
         let decode = |bytes: &'static [u8]| Command::decode(5, &CommandBytes(bytes.into())).unwrap_err();
         assert!(matches!(decode(&[8, 2, 16, 4, 0x4a, 0]), ApplyError::UnknownFormat { index: 5, format: 2, known: 1 }));
-        // Body number 10 is not in this build's table.
-        assert!(matches!(decode(&[8, 1, 16, 4, 0x52, 0]), ApplyError::UnknownEntry { index: 5 }));
+        // Body number 11 is not in this build's table.
+        assert!(matches!(decode(&[8, 1, 16, 4, 0x5a, 0]), ApplyError::UnknownEntry { index: 5 }));
+        // A catalog command of a kind that is not in this build's table, and one without a request id.
+        assert!(matches!(decode(&[8, 1, 0x52, 3, 0xfa, 1, 0]), ApplyError::UnknownEntry { index: 5 }));
+        assert!(matches!(decode(&[8, 1, 0x52, 2, 0x72, 0]), ApplyError::BadEntry { .. }));
         // An operation of a kind that is not in this build's table.
         assert!(matches!(decode(&[8, 1, 0x1a, 5, 10, 3, 8, 3, 0x5a, 0]), ApplyError::BadEntry { .. }));
         assert!(matches!(decode(&[8, 1, 0x1a, 6, 10, 4, 8, 3, 0x5a, 0]), ApplyError::UnknownEntry { index: 5 }));
@@ -238,6 +260,13 @@ mod tests {
             assert_eq!(Command::Write(vec![bad]).encode(1).unwrap_err().reason, Reason::InvalidArgument);
         }
         Command::Write(vec![write(settle, Some("i"))]).encode(1).unwrap();
+        let nobody = CatalogCommand {
+            request_id: RequestId([7; 16]),
+            actor: String::new(),
+            now: PhysicalMs::default(),
+            kind: CatalogCommandKind::Freeze,
+        };
+        assert_eq!(Command::Catalog(Box::new(nobody)).encode(1).unwrap_err().reason, Reason::InvalidArgument);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! One file for each persisted format, with golden bytes and a property test beside it.
 
 pub mod applied;
+pub mod catalog;
 pub mod command;
 pub mod record;
 pub mod state;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drover_catalog::Catalog;
 use drover_fsm::{
     Applied, Command, Committed, DecodedEntry, FsmHandle, FsmStateMachine, Grant, GroupState, TimedWrite, apply_batch,
     codec,
@@ -102,16 +103,24 @@ pub struct Replica {
     pub env: StoreEnv,
     pub store: Arc<GroupStore>,
     pub state: Arc<GroupState>,
+    pub catalog: Arc<Catalog>,
     pub applied: Applied,
     pub term: u64,
 }
 
 impl Replica {
     pub fn open(env: &StoreEnv, dir: &Path) -> Self {
+        Self::open_group(env, dir, GROUP)
+    }
+
+    pub fn open_group(env: &StoreEnv, dir: &Path, group: GroupId) -> Self {
         let store = env.open(dir).unwrap();
-        let applied = Applied::decode(GROUP, store.applied_state().unwrap().as_deref()).unwrap();
+        let applied = Applied::decode(group, store.applied_state().unwrap().as_deref()).unwrap();
         let state = codec::state::decode(store.meta(MetaKey::GroupState).unwrap().as_deref()).unwrap();
-        let replica = Self { env: env.clone(), store, state: Arc::new(state), applied, term: 1 };
+        let rows = store.catalog_rows().unwrap().into_iter();
+        let rows = rows.map(|(name, value)| codec::catalog::row::decode(&name, value).unwrap());
+        let catalog = Arc::new(Catalog::from_rows(rows).unwrap());
+        let replica = Self { env: env.clone(), store, state: Arc::new(state), catalog, applied, term: 1 };
         replica.set_gc();
         replica
     }
@@ -128,10 +137,10 @@ impl Replica {
 
     pub fn apply(&mut self, entries: &[Entry]) -> Vec<ApplyReply> {
         let decoded: Vec<DecodedEntry> = entries.iter().cloned().map(|e| DecodedEntry::decode(e).unwrap()).collect();
-        let prepared = apply_batch(&self.store, &self.state, &self.applied, &decoded).unwrap();
-        let Committed { state, applied, replies } = prepared.commit().unwrap();
+        let prepared = apply_batch(&self.store, &self.state, &self.catalog, &self.applied, &decoded).unwrap();
+        let Committed { state, catalog, applied, replies } = prepared.commit().unwrap();
         state.validate().unwrap();
-        (self.state, self.applied) = (state, applied);
+        (self.state, self.catalog, self.applied) = (state, catalog, applied);
         self.set_gc();
         replies
     }

@@ -4,6 +4,7 @@
 //! and a replica's messages are delivered only when it takes part in its group. At the end leadership goes first, then
 //! the requests that were admitted finish, then the replicas stop, then the log is closed.
 
+mod catalog;
 mod clock;
 mod endpoint;
 mod peers;
@@ -14,9 +15,8 @@ mod status;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_catalog::{Route, RouteMap, RouteMapError, RouteState};
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
-use drover_keys::{CatalogVersion, NodeId};
+use drover_keys::{GroupId, NodeId};
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
@@ -47,9 +47,9 @@ pub enum NodeError {
     /// A port cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The routes of the configuration are not a route map.
-    #[error("bootstrap.routes: {0}")]
-    Routes(#[from] RouteMapError),
+    /// The configuration cannot be the first catalog of a cluster.
+    #[error("bootstrap: {0}")]
+    Bootstrap(#[from] drover_kv::Error),
     /// The Raft log cannot be opened.
     #[error("the Raft log cannot be opened; no replica of this node takes part in its group: {0}")]
     Log(#[from] LogError),
@@ -116,18 +116,20 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     for node in &config.bootstrap.nodes {
         peers.set_address(node.id, node.grpc.as_str());
     }
+    let routes = RouteCache::unknown();
     let clock = NodeClock::new(millis(config.oracle.max_clock_step));
-    let service = PeerService::new(Arc::clone(&directory), watch.subscribe(), data.snapshots(), Arc::clone(&clock));
+    let service = PeerService::new(
+        Arc::clone(&directory),
+        Arc::clone(&routes),
+        watch.subscribe(),
+        data.snapshots(),
+        Arc::clone(&clock),
+    );
     let oracle =
         OracleClient::start(Arc::new(OraclePeers::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers))));
-    let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers));
+    let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers), Arc::clone(&routes));
     let timestamps: SharedTimestamps = Arc::new(Observed::new(oracle.clone(), Arc::clone(&clock)));
-    let coordinator = Coordinator::new(
-        RouteCache::new(route_map(&config)?),
-        Arc::new(dispatcher),
-        Arc::clone(&timestamps),
-        coordinator_options(&config),
-    );
+    let coordinator = Coordinator::new(Arc::new(dispatcher), Arc::clone(&timestamps), coordinator_options(&config));
     let front = Front::new(FrontParts {
         coordinator: Arc::new(coordinator),
         metrics: Arc::clone(&metrics),
@@ -158,8 +160,13 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         directory,
         peers,
         TimeParts { oracle, timestamps },
+        Arc::clone(&routes),
         &log,
     )?);
+    if !config.bootstrap.groups_of(config.node.id).any(|group| group.id == GroupId::DEFAULT) {
+        let sources = others(&config).collect();
+        tokio::spawn(catalog::follow_nodes(sources, routes, stop.clone()));
+    }
     replicas.start(&stop).await;
     let node = Node { front, service, replicas: Arc::clone(&replicas), health };
     let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas));
@@ -220,17 +227,6 @@ fn peer_options(config: &Config, data: &DataDir) -> PeerOptions {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn route_map(config: &Config) -> Result<RouteMap, RouteMapError> {
-    let routes = config.bootstrap.assigned_routes().into_iter().map(|route| Route {
-        id: route.route,
-        interval: route.interval,
-        group: route.group,
-        shard: route.shard,
-        state: RouteState::Active,
-    });
-    RouteMap::new(CatalogVersion::FIRST, routes.collect())
 }
 
 fn coordinator_options(config: &Config) -> CoordinatorOptions {

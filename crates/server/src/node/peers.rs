@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use drover_coordinator::GroupDirectory;
+use drover_coordinator::{GroupDirectory, RouteCache, is_misrouted};
 use drover_hlc::Timestamp;
-use drover_keys::{GroupId, NodeId};
+use drover_keys::{CatalogVersion, GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_oracle::{Oracle, OracleNetwork};
 use drover_transport::{NodeService, PeerPool, RaftEndpoint};
 use drover_wire::proto::v1;
-use drover_wire::{GroupOp, decode_group_request, encode_group_response};
+use drover_wire::{GroupOp, decode_group_request, encode_group_response, encode_route_delta};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
@@ -26,9 +26,13 @@ use crate::services::disk_full;
 /// How long the oracle here may take for a request from a peer.
 const TIMESTAMP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Most changes of routes that go along with a refusal.
+const NEWER_ROUTES: usize = 64;
+
 /// Serves the peers of this node.
 pub struct PeerService {
     directory: Arc<GroupDirectory>,
+    routes: Arc<RouteCache>,
     /// Replicas that take part in their groups; one that still keeps silent is not here.
     endpoints: RwLock<HashMap<GroupId, Arc<dyn RaftEndpoint>>>,
     oracle: OnceLock<Arc<Oracle>>,
@@ -43,12 +47,13 @@ impl PeerService {
     /// A service without replicas; `snapshots` is the folder for arriving snapshots.
     pub fn new(
         directory: Arc<GroupDirectory>,
+        routes: Arc<RouteCache>,
         disk: watch::Receiver<DiskState>,
         snapshots: PathBuf,
         clock: Arc<NodeClock>,
     ) -> Arc<Self> {
         let (endpoints, oracle) = (RwLock::default(), OnceLock::new());
-        Arc::new(Self { directory, endpoints, oracle, disk, snapshots, clock, calls: TaskTracker::new() })
+        Arc::new(Self { directory, routes, endpoints, oracle, disk, snapshots, clock, calls: TaskTracker::new() })
     }
 
     /// Completes at a moment when no operation of a peer is at work here. After the leadership was handed over new ones
@@ -87,6 +92,7 @@ impl NodeService for PeerService {
 
     async fn group_call(&self, request: v1::GroupRequest) -> v1::GroupResponse {
         let _at_work = self.calls.token();
+        let observed = CatalogVersion(request.observed_version);
         let answer = match decode_group_request(request) {
             Ok(call) if matches!(call.op, GroupOp::Write(_)) && self.disk.borrow().full => Err(disk_full()),
             Ok(call) => {
@@ -95,7 +101,13 @@ impl NodeService for PeerService {
             }
             Err(error) => Err(error.into()),
         };
-        encode_group_response(answer)
+        let newer_routes = match &answer {
+            Err(error) if is_misrouted(error.reason) => self.routes.since(observed, NEWER_ROUTES).unwrap_or_default(),
+            Ok(_) | Err(_) => Vec::new(),
+        };
+        let mut response = encode_group_response(answer);
+        response.newer_routes = newer_routes.iter().map(|delta| encode_route_delta(delta)).collect();
+        response
     }
 
     async fn timestamps(&self, count: u32) -> Result<Timestamp, Error> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_coordinator::{GroupDirectory, Replica};
+use drover_catalog::CatalogCommand;
+use drover_coordinator::{GroupDirectory, Replica, RouteCache};
 use drover_fsm::{FsmStateMachine, Grant};
 use drover_keys::{CatalogVersion, GroupId, NodeId};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::GuardedRaft;
 use super::peers::PeerService;
-use super::{NodeError, SystemClock, millis};
+use super::{NodeError, SystemClock, catalog, millis};
 use crate::config::{BootstrapGroup, Config};
 use crate::datadir::DataDir;
 use crate::disk::DiskState;
@@ -52,6 +53,8 @@ pub struct Replicas {
     directory: Arc<GroupDirectory>,
     peers: Arc<PeerPool>,
     time: TimeParts,
+    routes: Arc<RouteCache>,
+    creation: CatalogCommand,
     disk: tokio::sync::watch::Receiver<DiskState>,
     plans: parking_lot::Mutex<Vec<Plan>>,
 }
@@ -68,6 +71,7 @@ impl Replicas {
         directory: Arc<GroupDirectory>,
         peers: Arc<PeerPool>,
         time: TimeParts,
+        routes: Arc<RouteCache>,
         log: &NodeLog,
     ) -> Result<Self, NodeError> {
         let storage = &config.storage;
@@ -92,6 +96,8 @@ impl Replicas {
             directory,
             peers,
             time,
+            routes,
+            creation: catalog::creation(config)?,
             plans: parking_lot::Mutex::new(plans),
         })
     }
@@ -144,6 +150,11 @@ impl Replicas {
         stop: CancellationToken,
     ) {
         let id = group.id();
+        if id == GroupId::DEFAULT {
+            let (catalog, routes, directory) =
+                (group.fsm().catalog(), Arc::clone(&self.routes), Arc::clone(&self.directory));
+            tokio::spawn(catalog::follow_replica(catalog, routes, directory, stop.clone()));
+        }
         group.run().await;
         self.service.deliver(id, Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone())));
         self.directory.set(id, Replica::Running(Arc::clone(&group)));
@@ -152,6 +163,7 @@ impl Replicas {
             self.service.attach(Arc::clone(&oracle));
             self.time.oracle.attach(Arc::clone(&oracle));
             tokio::spawn(oracle.run(stop.clone()));
+            tokio::spawn(catalog::create(Arc::clone(&group), self.creation.clone(), stop.clone()));
         }
         if founder
             && !group.has_history()

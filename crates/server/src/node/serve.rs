@@ -7,6 +7,7 @@ use drover_raftlog::NodeLog;
 use drover_transport::{InternalServer, PeerPool, server_builder};
 use drover_wire::proto;
 use drover_wire::proto::v1::cluster_server::ClusterServer;
+use drover_wire::proto::v1::distribution_server::DistributionServer;
 use drover_wire::proto::v1::kv_server::KvServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use super::{NodeClock, NodeError, others};
 use crate::config::Config;
 use crate::disk::DiskState;
 use crate::metrics::{Metrics, follow_total};
-use crate::services::{ClusterService, KvService};
+use crate::services::{ClusterService, DistributionService, KvService};
 
 /// Starts to answer on `listener`, until `stop`.
 ///
@@ -36,12 +37,14 @@ pub fn start(
     stop: CancellationToken,
 ) -> Result<(JoinHandle<Result<(), tonic::transport::Error>>, HealthReporter), NodeError> {
     let front = Arc::clone(&view.front);
+    let view_front = Arc::clone(&view.front);
     // A request as large as the limit allows, and room for what stands around it.
     let message_bytes = usize::try_from(config.limits.batch_bytes.0).unwrap_or(usize::MAX).saturating_add(1 << 20);
     let kv = KvServer::new(KvService::new(Arc::clone(&front)))
         .max_decoding_message_size(message_bytes)
         .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, others(config))?);
+    let distribution = DistributionServer::new(DistributionService::new(Arc::clone(&view_front)));
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -58,6 +61,7 @@ pub fn start(
         .initial_connection_window_size(window.max(tuning.stream_window_bytes.saturating_mul(4)))
         .add_service(kv)
         .add_service(cluster)
+        .add_service(distribution)
         .add_service(internal)
         .add_service(health_service)
         .add_service(reflection);

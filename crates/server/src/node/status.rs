@@ -68,7 +68,14 @@ impl NodeView {
 
 impl Readiness for NodeView {
     fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![Check::new("serving", !self.front.is_draining(), "client requests are taken")];
+        let routes = self.front.coordinator().routes();
+        let mut checks = vec![
+            Check::new("serving", !self.front.is_draining(), "client requests are taken"),
+            match routes.is_known() {
+                true => Check::new("routes", true, format!("version {}", routes.current().version())),
+                false => Check::new("routes", false, "the catalog is not known yet"),
+            },
+        ];
         for group in &self.expected {
             let what = format!("group {group}");
             checks.push(match self.directory.replica(*group) {

@@ -165,23 +165,6 @@ impl Cluster for ClusterService {
         Ok(Response::new(v1::GetNodeStatusResponse { node: Some(self.view.status()) }))
     }
 
-    async fn list_routes(
-        &self,
-        _request: tonic::Request<v1::ListRoutesRequest>,
-    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
-        let coordinator = self.front.coordinator();
-        let map = coordinator.routes().current();
-        let routes = map.routes().map(|route| v1::Route {
-            route_id: route.id.0,
-            start: route.interval.start().clone(),
-            end: route.interval.end().as_key().cloned(),
-            group_id: route.group.0,
-            shard_id: route.shard.0,
-            leader: coordinator.dispatcher().believed_leader(route.group).map_or(0, |node| node.0),
-        });
-        Ok(Response::new(v1::ListRoutesResponse { version: map.version().0, routes: routes.collect() }))
-    }
-
     async fn transfer_leader(
         &self,
         request: tonic::Request<v1::TransferLeaderRequest>,

@@ -38,7 +38,10 @@ impl NodeService for Service {
         if key.as_ref() == b"hang" {
             std::future::pending::<()>().await;
         }
-        v1::GroupResponse { body: Some(v1::group_response::Body::LatestCommitTs(key.len() as u64)) }
+        v1::GroupResponse {
+            body: Some(v1::group_response::Body::LatestCommitTs(key.len() as u64)),
+            ..Default::default()
+        }
     }
 
     async fn timestamps(&self, count: u32) -> Result<Timestamp, Error> {

@@ -1,0 +1,181 @@
+//! Routes of a running cluster: they are durable, they can be divided under traffic, and whoever follows them misses
+//! nothing.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_client::{CatalogVersion, Client, Reason, RouteEventKind, RouteId, RouteWatch, Routes};
+use drover_testkit::Cluster;
+use drover_testkit::cluster::PATIENCE;
+use drover_testkit::ledger::Ledger;
+use drover_testkit::workload::Load;
+use tokio_util::sync::CancellationToken;
+
+/// The route that holds `key`.
+fn route_of<'a>(routes: &'a Routes, key: &[u8]) -> &'a drover_client::Route {
+    let after = routes.routes.partition_point(|route| route.start.as_ref() <= key);
+    &routes.routes[after - 1]
+}
+
+fn assert_tiled(routes: &Routes) {
+    assert!(routes.routes[0].start.is_empty());
+    for pair in routes.routes.windows(2) {
+        assert_eq!(pair[0].end.as_ref(), Some(&pair[1].start));
+    }
+    assert_eq!(routes.routes.last().unwrap().end, None);
+}
+
+async fn split(client: &Client, key: &str) -> drover_client::SplitRangeResponse {
+    let routes = client.routes().await.unwrap();
+    let route = route_of(&routes, key.as_bytes());
+    client.split_route(routes.version, RouteId(route.route_id), key.to_owned(), "test").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_is_divided_many_times_under_heavy_writes_without_an_error_or_a_loss() {
+    const SPLITS: u64 = 150;
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let ledger = Arc::new(Ledger::new());
+    let stop = CancellationToken::new();
+    let rows = (0u64..).map(|n| (format!("{:08}", n * 7_919 % 100_000_000).into(), "value".into()));
+    let load = Load { rows, on_row: Arc::new(|_, _| {}) };
+    let reader = Client::connect(cluster.endpoints()).await.unwrap();
+    let reading = async {
+        let mut reads = 0u64;
+        while !stop.is_cancelled() {
+            // From the left of every boundary to its right.
+            reader.count(drover_client::Interval::all(), None).await.unwrap();
+            reader.get(format!("{:08}", reads * 104_729 % 100_000_000)).await.unwrap();
+            reads += 1;
+        }
+        reads
+    };
+    let splitter = Client::connect(cluster.endpoints()).await.unwrap();
+    let before = splitter.routes().await.unwrap();
+    let splitting = async {
+        for n in 0..SPLITS {
+            let done = split(&splitter, &format!("{:08}", (n * 61 + 17) * 1_000_003 % 100_000_000)).await;
+            let (left, right) = (done.left.unwrap(), done.right.unwrap());
+            assert_eq!((left.group_id, left.shard_id), (right.group_id, right.shard_id), "a split moves nothing");
+            assert_eq!(left.end.unwrap(), right.start);
+        }
+        stop.cancel();
+    };
+    let (_, (), reads) = tokio::join!(load.run(vec![client; 16], &ledger, &stop), splitting, reading);
+    let (acknowledged, refused, unknown) = ledger.tally();
+    assert!(acknowledged > 100 && reads > 0, "only {acknowledged} writes and {reads} reads");
+    assert_eq!((refused, unknown), (0, 0));
+    let routes = splitter.routes().await.unwrap();
+    assert_eq!(routes.version.0, before.version.0 + SPLITS);
+    assert_eq!(routes.routes.len(), before.routes.len() + SPLITS as usize);
+    assert_tiled(&routes);
+    for node in cluster.node_ids() {
+        ledger.audit(&cluster.all_rows(node).await.unwrap()).assert_clean();
+    }
+    cluster.assert_replicas_equal().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_outlive_every_process_and_the_configuration_is_not_read_again() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    for key in ["b", "bb", "x"] {
+        split(&client, key).await;
+    }
+    let before = client.routes().await.unwrap();
+    for node in cluster.nodes() {
+        node.kill().unwrap();
+    }
+    for node in cluster.nodes() {
+        node.start().unwrap();
+    }
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let after = client.routes().await.unwrap();
+    let facts = |routes: &Routes| -> Vec<(u64, Bytes, u64, u64)> {
+        routes.routes.iter().map(|r| (r.route_id, r.start.clone(), r.group_id, r.shard_id)).collect()
+    };
+    assert_eq!((after.version, facts(&after)), (before.version, facts(&before)));
+    client.put("bbb", "1").await.unwrap();
+    let owner = client.route_ownership("bbb").await.unwrap();
+    let owned = owner.ownership.unwrap();
+    assert_eq!(owned.acquired_version, CatalogVersion::FIRST.0, "a split leaves ownership alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn splits_that_cannot_be_are_refused_and_change_nothing() {
+    let cluster = Cluster::builder().nodes(1).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    split(&client, "b").await;
+    let before = client.routes().await.unwrap();
+    let at = |key: &str| RouteId(route_of(&before, key.as_bytes()).route_id);
+    let long = "k".repeat(5_000);
+    let stale = CatalogVersion(before.version.0 - 1);
+    let table = [
+        ("an old version", stale, at("c"), "c", Reason::VersionMismatch),
+        ("a future version", CatalogVersion(before.version.0 + 1), at("c"), "c", Reason::VersionMismatch),
+        ("no such route", before.version, RouteId(999), "c", Reason::UnknownRoute),
+        ("the key of another route", before.version, at("a"), "c", Reason::InvalidArgument),
+        ("an existing boundary", before.version, at("b"), "b", Reason::InvalidArgument),
+        ("the empty key", before.version, at("a"), "", Reason::InvalidArgument),
+        ("a key that is too long", before.version, at(&long), &long, Reason::KeyTooLarge),
+    ];
+    for (case, version, route, key, reason) in table {
+        let error = client.split_route(version, route, key.to_owned(), "test").await.unwrap_err();
+        assert_eq!(error.reason, reason, "{case}: {error}");
+        assert!(!error.is_unknown(), "{case}: {error}");
+    }
+    assert_eq!(client.routes().await.unwrap(), before);
+}
+
+/// The versions of a watch up to `last`, checked to be without a gap, and the routes that they lead to.
+async fn follow(watch: &mut RouteWatch, last: CatalogVersion) -> (Vec<u64>, usize) {
+    let (mut versions, mut routes) = (Vec::new(), 0);
+    loop {
+        match watch.next().await.unwrap().unwrap().event.unwrap() {
+            RouteEventKind::Snapshot(part) => {
+                routes += part.routes.len();
+                if !part.more {
+                    versions.push(part.version);
+                }
+            }
+            RouteEventKind::Delta(delta) => {
+                assert_eq!(Some(delta.version - 1), versions.last().copied().or(Some(delta.version - 1)));
+                routes += delta.upserted.len() - 1;
+                versions.push(delta.version);
+            }
+        }
+        if versions.last() == Some(&last.0) {
+            return (versions, routes);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_starts_with_everything_goes_on_with_changes_and_can_be_resumed_elsewhere() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let first = client.routes().await.unwrap();
+    let mut watch = client.watch_routes(None).await.unwrap();
+    for key in ["1", "2", "3"] {
+        split(&client, key).await;
+    }
+    let then = CatalogVersion(first.version.0 + 3);
+    let (versions, routes) = follow(&mut watch, then).await;
+    assert_eq!(versions, (first.version.0..=then.0).collect::<Vec<_>>());
+    assert_eq!(routes, first.routes.len() + 3);
+    drop(watch);
+
+    // Another node goes on where the first one stopped, without a snapshot.
+    for key in ["4", "5"] {
+        split(&client, key).await;
+    }
+    let other = cluster.node(cluster.node_ids()[1]);
+    let elsewhere = Client::connect([other.grpc_address()]).await.unwrap();
+    let mut watch = elsewhere.watch_routes(Some(then)).await.unwrap();
+    let (versions, _) = follow(&mut watch, CatalogVersion(then.0 + 2)).await;
+    assert_eq!(versions, [then.0 + 1, then.0 + 2]);
+}

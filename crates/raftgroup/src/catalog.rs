@@ -1,0 +1,62 @@
+//! What a leader does for the catalog: commands of the default group, and facts about ranges.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use drover_fsm::{Command, decode_catalog_command, encode_catalog_reply};
+use drover_keys::Interval;
+use drover_kv::{Error, Reason};
+use drover_rafttypes::ControlReply;
+use drover_wire::{OwnershipFacts, RangeFacts, catalog_refusal_to_error};
+
+use crate::group::Group;
+
+impl Group {
+    /// Proposes a command of the catalog, an encoded `drover.storage.v1.CatalogCommand`, with the oracle's time, and waits
+    /// until it is applied; the encoded reply. A machine's clock could jump far ahead, and the catalog's never goes back.
+    ///
+    /// # Errors
+    /// What the catalog refused, definite; otherwise as for writes.
+    pub async fn catalog(&self, command: Bytes, deadline: Instant) -> Result<Bytes, Error> {
+        let leadership = self.leadership()?;
+        let mut command = decode_catalog_command(command)?;
+        command.now = self.timestamps.timestamps(1, deadline).await?.physical();
+        let command = Command::Catalog(Box::new(command)).encode(leadership.term)?;
+        match self.propose(&leadership, command, deadline).await? {
+            ControlReply::Catalog(answer) => match *answer {
+                Ok(reply) => Ok(encode_catalog_reply(&reply)),
+                Err(refusal) => Err(catalog_refusal_to_error(&refusal)),
+            },
+            ControlReply::Refused(why) => Err(Error::definite(Reason::FailedPrecondition, why)),
+            other => Err(Error::unknown(Reason::Internal, format!("the catalog was answered with {other:?}"))),
+        }
+    }
+
+    /// What the group's log says of these ranges now, and how large they are.
+    ///
+    /// # Errors
+    /// As for [`Group::prove_leadership`].
+    pub async fn describe(&self, intervals: &[Interval], deadline: Instant) -> Result<Vec<RangeFacts>, Error> {
+        let leadership = self.leadership()?;
+        self.prove_leadership(&leadership, deadline).await?;
+        let (state, store) = (self.fsm.state(), self.fsm.store());
+        let facts = intervals.iter().map(|interval| {
+            let mut facts = RangeFacts::default();
+            for owned in state.owned.iter().filter(|owned| owned.interval.overlaps(interval)) {
+                if let Some(part) = owned.interval.intersection(interval) {
+                    facts.approximate_bytes += store.approximate_interval_bytes(owned.shard, &part);
+                }
+                facts.owned.push(OwnershipFacts {
+                    interval: owned.interval.clone(),
+                    shard: owned.shard,
+                    acquired_version: owned.acquired_version,
+                    floor_ts: owned.floor_ts,
+                    history_start: owned.history_start,
+                    safe_point: owned.safe_point,
+                });
+            }
+            facts
+        });
+        Ok(facts.collect())
+    }
+}

@@ -1,0 +1,286 @@
+//! `drover.v1.Distribution`: routes, and how they are changed.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use drover_catalog::{CatalogCommandKind, CatalogReply, RequestId, Route, RouteMap};
+use drover_coordinator::{Repeat, RouteCache};
+use drover_keys::{CatalogVersion, GroupId, Interval, RouteId};
+use drover_kv::{Error, Reason};
+use drover_wire::proto::v1::distribution_server::Distribution;
+use drover_wire::proto::v1::{self, route_event::Event};
+use drover_wire::{
+    GroupAnswer, GroupOp, OwnershipFacts, RangeFacts, decode_key_range, encode_route, encode_route_delta,
+    error_to_status,
+};
+use futures::Stream;
+use tonic::{Request, Response, Status};
+
+use super::Front;
+
+/// Routes in one answer, or in one part of a snapshot.
+const PAGE: usize = 1_000;
+/// Changes that are taken from the cache at a time.
+const DELTAS: usize = 256;
+/// How long a call may take if the caller does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `drover.v1.Distribution`.
+pub struct DistributionService {
+    front: Arc<Front>,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::RouteEvent, Status>> + Send>>;
+
+impl DistributionService {
+    /// The service of a node.
+    pub fn new(front: Arc<Front>) -> Self {
+        Self { front }
+    }
+
+    fn routes(&self) -> &Arc<RouteCache> {
+        self.front.coordinator().routes()
+    }
+
+    fn shown(&self, route: &Route) -> v1::Route {
+        encode_route(route, self.front.coordinator().dispatcher().believed_leader(route.group))
+    }
+
+    async fn list(&self, request: v1::ListRoutesRequest) -> Result<v1::ListRoutesResponse, Error> {
+        let deadline = deadline(request.timeout_ms);
+        let map = self.routes().current();
+        if request.version != 0 && map.version().0 != request.version {
+            return Err(other_version(CatalogVersion(request.version), &map));
+        }
+        let limit = match request.limit {
+            0 => PAGE,
+            limit => usize::try_from(limit).unwrap_or(PAGE).min(PAGE),
+        };
+        let rest = Interval::new(request.start, drover_keys::End::Unbounded)
+            .map_err(|error| Error::definite(Reason::InvalidArgument, error.to_string()))?;
+        // A page starts with a route, not within one.
+        let mut found = map.intersecting(&rest).filter(|route| route.interval.start() >= rest.start());
+        let page: Vec<&Route> = found.by_ref().take(limit).collect();
+        let next = found.next().map(|route| route.interval.start().clone());
+        let mut routes: Vec<v1::Route> = page.iter().map(|route| self.shown(route)).collect();
+        if request.with_sizes {
+            let sizes = self.sizes(&page, deadline).await?;
+            routes.iter_mut().zip(sizes).for_each(|(route, bytes)| route.approximate_bytes = Some(bytes));
+        }
+        Ok(v1::ListRoutesResponse { version: map.version().0, routes, next })
+    }
+
+    /// How large the routes are, each asked of its group's leader, all groups at once.
+    async fn sizes(&self, routes: &[&Route], deadline: Instant) -> Result<Vec<u64>, Error> {
+        let mut by_group: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
+        for (place, route) in routes.iter().enumerate() {
+            by_group.entry(route.group).or_default().push(place);
+        }
+        let asked = by_group.into_iter().map(|(group, places)| async move {
+            let intervals = places.iter().map(|place| routes[*place].interval.clone()).collect();
+            Ok::<_, Error>((places, self.describe(group, intervals, deadline).await?))
+        });
+        let mut sizes = vec![0; routes.len()];
+        for (places, facts) in futures::future::try_join_all(asked).await? {
+            for (place, facts) in places.into_iter().zip(facts) {
+                sizes[place] = facts.approximate_bytes;
+            }
+        }
+        Ok(sizes)
+    }
+
+    async fn describe(
+        &self,
+        group: GroupId,
+        intervals: Vec<Interval>,
+        deadline: Instant,
+    ) -> Result<Vec<RangeFacts>, Error> {
+        let count = intervals.len();
+        let dispatcher = self.front.coordinator().dispatcher();
+        match dispatcher.call(group, GroupOp::Describe { intervals }, Repeat::Read, deadline).await? {
+            GroupAnswer::Described(facts) if facts.len() == count => Ok(facts),
+            other => Err(Error::definite(Reason::Internal, format!("the group answered with {other:?}"))),
+        }
+    }
+
+    async fn ownership(&self, request: v1::GetRouteOwnershipRequest) -> Result<v1::GetRouteOwnershipResponse, Error> {
+        let deadline = deadline(request.timeout_ms);
+        let map = self.routes().current();
+        let route = map.route_of(&request.key);
+        let facts = self.describe(route.group, vec![Interval::point(request.key)], deadline).await?;
+        let ownership = facts.into_iter().flat_map(|facts| facts.owned).next().map(|owned| ownership(&owned));
+        Ok(v1::GetRouteOwnershipResponse { version: map.version().0, route: Some(self.shown(route)), ownership })
+    }
+
+    async fn intersecting(
+        &self,
+        request: v1::GetIntersectingRoutesRequest,
+    ) -> Result<v1::GetIntersectingRoutesResponse, Error> {
+        let interval = decode_key_range(Some(v1::KeyRange { start: request.start, end: request.end }))?;
+        let version = CatalogVersion(request.version);
+        if let Some(before) = version.0.checked_sub(1) {
+            self.routes().newer_than(CatalogVersion(before), deadline(request.timeout_ms)).await;
+        }
+        let map = self.routes().current();
+        if map.version() != version {
+            return Err(other_version(version, &map));
+        }
+        let routes = map.intersecting(&interval).map(|route| self.shown(route)).collect();
+        Ok(v1::GetIntersectingRoutesResponse { routes })
+    }
+
+    async fn split(&self, request: v1::SplitRangeRequest) -> Result<v1::SplitRangeResponse, Error> {
+        let deadline = deadline(request.timeout_ms);
+        let id = request_id(&request.request_id)?;
+        let kind = CatalogCommandKind::SplitRange {
+            expected_version: CatalogVersion(request.expected_version),
+            route: RouteId(request.route_id),
+            key: request.key,
+        };
+        match self.front.coordinator().catalog(id, actor(request.actor), kind, deadline).await? {
+            CatalogReply::Split(split) => Ok(v1::SplitRangeResponse {
+                version: split.version.0,
+                left: Some(self.shown(&split.left)),
+                right: Some(self.shown(&split.right)),
+            }),
+            other => Err(misfit(&other)),
+        }
+    }
+}
+
+/// The identity of a request, from its bytes.
+pub(super) fn request_id(bytes: &Bytes) -> Result<RequestId, Error> {
+    let id: [u8; 16] = bytes.as_ref().try_into().map_err(|_| {
+        let message = format!("request_id has {} bytes; send 16, the same in every attempt", bytes.len());
+        Error::definite(Reason::InvalidArgument, message)
+    })?;
+    Ok(RequestId(id))
+}
+
+/// Who asks, for the audit log.
+pub(super) fn actor(named: String) -> String {
+    if named.is_empty() { "unnamed".to_owned() } else { named }
+}
+
+pub(super) fn misfit(reply: &CatalogReply) -> Error {
+    tracing::error!(?reply, "the catalog gave an answer that does not fit the request");
+    Error::unknown(Reason::Internal, "the catalog gave an answer that does not fit the request; it may have happened")
+}
+
+fn deadline(timeout_ms: u32) -> Instant {
+    let timeout = if timeout_ms == 0 { DEFAULT_TIMEOUT } else { Duration::from_millis(u64::from(timeout_ms)) };
+    Instant::now() + timeout
+}
+
+fn other_version(wanted: CatalogVersion, map: &RouteMap) -> Error {
+    let known = map.version();
+    let message = format!("this node knows version {known} of the catalog, not {wanted}; read the routes anew");
+    Error::definite(Reason::VersionMismatch, message)
+}
+
+fn ownership(owned: &OwnershipFacts) -> v1::Ownership {
+    v1::Ownership {
+        start: owned.interval.start().clone(),
+        end: owned.interval.end().as_key().cloned(),
+        shard_id: owned.shard.0,
+        acquired_version: owned.acquired_version.0,
+        floor_ts: owned.floor_ts.raw(),
+        history_start: owned.history_start.raw(),
+        safe_point: owned.safe_point.raw(),
+    }
+}
+
+/// A whole map, in parts.
+fn snapshot(map: &RouteMap) -> Vec<v1::RouteEvent> {
+    let routes: Vec<v1::Route> = map.routes().map(|route| encode_route(route, None)).collect();
+    let parts = routes.chunks(PAGE);
+    let last = parts.len().saturating_sub(1);
+    let event = |(at, routes): (usize, &[v1::Route])| v1::RouteEvent {
+        event: Some(Event::Snapshot(v1::RouteSnapshotPart {
+            version: map.version().0,
+            routes: routes.to_vec(),
+            more: at < last,
+        })),
+    };
+    parts.enumerate().map(event).collect()
+}
+
+/// What leads a watcher that knows `known` to the present, and what it knows then.
+fn next_events(cache: &RouteCache, known: CatalogVersion) -> (Vec<v1::RouteEvent>, CatalogVersion) {
+    let deltas = if known.0 == 0 { None } else { cache.since(known, DELTAS) };
+    match deltas {
+        Some(deltas) => {
+            let then = deltas.last().map_or(known, |delta| delta.version);
+            let event = |delta: &_| v1::RouteEvent { event: Some(Event::Delta(encode_route_delta(delta))) };
+            (deltas.iter().map(|delta| event(delta.as_ref())).collect(), then)
+        }
+        None => {
+            let map = cache.current();
+            (snapshot(&map), map.version())
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Distribution for DistributionService {
+    type WatchRoutesStream = Events;
+
+    async fn list_routes(
+        &self,
+        request: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        self.list(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn watch_routes(&self, request: Request<v1::WatchRoutesRequest>) -> Result<Response<Events>, Status> {
+        let cache = Arc::clone(self.routes());
+        let drained = self.front.drained();
+        let known = CatalogVersion(request.into_inner().known_version);
+        let start = (known, std::collections::VecDeque::new());
+        let events = futures::stream::unfold(start, move |(mut known, mut queue)| {
+            let (cache, drained) = (Arc::clone(&cache), drained.clone());
+            async move {
+                let mut versions = cache.versions();
+                while queue.is_empty() {
+                    let (events, then) = next_events(&cache, known);
+                    known = then;
+                    queue.extend(events);
+                    if !queue.is_empty() {
+                        break;
+                    }
+                    tokio::select! {
+                        () = drained.cancelled() => return None,
+                        changed = versions.wait_for(|version| *version > known) => if changed.is_err() { return None },
+                    }
+                }
+                let event = queue.pop_front()?;
+                Some((Ok(event), (known, queue)))
+            }
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn get_route_ownership(
+        &self,
+        request: Request<v1::GetRouteOwnershipRequest>,
+    ) -> Result<Response<v1::GetRouteOwnershipResponse>, Status> {
+        self.ownership(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn get_intersecting_routes(
+        &self,
+        request: Request<v1::GetIntersectingRoutesRequest>,
+    ) -> Result<Response<v1::GetIntersectingRoutesResponse>, Status> {
+        self.intersecting(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn split_range(
+        &self,
+        request: Request<v1::SplitRangeRequest>,
+    ) -> Result<Response<v1::SplitRangeResponse>, Status> {
+        self.split(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+}
