@@ -234,6 +234,9 @@ mod tests {
             assert!(expected(&error), "{delta:?}: {error}");
             assert!(error.to_string().contains("nothing was changed"), "{error}");
         }
+        let grown = before.apply(&delta(2, &[], &[route(3, "m", Some("p")), route(4, "p", None)])).unwrap();
+        let twice = delta(3, &[2], &[route(4, "d", Some("m"))]);
+        assert_eq!(grown.apply(&twice), Err(DeltaError::Duplicate { id: RouteId(4) }));
         let good = delta(2, &[2], &[route(4, "d", Some("e")), route(5, "e", Some("m"))]);
         assert_eq!(before.apply(&good).unwrap(), rebuilt(&before, &good));
         assert_eq!(before.count(), 3);

@@ -88,6 +88,21 @@ fn an_interruption_starts_the_settle_time_again() {
 }
 
 #[test]
+fn silence_and_another_version_start_the_settle_time_again() {
+    let since = |world: &World| world.catalog.compat().unwrap().nodes[0].serving_since.unwrap().unix_ms();
+    let mut world = World::settled();
+    world.now += 29_000;
+    world.run(heartbeat(1, V1)).unwrap();
+    assert!(since(&world) < world.now, "it was heard in time");
+    world.now += 30_000;
+    world.run(heartbeat(1, V1)).unwrap();
+    assert_eq!(since(&world), world.now, "it had expired");
+    world.now += 1;
+    world.run(heartbeat(1, V2)).unwrap();
+    assert_eq!(since(&world), world.now, "it is another build");
+}
+
+#[test]
 fn a_freeze_holds_version_and_mark_so_that_a_rollout_can_be_taken_back() {
     let mut world = World::settled();
     let (outcome, state) = compat(&mut world, Kind::Freeze);

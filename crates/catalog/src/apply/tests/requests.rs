@@ -1,7 +1,7 @@
 use drover_keys::CatalogVersion;
 
 use super::*;
-use crate::MAX_ACTOR_BYTES;
+use crate::{MAX_ACTOR_BYTES, Meta};
 
 #[test]
 fn a_retry_gets_the_first_answer_whatever_happened_since() {
@@ -96,12 +96,35 @@ fn rows_that_are_no_catalog_are_refused() {
         let error = Catalog::from_rows(rest);
         assert!(error.is_err(), "nobody misses {key:?}");
     }
-    let spoilt = world.rows.values().cloned().map(|row| match row {
-        CatalogRow::Meta(mut meta) => {
-            meta.version = CatalogVersion(1);
-            CatalogRow::Meta(meta)
-        }
-        row => row,
-    });
-    assert!(Catalog::from_rows(spoilt).is_err());
+}
+
+#[test]
+fn counters_that_contradict_what_there_is_are_refused() {
+    type Spoil = fn(&mut Meta);
+    let mut world = World::settled();
+    world.run(split(1, 2, "t")).unwrap();
+    let table: [(Spoil, &str); 11] = [
+        (|meta| meta.version = CatalogVersion(1), "the log of route changes"),
+        (|meta| meta.version = CatalogVersion(3), "the log of route changes"),
+        (|meta| meta.next_route = RouteId(3), "route 3 exists, and the next one would be 3"),
+        (|meta| meta.next_shard = ShardId(2), "shard 2 exists, and the next one would be 2"),
+        (|meta| meta.next_group = GroupId(2), "group 2 exists, and the next one would be 2"),
+        (|meta| meta.next_node = NodeId(4), "node 4 exists, and the next one would be 4"),
+        (|meta| meta.next_audit += 1, "the log of audit events"),
+        (|meta| meta.next_request -= 1, "the log of answers"),
+        (|meta| meta.clock = PhysicalMs::default(), "in the future"),
+        (|meta| meta.high_water = V2, "the high-water mark is not the cluster version"),
+        (|meta| meta.cluster_version = None, "nodes are refused, and no version is known"),
+    ];
+    for (spoil, words) in table {
+        let rows = world.rows.values().cloned().map(|row| match row {
+            CatalogRow::Meta(mut meta) => {
+                spoil(&mut meta);
+                CatalogRow::Meta(meta)
+            }
+            row => row,
+        });
+        let error = Catalog::from_rows(rows).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}, not {words}");
+    }
 }

@@ -91,7 +91,7 @@ fn golden_bytes_of_every_row() {
         (CatalogRow::RemovedNode(removed), numbered(5, 1), [&[8, 1, 18, 16][..], &[5; 16], &[24, 3]].concat()),
         (CatalogRow::Group(group), numbered(6, 1), group_bytes.to_vec()),
         (
-            CatalogRow::Audit(event.into()),
+            CatalogRow::Audit(Arc::new(event)),
             numbered(7, 1),
             vec![8, 1, 16, 2, 26, 1, b'a', 34, 1, b'b', 42, 1, b'c', 50, 1, b'd'],
         ),
