@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use drover_guards::{self as guards, Guard};
 use drover_kv::{Certainty, Error, Reason};
 
 /// How a client retries.
@@ -109,8 +110,9 @@ pub fn decide(
     remaining: Duration,
     random: f64,
 ) -> Decision {
-    let unknown = class != Class::Read && (history.unknown || error.is_unknown());
-    let may_resend = class != Class::BlindWrite || !unknown;
+    let before = history.unknown && guards::on(Guard::ClientUnknownSticks);
+    let unknown = class != Class::Read && (before || error.is_unknown());
+    let may_resend = class != Class::BlindWrite || !unknown || !guards::on(Guard::ClientBlindWriteOnce);
     let attempts_left = policy.max_attempts.is_none_or(|max| history.attempts < max);
     let pause = pause(policy, history, &error, random);
     match meaning(class, &error) {
@@ -120,7 +122,7 @@ pub fn decide(
         Meaning::Passing if may_resend && attempts_left => Decision::Retry { after: pause },
         Meaning::Passing | Meaning::Lasting => Decision::Fail(given_up(error, unknown)),
         // The server cannot know of earlier attempts; this client knows all of those under a key of its own.
-        Meaning::Forgotten => Decision::Fail(given_up(error, history.unknown || history.foreign_key)),
+        Meaning::Forgotten => Decision::Fail(given_up(error, before || history.foreign_key)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use drover_catalog::{CatalogCommand, CatalogCommandKind, CatalogReply, RequestId, Route};
 use drover_fsm::{decode_catalog_reply, encode_catalog_command};
+use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, End, GroupId, Interval};
 use drover_kv::{
@@ -144,7 +145,10 @@ impl Coordinator {
     /// Checks a timestamp that comes from a client: it must have been issued.
     async fn admit(&self, read_ts: Option<Timestamp>, deadline: Instant) -> Result<Option<Timestamp>, Error> {
         let Some(at) = read_ts else { return Ok(None) };
-        if at.raw() > self.issued.load(Ordering::SeqCst) && at > self.fresh(deadline).await? {
+        if at.raw() > self.issued.load(Ordering::SeqCst)
+            && at > self.fresh(deadline).await?
+            && guards::on(Guard::ReadTimestampIssued)
+        {
             let message =
                 format!("the read timestamp {at} is above every timestamp that has been issued; nothing was read");
             return Err(Error::definite(Reason::TimestampInFuture, message));
@@ -347,7 +351,10 @@ impl Coordinator {
             (None, at) => at,
         };
         // A cursor comes from a client like any timestamp: it is checked like one.
-        let read_ts = self.snapshot(read_ts, deadline).await?;
+        let read_ts = match &cursor {
+            Some(cursor) if !guards::on(Guard::CursorChecked) => cursor.read_ts,
+            _ => self.snapshot(read_ts, deadline).await?,
+        };
         let start = cursor.map(|cursor| cursor.next);
         let page = self.collect(&scan, start, read_ts, deadline).await?;
         let cursor = page.cursor.map(|next| Cursor { request: hash, read_ts, next: next.0 }.encode());
@@ -586,6 +593,76 @@ mod tests {
         for (next, reverse) in [("a", false), ("z", false), ("a", true), ("z", true)] {
             let error = remaining(&whole, Some(next.into()), reverse).unwrap_err();
             assert_eq!(error.reason, Reason::CursorInvalid, "{next} {reverse}");
+        }
+    }
+
+    /// Issues always the same timestamp.
+    struct Standing(Timestamp);
+
+    impl drover_raftgroup::TimestampSource for Standing {
+        fn timestamps(
+            &self,
+            _count: u32,
+            _deadline: Instant,
+        ) -> futures::future::BoxFuture<'static, Result<Timestamp, Error>> {
+            Box::pin(std::future::ready(Ok(self.0)))
+        }
+    }
+
+    fn issued() -> Timestamp {
+        Timestamp::from_raw(1_000)
+    }
+
+    /// What a coordinator without any group answers. A request that is admitted waits for routes until its deadline.
+    async fn refused(request: Request) -> Reason {
+        use drover_keys::{ClusterId, NodeId, StoreId};
+        use drover_transport::{PeerIdentities, PeerOptions, PeerPool, Tuning};
+        let dir = tempfile::tempdir().unwrap();
+        let options = PeerOptions {
+            cluster_id: ClusterId([1; 16]),
+            node_id: NodeId(1),
+            store_id: StoreId([1; 16]),
+            version: "test".to_owned(),
+            grpc_address: String::new(),
+            admin_address: String::new(),
+            tuning: Tuning::default(),
+        };
+        let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());
+        let dispatcher = Arc::new(Dispatcher::new(NodeId(1), Arc::default(), peers, RouteCache::unknown()));
+        let coordinator = Coordinator::new(dispatcher, Arc::new(Standing(issued())), CoordinatorOptions::default());
+        let deadline = Instant::now() + Duration::from_millis(50);
+        coordinator.handle(request, deadline).await.unwrap_err().reason
+    }
+
+    fn scan(cursor: Option<Timestamp>, read_ts: Option<Timestamp>) -> Request {
+        let request = request_hash(&Interval::all(), &[false, false, false]);
+        Request::Scan(ScanPageRequest {
+            interval: Interval::all(),
+            reverse: false,
+            keys_only: false,
+            count_only: false,
+            limits: ScanLimits::default(),
+            cursor: cursor.map(|read_ts| Cursor { request, read_ts, next: "k".into() }.encode()),
+            options: drover_wire::ReadOptions { read_ts, timeout_ms: None },
+        })
+    }
+
+    #[tokio::test]
+    async fn a_read_timestamp_that_was_not_issued_is_refused() {
+        for (at, reason) in [(issued(), Reason::Timeout), (issued().next().unwrap(), Reason::TimestampInFuture)] {
+            let options = drover_wire::ReadOptions { read_ts: Some(at), timeout_ms: None };
+            assert_eq!(refused(Request::Get { key: "k".into(), options }).await, reason, "{at}");
+            assert_eq!(refused(Request::BatchGet { keys: vec!["k".into()], options }).await, reason, "{at}");
+            assert_eq!(refused(scan(None, Some(at))).await, reason, "{at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cursor_whose_snapshot_was_not_issued_is_refused() {
+        assert_eq!(refused(scan(Some(issued()), None)).await, Reason::Timeout);
+        for at in [issued().next().unwrap(), Timestamp::MAX] {
+            assert_eq!(refused(scan(Some(at), None)).await, Reason::TimestampInFuture, "{at}");
+            assert_eq!(refused(scan(Some(at), Some(at))).await, Reason::TimestampInFuture, "{at}");
         }
     }
 }

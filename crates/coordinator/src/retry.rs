@@ -1,5 +1,6 @@
 //! When another attempt is safe, and what a failed operation is reported as. Pure.
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
 
@@ -60,6 +61,7 @@ fn after_unknown(repeat: Repeat, error: Error) -> Next {
     match repeat {
         Repeat::Read => Next::Again { leader: error.leader_hint, unknown: false },
         Repeat::Recognised => Next::Again { leader: error.leader_hint, unknown: true },
+        Repeat::Never if !guards::on(Guard::BlindWriteOnce) => Next::Again { leader: error.leader_hint, unknown: true },
         Repeat::Never => Next::GiveUp(Error { certainty: drover_kv::Certainty::Unknown, ..error }),
     }
 }
@@ -89,7 +91,7 @@ pub fn at_deadline(unknown: bool, last: Option<&Failure>) -> Error {
 /// After an unknown attempt only an answer from apply is definite.
 fn settle(unknown: bool, error: Error) -> Error {
     let from_apply = matches!(error.reason, Reason::IdempotencySettled | Reason::IdempotencyReused);
-    if !unknown || from_apply {
+    if !unknown || from_apply || !guards::on(Guard::UnknownSticks) {
         return error;
     }
     let message = format!("an earlier attempt may have happened: {}", error.message);

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+const _: () = assert!(!drover_guards::SWITCHABLE, "the binary must not be able to switch its guards off");
+
 /// A strongly consistent, range-sharded key-value service.
 #[derive(Debug, Parser)]
 #[command(name = "drover", version, about, after_help = cli::EXIT_CODES)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use drover_catalog::Catalog;
+use drover_guards::{self as guards, Guard};
 use drover_mvcc::{StoreError, StoreSnapshot};
 use parking_lot::RwLock;
 
@@ -84,7 +85,7 @@ impl StateCell {
         differs: bool,
         write: impl FnOnce() -> Result<Committed, StoreError>,
     ) -> Result<Committed, ApplyError> {
-        let guard = differs.then(|| self.0.write());
+        let guard = (differs && guards::on(Guard::OneView)).then(|| self.0.write());
         let committed = write()?;
         let mut current = guard.unwrap_or_else(|| self.0.write());
         current.state = Arc::clone(&committed.state);

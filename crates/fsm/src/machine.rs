@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use drover_catalog::Catalog;
+use drover_guards::{self as guards, Guard};
 use drover_keys::GroupId;
 use drover_mvcc::{CheckpointInfo, GroupStore, MetaKey, StoreEnv, inspect_checkpoint};
 use drover_rafttypes::{Entry, LogId, Responder, SnapshotDir, SnapshotMeta, StoredMembership, TypeConfig};
@@ -103,7 +104,7 @@ impl Pending {
     fn is_closed(&self) -> bool {
         self.entries.len() >= BATCH_ENTRIES
             || self.bytes >= BATCH_BYTES
-            || self.entries.last().is_some_and(DecodedEntry::takes_digest)
+            || self.entries.last().is_some_and(DecodedEntry::takes_digest) && guards::on(Guard::DigestEndsBatch)
     }
 }
 
@@ -200,13 +201,13 @@ fn install(shared: &Shared, meta: &SnapshotMeta, snapshot: &SnapshotDir) -> io::
 /// Refuses a checkpoint that is not what its description says, or that would take the replica back.
 fn check_snapshot(live: &Applied, contained: &Applied, meta: &SnapshotMeta) -> io::Result<()> {
     let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    if contained.snapshot_meta() != *meta {
+    if contained.snapshot_meta() != *meta && guards::on(Guard::SnapshotAsAnnounced) {
         return refuse(format!(
             "the snapshot holds {:?} and was announced as {:?}; nothing was changed",
             contained.log_id, meta.last_log_id
         ));
     }
-    if contained.log_id < live.log_id {
+    if contained.log_id < live.log_id && guards::on(Guard::SnapshotNotBack) {
         return refuse(format!(
             "the snapshot ends at {:?}, this replica has applied {:?}; nothing was changed",
             contained.log_id, live.log_id
@@ -227,7 +228,10 @@ impl RaftSnapshotBuilder<TypeConfig> for FlushReporter {
     /// The folder of the result does not exist: openraft uses the description only.
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotDir>> {
         let shared = Arc::clone(&self.shared);
-        let durable = blocking(move || shared.flush()).await?;
+        let durable = match guards::on(Guard::PurgeBehindFlush) {
+            true => blocking(move || shared.flush()).await?,
+            false => shared.cell.load().applied,
+        };
         let snapshot = SnapshotDir::new(self.shared.dir.snapshot_path());
         Ok(SnapshotOf::<TypeConfig, SnapshotDir> { meta: durable.snapshot_meta(), snapshot })
     }

@@ -260,6 +260,33 @@ fn records_go_only_at_or_below_the_horizon_and_what_they_answered_is_refused_the
 }
 
 #[test]
+fn a_request_routed_by_a_map_from_before_the_ownership_is_stale() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open(&env(), &dir.path().join("store"));
+    let acquired_version = CatalogVersion(5);
+    replica.control(Command::GrantRange(vec![drover_fsm::Grant { acquired_version, ..grant("a", "", 1) }]));
+    let routed_by = |version, commit_ts| {
+        let mut write = at(commit_ts, put("k", "v"));
+        write.op.observed_version = Some(CatalogVersion(version));
+        write
+    };
+    let stale = Err(Refusal::StaleRoute { acquired_version });
+    assert_eq!(replica.write(routed_by(4, 10)), stale);
+    assert_eq!(replica.write(routed_by(5, 11)), written(11));
+}
+
+#[test]
+fn a_write_at_or_below_the_floor_of_the_ownership_is_refused() {
+    let (_dir, mut replica) = replica();
+    let mut state = (*replica.state).clone();
+    state.owned[0].floor_ts = ts(50);
+    replica.state = state.into();
+    assert_eq!(replica.write(at(50, put("k", ""))), too_low(50));
+    assert_eq!(replica.write(at(50, put("n", ""))), written(50), "the other interval has no floor");
+    assert_eq!(replica.write(at(51, put("k", ""))), written(51));
+}
+
+#[test]
 fn a_write_under_the_safe_point_is_refused() {
     let (_dir, mut replica) = replica();
     assert_eq!(replica.control(Command::AdvanceSafePoint(ts(50))), ControlReply::Done);

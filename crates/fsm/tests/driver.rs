@@ -54,13 +54,18 @@ async fn what_was_not_flushed_is_forgotten_and_the_log_id_says_so() {
 #[tokio::test]
 async fn the_snapshot_builder_reports_what_is_flushed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut machine = Machine::bootstrapped(&env(), dir.path()).await;
+    let env = env();
+    let mut machine = Machine::bootstrapped(&env, dir.path()).await;
     machine.write(10, put("k", "1")).await;
     let mut builder = machine.machine.get_snapshot_builder().await;
     machine.write(20, put("k", "2")).await;
     let built = builder.build_snapshot().await.unwrap();
     assert_eq!(built.meta.last_log_id, Some(log_id(1, 2)));
     assert_eq!(*machine.handle.flushed_log_id().borrow(), Some(log_id(1, 2)));
+    // The log may be purged up to there: a crash must not forget it.
+    drop((machine, builder));
+    let mut machine = Machine::open(&env, dir.path());
+    assert_eq!(machine.machine.applied_state().await.unwrap().0, built.meta.last_log_id);
 }
 
 #[tokio::test]

@@ -96,6 +96,17 @@ async fn every_read_is_judged_by_owner_and_route_version_on_all_it_touches() {
 }
 
 #[tokio::test]
+async fn a_read_routed_by_a_map_from_before_the_ownership_is_stale() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = Machine::open(&env(), &dir.path().join("group"));
+    let acquired_version = CatalogVersion(5);
+    machine.command(Command::GrantRange(vec![drover_fsm::Grant { acquired_version, ..grant("a", "", 1) }])).await;
+    let get = |version| machine.handle.get(&key("k"), At::Latest, Some(CatalogVersion(version)));
+    assert_eq!(get(4), Err(ReadError::Refused(Refusal::StaleRoute { acquired_version })));
+    assert_eq!(get(5), found(None));
+}
+
+#[tokio::test]
 async fn a_snapshot_below_the_safe_point_is_refused_and_the_latest_value_is_not() {
     let (_dir, mut machine) = filled(vec![at(10, put("k", "1"))]).await;
     machine.command(Command::AdvanceSafePoint(ts(20))).await;

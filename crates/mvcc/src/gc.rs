@@ -14,6 +14,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{Interval, ShardId, split_versioned_key};
 use rocksdb::CompactionDecision;
@@ -120,10 +121,13 @@ impl GcFilter {
         let Ok((prefix, raw)) = split_versioned_key(key) else { return false };
         let (active, latest) = (&self.active, &self.latest);
         // Lower of the two: a pin, or an interval that went away, shows in the newer rules first.
-        let safe_point_of = |prefix: &[u8]| Some(active.of(prefix)?.min(latest.of(prefix)?));
+        let safe_point_of = |prefix: &[u8]| match guards::on(Guard::PinsAtOnce) {
+            true => Some(active.of(prefix)?.min(latest.of(prefix)?)),
+            false => active.of(prefix),
+        };
         match self.ranker.rank(prefix, Timestamp::from_raw(raw), safe_point_of) {
             Rank::Live => false,
-            Rank::Base => self.covers_all && is_tombstone(value),
+            Rank::Base => (self.covers_all || !guards::on(Guard::TombstonesStay)) && is_tombstone(value),
             Rank::Superseded => true,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use drover_guards::{self as guards, Guard};
 use drover_keys::{Interval, ShardId};
 use parking_lot::Mutex;
 use rocksdb::{FlushOptions, WriteBatch, WriteOptions};
@@ -180,7 +181,7 @@ impl GroupStore {
     /// If intervals overlap.
     pub fn set_gc(&self, rules: GcRules) {
         let durable = self.durable_commits.load(Ordering::Acquire) == self.commits.load(Ordering::Acquire);
-        self.gc.publish(&rules, durable);
+        self.gc.publish(&rules, durable || !guards::on(Guard::CollectBehindFlush));
     }
 
     /// Flushes and rewrites everything, which removes all that the rules permit to remove. Blocks for as long as it takes

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use drover_fsm::{Command, FsmHandle, FsmStateMachine};
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Outcome, Reason, WriteKind, WriteOp};
@@ -84,7 +85,7 @@ impl Group {
         let config = Arc::new(raft_config(parts.group, &parts.options)?);
         let history = history(&mut parts.log).await.map_err(OpenError::Log)?;
         let applied = parts.fsm.applied_log_id().borrow().map_or(0, |log_id| log_id.index);
-        if history.is_none() && applied > 0 {
+        if history.is_none() && applied > 0 && guards::on(Guard::VotesNotLost) {
             return Err(OpenError::LogMissing { applied });
         }
         let raft = Raft::build(parts.node.0, config, parts.network, parts.log, parts.state_machine)
@@ -124,7 +125,7 @@ impl Group {
     /// A voter that restarts has forgotten the lease it may have given, so a replica with a history keeps silent for a
     /// lease and a margin first. Its messages must not be delivered before this returns.
     pub async fn run(self: &Arc<Self>) {
-        if self.has_history() {
+        if self.has_history() && guards::on(Guard::SilentAfterRestart) {
             tokio::time::sleep(self.options.silence_after_restart()).await;
         }
         let (began, ended) = (Arc::clone(&self.leadership), Arc::clone(&self.leadership));
@@ -135,7 +136,7 @@ impl Group {
         self.raft.run();
         let watch = self.raft.on_leader_change(
             move |leader| {
-                if before_start.is_some_and(|term| leader.term <= term) {
+                if before_start.is_some_and(|term| leader.term <= term) && guards::on(Guard::StoredVoteLeadsNothing) {
                     return std::future::ready(());
                 }
                 tracing::info!(%group, term = leader.term, "this replica leads the group");
@@ -263,15 +264,12 @@ impl Group {
             self.stats.suspended();
             tracing::warn!(group = %self.id, "the machine was suspended; reads ask a quorum until the lease is renewed");
         }
-        let age = match trusts_lease {
-            true => self.options.lease_age(),
-            false => Duration::ZERO,
-        };
-        let option = LinearizerOption::new(Some(age), true);
+        let option = LinearizerOption::new(Some(self.options.lease(trusts_lease)), true);
         let proof = leadership
             .wait(deadline, async {
                 let linearizer = self.raft.get_read_linearizer(option).await.map_err(|error| self.unproven(&error))?;
-                if *linearizer.read_log_id().committed_leader_id() != proposer::committed(leadership.leader_id) {
+                let term = *linearizer.read_log_id().committed_leader_id();
+                if term != proposer::committed(leadership.leader_id) && guards::on(Guard::ProofOfThisTerm) {
                     return Err(self.not_leader());
                 }
                 linearizer
@@ -480,7 +478,7 @@ fn raft_config(group: GroupId, options: &GroupOptions) -> Result<openraft::Confi
         election_timeout_max: options.election_max_ms,
         enable_pre_vote: Some(true),
         // A leader that restarts has lost what it knew of pending writes: it must win a new term.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(!guards::on(Guard::NoLeaderResume)),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.log_keep_entries,
         purge_batch_size: options.purge_batch_entries,

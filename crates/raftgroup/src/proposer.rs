@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_fsm::{Command, TimedWrite};
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_kv::{Error, OpResult, Outcome, Reason, WriteKind, WriteOp};
 use drover_rafttypes::{ApplyReply, CommandBytes, ControlReply, TypeConfig};
@@ -17,6 +18,7 @@ use futures::stream::{FuturesOrdered, FuturesUnordered};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
+use openraft::raft::WriteRequest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::group::{GroupRaft, LeadershipCell};
@@ -206,7 +208,8 @@ impl Pipeline {
         if writes.is_empty() {
             return None;
         }
-        let ticket = leadership.pending.register(writes.iter().map(|write| footprint(&write.op.kind)).collect());
+        let early = if guards::on(Guard::RegisterFirst) { footprints(&writes) } else { Vec::new() };
+        let ticket = leadership.pending.register(early);
         Some(Batch { leadership, writes, ticket })
     }
 
@@ -230,11 +233,14 @@ impl Pipeline {
 
     /// Whether `first` is not above everything that this leadership has put into the log.
     fn is_out_of_order(&self, batch: &Batch, first: Timestamp) -> bool {
-        batch.leadership.term == self.last_term && first <= self.last_ts
+        batch.leadership.term == self.last_term && first <= self.last_ts && guards::on(Guard::LogInTimestampOrder)
     }
 
     /// Hands a batch to Raft as one entry, bound to the leadership it was registered in.
     async fn propose(&mut self, mut batch: Batch, first: Timestamp) -> Option<Proposed> {
+        if !guards::on(Guard::RegisterFirst) {
+            batch.ticket = batch.leadership.pending.register(footprints(&batch.writes));
+        }
         batch.leadership.pending.assign(&batch.ticket, first);
         batch.leadership.admission().await;
         let mut operations = Vec::with_capacity(batch.writes.len());
@@ -262,8 +268,7 @@ impl Pipeline {
             }
         };
         let (responder, answer) = ProgressResponder::complete_only();
-        let leader = batch.leadership.leader_id;
-        let sent = self.parts.raft.write(command).with_leader(committed(leader)).responder(responder).await;
+        let sent = bound(self.parts.raft.write(command), &batch.leadership).responder(responder).await;
         if sent.is_err() {
             // The core is gone: it cannot append what it did not receive.
             batch.fail(&stopped());
@@ -291,6 +296,9 @@ impl Pipeline {
         match answer {
             Answer::Refused(error) => batch.fail(&error),
             Answer::Unknown(error) => {
+                if !guards::on(Guard::PendingWhileUnknown) {
+                    batch.leadership.pending.remove(batch.ticket);
+                }
                 for write in batch.writes {
                     let _ = write.reply.send(Err(error.clone()));
                 }
@@ -316,6 +324,11 @@ fn to_answer(result: OpResult) -> Result<Outcome, Error> {
     result.map_err(|refusal| drover_wire::refusal_to_error(&refusal))
 }
 
+/// What the writes of an entry touch, in their order.
+fn footprints(writes: &[Queued]) -> Vec<Footprint> {
+    writes.iter().map(|write| footprint(&write.op.kind)).collect()
+}
+
 fn footprint(kind: &WriteKind) -> Footprint {
     match kind {
         WriteKind::DeleteRange { interval, .. } => Footprint::Range(interval.clone()),
@@ -332,6 +345,14 @@ pub(crate) fn committed(
 ) -> openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig> {
     use openraft::vote::RaftLeaderId;
     leader.to_committed()
+}
+
+/// Lets a proposal into the log in this leadership only.
+fn bound<'a>(proposal: WriteRequest<'a, TypeConfig>, leadership: &Leadership) -> WriteRequest<'a, TypeConfig> {
+    match guards::on(Guard::BoundToLeadership) {
+        true => proposal.with_leader(committed(leadership.leader_id)),
+        false => proposal,
+    }
 }
 
 /// What openraft's answer says about the entry. Only refusals from before the append are definite.
@@ -369,11 +390,7 @@ pub(crate) async fn propose_control(
 ) -> Result<(u64, ControlReply), Error> {
     let (responder, answer) = ProgressResponder::complete_only();
     leadership.admission().await;
-    raft.write(command)
-        .with_leader(committed(leadership.leader_id))
-        .responder(responder)
-        .await
-        .map_err(|_| stopped())?;
+    bound(raft.write(command), leadership).responder(responder).await.map_err(|_| stopped())?;
     let answer = tokio::select! {
         answer = answer => interpret(answer.ok()),
         () = tokio::time::sleep_until(deadline.into()) => Answer::Unknown(unknown("the deadline passed while a command was being replicated")),

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use drover_fsm::{At, ReadError, ReadOutcome};
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::CatalogVersion;
 use drover_keys::Interval;
@@ -69,7 +70,7 @@ impl Group {
             return self.get_at(key, at, observed, deadline).await;
         }
         let waited = self.enter(&Scope::Key(key), None, deadline).await?;
-        if !waited
+        if !(waited && guards::on(Guard::FreshAfterWait))
             && let ReadOutcome::Version(version) =
                 self.fsm.get(key, At::Latest, observed).map_err(|error| self.judge(error))?
         {
@@ -125,7 +126,7 @@ impl Group {
         let leadership = self.leadership()?;
         self.prove_leadership(&leadership, deadline).await?;
         let blocking = blocking(&leadership, scope, at);
-        if blocking.is_empty() {
+        if blocking.is_empty() || !guards::on(Guard::ReadsWait) {
             return Ok(false);
         }
         self.stats.read_waited();

@@ -6,15 +6,30 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use drover_fsm::Command;
 use drover_hlc::Timestamp;
 use drover_keys::Interval;
 use drover_kv::{
     Expectation, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanRequest, Update, WriteKind, WriteOp,
 };
+use drover_raftgroup::Leadership;
 use futures::FutureExt;
+use openraft::impls::leader_id_std::LeaderId;
 use support::{Fixture, observed, put, reason, soon};
 
 type Read = Result<(Option<String>, Option<Timestamp>), drover_kv::Error>;
+
+/// Whether a read goes on waiting while others of `key`, which nobody writes, come and go. They take the same way, so a
+/// read that waited for its proof only is through after the first of them.
+async fn waits<T>(fixture: &Fixture, read: &mut (impl Future<Output = T> + Unpin), key: &str) -> bool {
+    for _ in 0..5 {
+        if !futures::poll!(&mut *read).is_pending() {
+            return false;
+        }
+        assert_eq!(fixture.get(key, None).await.unwrap(), (None, None), "a read of another key does not wait");
+    }
+    futures::poll!(read).is_pending()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_pending_writes_is_read_without_a_timestamp() {
@@ -40,9 +55,7 @@ async fn h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived(
     fixture.script.asked_since(asked).await;
     // The write is registered and has no timestamp yet. A read of its key waits; a read of another key does not.
     let mut read = Box::pin(fixture.get("a", None));
-    let other = fixture.get("b", None).await.unwrap();
-    assert_eq!(other, (None, None));
-    assert!(futures::poll!(&mut read).is_pending());
+    assert!(waits(&fixture, &mut read, "b").await);
     fixture.script.release();
     let (written, seen): (_, Read) = tokio::join!(write, read);
     let (value, at) = seen.unwrap();
@@ -63,7 +76,7 @@ async fn h28_a_snapshot_read_waits_while_a_pending_write_may_come_below_it() {
     fixture.script.asked_since(asked).await;
     let at = first.raw() + 100;
     let mut read = Box::pin(fixture.get("a", Some(at)));
-    assert!(futures::poll!(&mut read).is_pending());
+    assert!(waits(&fixture, &mut read, "b").await);
     fixture.script.release();
     let (written, seen): (_, Read) = tokio::join!(write, read);
     assert!(written.unwrap().raw() < at);
@@ -95,7 +108,7 @@ async fn a_scan_waits_for_pending_writes_of_its_interval_only() {
     let ReadAnswer::Scan(page) = fixture.group.read(scan(left), observed(), soon()).await.unwrap() else { panic!() };
     assert_eq!(page.count, 1);
     let mut whole = Box::pin(fixture.group.read(scan(Interval::all()), observed(), soon()));
-    assert!(futures::poll!(&mut whole).is_pending());
+    assert!(waits(&fixture, &mut whole, "b").await);
     fixture.script.release();
     let (written, page) = tokio::join!(write, whole);
     written.unwrap();
@@ -114,6 +127,32 @@ async fn h39_entries_stand_in_the_log_in_timestamp_order_even_if_the_answers_do_
     let second = fixture.put("a", "2").await.unwrap();
     assert_eq!((first.raw(), second.raw()), (1_000, 2_000));
     assert_eq!(fixture.get("a", None).await.unwrap().0.as_deref(), Some("2"));
+    fixture.close().await;
+}
+
+/// A leadership that this replica never had, and whose end it would not notice.
+fn another_leadership(fixture: &Fixture) -> std::sync::Arc<Leadership> {
+    let term = fixture.group.leadership().unwrap().term;
+    Leadership::begin(LeaderId { term: term + 1, voted_for: 1 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h28_a_proposal_of_another_leadership_is_not_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    let other = another_leadership(&fixture);
+    let command = Command::AdvanceRecordHorizon(Timestamp::from_raw(1)).encode(other.term).unwrap();
+    let error = fixture.group.propose(&other, command, soon()).await.unwrap_err();
+    assert_eq!(reason(&error), (Reason::NotLeader, false));
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h28_a_proof_of_another_leadership_does_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    let error = fixture.group.prove_leadership(&another_leadership(&fixture), soon()).await.unwrap_err();
+    assert_eq!(reason(&error), (Reason::NotLeader, false));
     fixture.close().await;
 }
 

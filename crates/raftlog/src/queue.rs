@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use drover_guards::{self as guards, Guard};
 use drover_rafttypes::{LogId, TypeConfig, Vote};
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
@@ -84,7 +85,10 @@ impl Queue {
         if inner.closed {
             return false;
         }
-        inner.requests.push_back(request);
+        match &request.work {
+            Work::Vote { .. } if !guards::on(Guard::VotesInOrder) => inner.requests.push_front(request),
+            _ => inner.requests.push_back(request),
+        }
         if inner.requests.len() == 1 {
             self.changed.notify_one();
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::GroupId;
 use drover_rafttypes::{LogId, TypeConfig, Vote};
 use openraft::storage::IOFlushed;
@@ -63,6 +64,9 @@ impl Writer {
         for group in std::mem::take(&mut batch.touched) {
             self.add_window(&mut batch, &group);
         }
+        if !guards::on(Guard::ReportedWhenDurable) {
+            self.complete(std::mem::take(&mut batch.then));
+        }
         let started = Instant::now();
         match self.shared.engine.write(&batch.changes) {
             Ok(written_bytes) => {
@@ -97,10 +101,11 @@ impl Writer {
                 let then = Then::Flushed { write, flushed, entries, bytes, _room: room };
                 batch.then.push((group, then));
             }
-            Work::Truncate { last } => {
+            Work::Truncate { last } if guards::on(Guard::TruncatedStaysGone) => {
                 window.last = last;
                 batch.touch(&group);
             }
+            Work::Truncate { .. } => {}
             Work::Purge { upto } => {
                 window.purged = Some(upto);
                 window.first = upto.index + 1;
@@ -175,7 +180,7 @@ impl Writer {
 
 /// Whether a log that ends at `last` contains `committed`.
 fn reaches(last: Option<LogId>, committed: Option<LogId>) -> bool {
-    committed.map(|id| id.index) <= last.map(|id| id.index)
+    committed.map(|id| id.index) <= last.map(|id| id.index) || !guards::on(Guard::CommittedWithinLog)
 }
 
 impl Batch {

@@ -38,6 +38,14 @@ impl Control {
         Held(self.clone())
     }
 
+    /// Waits until the writer has begun to write.
+    fn wait_for_a_batch(&self) {
+        let mut held = self.held.lock();
+        while self.batches.lock().is_empty() {
+            self.changed.wait(&mut held);
+        }
+    }
+
     fn fail_with(&self, error: io::Error) {
         *self.failure.lock() = Some(LogError::io(Place::default(), "write", error));
     }
@@ -126,11 +134,7 @@ async fn append(log: &mut GroupLog, index: u64) -> OneshotReceiverOf<TypeConfig,
 async fn occupy(node: &NodeLog, control: &Arc<Control>) -> Held {
     let holding = control.hold();
     drop(append(&mut node.group(GroupId(99)), 0).await);
-    let mut held = control.held.lock();
-    while control.batches.lock().is_empty() {
-        control.changed.wait(&mut held);
-    }
-    drop(held);
+    control.wait_for_a_batch();
     holding
 }
 
@@ -148,6 +152,19 @@ async fn entries_are_readable_before_they_are_durable_and_reported_after() {
     assert_eq!(log.get_log_reader().await.try_get_log_entries(..).await.unwrap(), [blank(0)]);
     assert!((&mut flushed).now_or_never().is_none(), "reported durable before it was written");
     drop(held);
+    flushed.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_append_is_not_reported_while_it_is_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, control) = open(dir.path(), LogOptions::default());
+    let holding = control.hold();
+    let mut log = node.group(G);
+    let mut flushed = append(&mut log, 0).await;
+    control.wait_for_a_batch();
+    assert!((&mut flushed).now_or_never().is_none(), "reported durable before the fsync");
+    drop(holding);
     flushed.await.unwrap().unwrap();
 }
 

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::{NodeId, StoreId};
 use parking_lot::Mutex;
 
@@ -97,7 +98,7 @@ impl PeerIdentities {
     pub(crate) fn meet(&self, node: NodeId, store: StoreId) -> Result<Identity, IdentityError> {
         let mut known = self.known.lock();
         match known.get(&node) {
-            Some(same) if *same == store => Ok(Identity::Same),
+            Some(same) if *same == store || !guards::on(Guard::WipedPeerRefused) => Ok(Identity::Same),
             Some(other) => Ok(Identity::Replaced { known: *other }),
             None => {
                 let mut next = known.clone();

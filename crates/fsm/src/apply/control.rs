@@ -1,5 +1,6 @@
 //! Commands that are not writes.
 
+use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::Interval;
 use drover_mvcc::RecordKind;
@@ -36,7 +37,8 @@ impl Prepared<'_> {
             let Some(bytes) = self.batch.record(shard, route_key, RecordKind::Idempotency, idempotency_key)? else {
                 continue;
             };
-            if OutcomeRecord::decode(bytes)?.not_after <= self.state.record_horizon {
+            let may_go = OutcomeRecord::decode(bytes)?.not_after <= self.state.record_horizon;
+            if may_go || !guards::on(Guard::RecordsKept) {
                 self.batch.delete_record(shard, route_key, RecordKind::Idempotency, idempotency_key);
                 reply = ControlReply::Done;
             }
@@ -48,7 +50,7 @@ impl Prepared<'_> {
 /// The bootstrap flag, not the emptiness of `owned`, keeps a grant from being applied twice: a group may have given
 /// away everything since.
 fn grant_range(state: &mut GroupState, grants: &[Grant]) -> ControlReply {
-    if state.bootstrapped {
+    if state.bootstrapped && guards::on(Guard::GrantOnce) {
         return ControlReply::AlreadyDone;
     }
     let mut owned: Vec<OwnedInterval> = grants.iter().map(granted).collect();
@@ -77,7 +79,7 @@ fn granted(grant: &Grant) -> OwnedInterval {
 
 /// A ceiling that does not rise leaves the old one and its term, so it licenses nobody: a new leader has to raise it.
 fn set_ceiling(state: &mut GroupState, physical: PhysicalMs, term: u64) -> ControlReply {
-    if physical <= state.oracle_ceiling.physical {
+    if physical <= state.oracle_ceiling.physical && guards::on(Guard::CeilingRises) {
         return ControlReply::AlreadyDone;
     }
     state.oracle_ceiling = OracleCeiling { physical, term };
@@ -90,7 +92,7 @@ fn advance_safe_point(state: &mut GroupState, to: Timestamp) -> ControlReply {
 }
 
 fn raise(mark: &mut Timestamp, to: Timestamp) -> ControlReply {
-    if to <= *mark {
+    if to <= *mark && guards::on(Guard::MarksRise) {
         return ControlReply::AlreadyDone;
     }
     *mark = to;

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{Interval, LogicalKey, ShardId};
 use drover_kv::{Expectation, Idempotency, OpResult, Outcome, Refusal, Update, WriteKind, WriteOp};
@@ -57,7 +58,7 @@ impl Prepared<'_> {
     pub(super) fn write(&mut self, write: &TimedWrite) -> Result<OpResult, ApplyError> {
         match run(&mut self.batch, &self.state, write) {
             Ok((outcome, marks)) => {
-                if marks.wrote {
+                if marks.wrote && guards::on(Guard::MaxCommitTs) {
                     self.state.max_commit_ts = self.state.max_commit_ts.max(write.commit_ts);
                 }
                 if marks.read {
@@ -79,7 +80,10 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
 
     let owned = owner::judge(state, &footprint)?;
     let recorder = idempotency.as_ref().map(|idempotency| Recorder::new(&owned[0], kind, idempotency));
-    if let Some(recorder) = &recorder {
+    if !guards::on(Guard::AnswersBeforeRouting) {
+        composed::judge(owned, *observed_version)?;
+    }
+    if let Some(recorder) = recorder.as_ref().filter(|_| guards::on(Guard::IdempotencyGate)) {
         recorder.judge(batch, state, commit_ts)?;
     }
     composed::judge(owned, *observed_version)?;
@@ -98,7 +102,7 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
         WriteKind::DeleteRange { resume, .. } => delete_range(batch, state, owned, &footprint, commit_ts, resume)?,
         WriteKind::Settle { .. } => (Outcome::Settled, Marks::default()),
     };
-    if let Some(recorder) = recorder {
+    if let Some(recorder) = recorder.filter(|_| outcome != Outcome::Settled || guards::on(Guard::SettlePoisons)) {
         recorder.record(batch, &outcome);
     }
     Ok((outcome, marks))
@@ -150,8 +154,9 @@ impl Point<'_> {
         conditions::unlocked(self.lock(batch, shard, &logical)?)?;
         // Past the floor gate the newest version is the one that a read at the commit timestamp sees.
         let current = conditions::live(newest, self.commit_ts);
-        if !conditions::holds(expect, current.as_ref()) {
-            return Ok((Outcome::CompareFailed { current }, Marks { wrote: false, read: true }));
+        if !conditions::holds(expect, current.as_ref()) && guards::on(Guard::CompareGate) {
+            let read = guards::on(Guard::FailedCompareIsRead);
+            return Ok((Outcome::CompareFailed { current }, Marks { wrote: false, read }));
         }
         batch.put_version(shard, &logical, self.commit_ts, update);
         Ok((Outcome::Written { commit_ts: self.commit_ts }, Marks { wrote: true, read: true }))

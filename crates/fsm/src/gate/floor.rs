@@ -1,5 +1,6 @@
 //! Refuses commit timestamps that are not above all that has been served.
 
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_kv::Refusal;
 
@@ -25,8 +26,14 @@ pub fn judge(
     newest: Option<Timestamp>,
     commit_ts: Timestamp,
 ) -> Result<(), Refusal> {
-    let kept = owned.iter().map(|o| o.floor_ts.max(o.safe_point)).max().unwrap_or_default();
-    let floor = kept.max(state.read_floor).max(newest.unwrap_or_default());
+    let floors = [
+        (Guard::FloorOfOwnership, owned.iter().map(|o| o.floor_ts).max()),
+        (Guard::FloorOfSafePoint, owned.iter().map(|o| o.safe_point).max()),
+        (Guard::FloorOfReads, Some(state.read_floor)),
+        (Guard::FloorOfNewestVersion, newest),
+    ];
+    let floor = floors.into_iter().filter(|(guard, _)| guards::on(*guard)).filter_map(|(_, floor)| floor).max();
+    let floor = floor.unwrap_or_default();
     if commit_ts > floor { Ok(()) } else { Err(Refusal::TimestampTooLow { floor }) }
 }
 

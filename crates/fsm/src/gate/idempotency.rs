@@ -1,5 +1,6 @@
 //! Answers again what has been answered; refuses what was settled or may have been forgotten.
 
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_kv::{Idempotency, OpResult, Outcome, Refusal};
 
@@ -43,8 +44,12 @@ pub fn judge(
             Verdict::Answer(Err(Refusal::IdempotencyReused))
         }
         (Attempt::Write { .. }, Some(record)) => Verdict::Answer(Ok(record.outcome.clone())),
-        (_, None) if idempotency.not_after <= record_horizon => expired,
-        (Attempt::Write { commit_ts, .. }, None) if commit_ts > idempotency.not_after => expired,
+        (_, None) if idempotency.not_after <= record_horizon && guards::on(Guard::ForgottenRecords) => expired,
+        (Attempt::Write { commit_ts, .. }, None)
+            if commit_ts > idempotency.not_after && guards::on(Guard::NotAfter) =>
+        {
+            expired
+        }
         (Attempt::Write { .. } | Attempt::Settle, None) => Verdict::Proceed,
     }
 }

@@ -1,5 +1,6 @@
 //! Refuses what this group does not own now, in part or in whole.
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::Interval;
 use drover_kv::Refusal;
 
@@ -10,7 +11,11 @@ use crate::state::{GroupState, OwnedInterval};
 /// # Errors
 /// [`Refusal::RouteMoved`] if any part of the footprint is not owned.
 pub fn judge<'a>(state: &'a GroupState, footprint: &Interval) -> Result<&'a [OwnedInterval], Refusal> {
-    state.owner_of(footprint).ok_or(Refusal::RouteMoved { hint: None })
+    match state.owner_of(footprint) {
+        Some(owned) => Ok(owned),
+        None if guards::on(Guard::OwnerGate) => Err(Refusal::RouteMoved { hint: None }),
+        None => Ok(&state.owned),
+    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ pub use maintenance::{Bounded, ExpiredRecords};
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use point::{At, ReadOutcome};
 
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval, LogicalKey};
-use drover_kv::{Error, Reason, Refusal};
+use drover_kv::{Error, Reason};
 
 use crate::cell::View;
 use crate::error::ReadError;
@@ -38,7 +39,9 @@ impl<'a> Admitted<'a> {
         composed::judge(owned, observed)?;
         if let Some(at) = at {
             let oldest = owned.iter().map(|o| o.history_start.max(o.safe_point)).max().unwrap_or_default();
-            not_too_old(at, oldest)?;
+            if guards::on(Guard::HistoryStart) {
+                not_too_old(at, oldest)?;
+            }
         }
         Ok(Self { view, interval, owned })
     }
@@ -62,9 +65,8 @@ impl<'a> Admitted<'a> {
     fn interval_unlocked(&self) -> Result<(), ReadError> {
         if self.view.state.locks > 0 {
             for (owned, part) in self.parts() {
-                if self.view.snapshot.any_lock(owned.shard, &part)? {
-                    return Err(Refusal::Locked { key: part.start().clone() }.into());
-                }
+                let locked = self.view.snapshot.any_lock(owned.shard, &part)?;
+                conditions::unlocked(locked.then(|| part.start().clone()))?;
             }
         }
         Ok(())
@@ -79,7 +81,10 @@ impl FsmHandle {
     /// Judges a snapshot read at `at` again after it has read: compaction filters do not respect snapshots, and the
     /// safe point may have passed `at` meanwhile. What the group gave up meanwhile is not collected.
     fn still_kept(&self, interval: &Interval, at: Timestamp) -> Result<(), ReadError> {
-        not_too_old(at, safe_point_of(&self.state(), interval))
+        match guards::on(Guard::SafePointAfterRead) {
+            true => not_too_old(at, safe_point_of(&self.state(), interval)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -102,7 +107,7 @@ fn not_too_old(at: Timestamp, oldest: Timestamp) -> Result<(), ReadError> {
 #[cfg(test)]
 mod tests {
     use drover_keys::{GroupId, RouteId, ShardId};
-    use drover_kv::{ScanLimits, ScanRequest, WriteKind, WriteOp};
+    use drover_kv::{Refusal, ScanLimits, ScanRequest, WriteKind, WriteOp};
     use drover_rafttypes::{Entry, Payload, decode_log_id};
     use drover_wire::proto::storage::v1 as pb;
     use openraft::storage::RaftStateMachine;
@@ -170,6 +175,64 @@ mod tests {
             let Err(ReadError::Failed(error)) = refused else { panic!("it was served: {refused:?}") };
             assert_eq!(error.reason, Reason::SnapshotTooOld);
         }
+    }
+
+    /// A replica whose state is `state`, with one version of "k" at 10 and a lock on it that counts if the state says so.
+    fn published(state: GroupState) -> (tempfile::TempDir, FsmHandle) {
+        let dir = tempfile::tempdir().unwrap();
+        let env = drover_mvcc::StoreEnv::new(drover_mvcc::StoreEnvOptions::default()).unwrap();
+        let (_machine, handle) = FsmStateMachine::open(env, dir.path(), GroupId(1)).unwrap();
+        let store = handle.store();
+        let mut batch = store.batch();
+        let version = drover_mvcc::Stored::Put { value: "v".into(), expire_at: None };
+        batch.put_version(ShardId(1), &LogicalKey::plain("k"), ts(10), &version);
+        batch.put_lock(ShardId(1), &LogicalKey::plain("k"), "lock".into());
+        batch.commit().unwrap();
+        let current = handle.shared.cell.load();
+        handle.shared.cell.replace(crate::cell::Current { state: state.into(), ..current });
+        (dir, handle)
+    }
+
+    fn every_read(handle: &FsmHandle, at: u64) -> [Result<(), ReadError>; 3] {
+        let observed = Some(CatalogVersion(1));
+        let request = ScanRequest {
+            interval: interval("a", ""),
+            read_ts: ts(at),
+            reverse: false,
+            keys_only: false,
+            count_only: false,
+            limits: ScanLimits::default(),
+        };
+        [
+            handle.get(&"k".into(), At::Ts(ts(at)), observed).map(|_| ()),
+            handle.batch_get(&["k".into()], ts(at), observed).map(|_| ()),
+            handle.scan(&request, observed).map(|_| ()),
+        ]
+    }
+
+    #[test]
+    fn a_snapshot_from_before_the_history_of_the_range_is_refused() {
+        let owned = OwnedInterval { history_start: ts(20), ..owned("a", "", 1) };
+        let (_dir, handle) = published(state(vec![owned]));
+        for refused in every_read(&handle, 19) {
+            let Err(ReadError::Failed(error)) = refused else { panic!("it was served: {refused:?}") };
+            assert_eq!(error.reason, Reason::SnapshotTooOld);
+        }
+        assert_eq!(every_read(&handle, 20), [Ok(()), Ok(()), Ok(())]);
+    }
+
+    #[test]
+    fn h40_a_lock_blocks_every_read_of_its_key_whatever_its_timestamp() {
+        let (_dir, handle) = published(GroupState { locks: 1, ..state(vec![owned("a", "", 1)]) });
+        let observed = Some(CatalogVersion(1));
+        let latest = handle.get(&"k".into(), At::Latest, observed).map(|_| ());
+        let newest = handle.latest_commit_ts(&"k".into(), observed).map(|_| ());
+        for at in [5, 15] {
+            for blocked in every_read(&handle, at).into_iter().chain([latest.clone(), newest.clone()]) {
+                assert!(matches!(blocked, Err(ReadError::Refused(Refusal::Locked { .. }))), "at {at}: {blocked:?}");
+            }
+        }
+        assert_eq!(handle.get(&"l".into(), At::Latest, observed), Ok(ReadOutcome::Version(None)));
     }
 
     #[test]

@@ -1,5 +1,9 @@
-//! A group of one replica over the real log, state machine and network, with a source of timestamps that a test holds
-//! back and lets go.
+//! Replicas over the real log and state machine, with a source of timestamps that a test holds back and lets go: one over
+//! the real network, or several in this process over links that a test cuts ([`cluster`]).
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+pub mod cluster;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -63,7 +67,7 @@ impl Script {
     }
 }
 
-struct Source(Arc<Script>);
+pub struct Source(pub Arc<Script>);
 
 impl TimestampSource for Source {
     fn timestamps(&self, count: u32, _deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {

@@ -39,7 +39,7 @@ pub use status::NodeView;
 
 use clock::Observed;
 use peers::{OraclePeers, PeerService};
-use replicas::{Replicas, TimeParts};
+use replicas::{ReplicaParts, Replicas, TimeParts};
 
 /// Why a node ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -153,16 +153,14 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     serve::export(&metrics, &log, &peers, &directory, watch.subscribe(), clock);
     let (server, health) = serve::start(&config, grpc, view, Arc::clone(&service), Arc::clone(&peers), stop.clone())?;
 
-    let replicas = Arc::new(Replicas::new(
-        &config,
-        &data,
-        Arc::clone(&service),
+    let parts = ReplicaParts {
+        service: Arc::clone(&service),
         directory,
         peers,
-        TimeParts { oracle, timestamps },
-        Arc::clone(&routes),
-        &log,
-    )?);
+        routes: Arc::clone(&routes),
+        time: TimeParts { oracle, timestamps },
+    };
+    let replicas = Arc::new(Replicas::new(&config, &data, parts, &log)?);
     if !config.bootstrap.groups_of(config.node.id).any(|group| group.id == GroupId::DEFAULT) {
         let sources = others(&config).collect();
         tokio::spawn(catalog::follow_nodes(sources, routes, stop.clone()));

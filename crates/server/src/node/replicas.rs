@@ -35,6 +35,20 @@ struct Plan {
     founder: bool,
 }
 
+/// What the replicas of a node share with its other parts.
+pub struct ReplicaParts {
+    /// Serves the peers of this node.
+    pub service: Arc<PeerService>,
+    /// Where replicas are made known.
+    pub directory: Arc<GroupDirectory>,
+    /// The other nodes.
+    pub peers: Arc<PeerPool>,
+    /// What the node knows of the routes.
+    pub routes: Arc<RouteCache>,
+    /// Where timestamps come from.
+    pub time: TimeParts,
+}
+
 /// Where timestamps come from.
 pub struct TimeParts {
     /// Is told of the oracle here.
@@ -64,16 +78,8 @@ impl Replicas {
     ///
     /// # Errors
     /// If the memory and threads they share cannot be had.
-    pub fn new(
-        config: &Config,
-        data: &DataDir,
-        service: Arc<PeerService>,
-        directory: Arc<GroupDirectory>,
-        peers: Arc<PeerPool>,
-        time: TimeParts,
-        routes: Arc<RouteCache>,
-        log: &NodeLog,
-    ) -> Result<Self, NodeError> {
+    pub fn new(config: &Config, data: &DataDir, parts: ReplicaParts, log: &NodeLog) -> Result<Self, NodeError> {
+        let ReplicaParts { service, directory, peers, routes, time } = parts;
         let storage = &config.storage;
         let env = StoreEnv::new(StoreEnvOptions {
             block_cache_bytes: usize::try_from(storage.block_cache_bytes.0).unwrap_or(usize::MAX),

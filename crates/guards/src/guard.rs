@@ -1,0 +1,273 @@
+/// A test that fails when a guard is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Witness {
+    /// The test binary: `package::target`, or the package alone for the tests inside its library.
+    pub binary: &'static str,
+    /// Its full name, as the test binary lists it.
+    pub test: &'static str,
+}
+
+macro_rules! guards {
+    ($($(#[doc = $doc:literal])+ $name:ident: $($binary:literal $test:literal),+;)+) => {
+        /// The safety guards. The text says what goes wrong without the guard, the label is that of the hazard in
+        /// `docs/hazards.md`; below it stand the tests that fail without the guard.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Guard {
+            $(
+                $(#[doc = $doc])+
+                $(#[doc = concat!("\n- `", $test, "` in `", $binary, "`")])+
+                $name,
+            )+
+        }
+
+        impl Guard {
+            /// All of them.
+            pub const ALL: &[Guard] = &[$(Guard::$name),+];
+
+            /// What the environment variable calls it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Guard::$name => stringify!($name),)+
+                }
+            }
+
+            /// The tests that fail when it is out.
+            pub const fn witnesses(self) -> &'static [Witness] {
+                match self {
+                    $(Guard::$name => &[$(Witness { binary: $binary, test: $test }),+],)+
+                }
+            }
+
+            /// The guard of that name.
+            pub fn by_name(name: &str) -> Option<Guard> {
+                Guard::ALL.iter().copied().find(|guard| guard.name() == name)
+            }
+        }
+    };
+}
+
+guards! {
+    // Gates of apply, and of reads.
+
+    /// H2: a group would serve and change keys that it does not own.
+    OwnerGate:
+        "drover-fsm::apply" "the_first_gate_that_objects_answers",
+        "drover-fsm::reads" "every_read_is_judged_by_owner_and_route_version_on_all_it_touches";
+    /// H6: a request that was routed by an older map, under which another group owned the key, would slip past.
+    ComposedGate:
+        "drover-fsm::apply" "a_request_routed_by_a_map_from_before_the_ownership_is_stale",
+        "drover-fsm::reads" "a_read_routed_by_a_map_from_before_the_ownership_is_stale";
+    /// H6: so would one that does not say by which map it was routed.
+    AbsentVersion:
+        "drover-fsm::apply" "the_first_gate_that_objects_answers",
+        "drover-fsm::reads" "every_read_is_judged_by_owner_and_route_version_on_all_it_touches",
+        "drover-raftgroup::reads_and_writes" "a_request_that_was_routed_by_no_map_is_refused";
+    /// H44: a write that is sent again would be applied again.
+    IdempotencyGate:
+        "drover-fsm::apply" "a_retry_gets_the_first_answer_and_changes_nothing",
+        "drover-raftgroup::reads_and_writes" "h44_a_retry_gets_the_first_answer_also_after_a_restart_and_a_settled_key_never_applies";
+    /// H20: a retry whose first attempt has an outcome here would be refused for its route.
+    AnswersBeforeRouting:
+        "drover-fsm::apply" "the_first_gate_that_objects_answers";
+    /// H3: a commit could land at or below what was served before the range came here.
+    FloorOfOwnership:
+        "drover-fsm::apply" "a_write_at_or_below_the_floor_of_the_ownership_is_refused";
+    /// H38: a commit could land where snapshots are refused and versions are collected.
+    FloorOfSafePoint:
+        "drover-fsm::apply" "a_write_under_the_safe_point_is_refused";
+    /// H39: a commit could land below a compare that should have seen it.
+    FloorOfReads:
+        "drover-fsm::apply" "a_compare_raises_the_read_floor_of_the_whole_group_even_if_it_fails",
+        "drover-fsm::apply" "a_range_delete_is_judged_on_all_of_its_interval";
+    /// H8: a commit could land below a newer version of its key, and never be seen.
+    FloorOfNewestVersion:
+        "drover-fsm::apply" "a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key";
+    /// H8: the newest version would not be looked up where it can be in the way.
+    MaxCommitTs:
+        "drover-fsm::apply" "a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key";
+    /// H40: writes and reads would pass over the lock of a transaction that may have committed.
+    LockGate:
+        "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
+        "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_of_its_key_whatever_its_timestamp";
+    /// H39: a compare-and-set would write whatever the value is.
+    CompareGate:
+        "drover-fsm::apply" "the_first_gate_that_objects_answers";
+    /// H39: a write could come below a compare that failed, and make its answer wrong.
+    FailedCompareIsRead:
+        "drover-fsm::apply" "a_compare_raises_the_read_floor_of_the_whole_group_even_if_it_fails";
+    /// H44: a write that was settled as never applied would be applied when its late proposal arrives.
+    SettlePoisons:
+        "drover-fsm::apply" "a_late_proposal_after_a_settle_never_applies",
+        "drover-raftgroup::reads_and_writes" "h44_a_retry_gets_the_first_answer_also_after_a_restart_and_a_settled_key_never_applies";
+    /// H44: a write would be applied after the time until which its outcome is remembered.
+    NotAfter:
+        "drover-fsm::apply" "a_refusal_before_the_conditions_is_no_outcome";
+    /// H42: a write whose record was removed would be applied a second time.
+    ForgottenRecords:
+        "drover-fsm::apply" "records_go_only_at_or_below_the_horizon_and_what_they_answered_is_refused_then";
+    /// H42: records would be removed while a retry may still ask for them.
+    RecordsKept:
+        "drover-fsm::apply" "records_go_only_at_or_below_the_horizon_and_what_they_answered_is_refused_then";
+
+    // Apply and the state machine.
+
+    /// H28: what a leader checked in memory would be taken for checked in a later term.
+    AdmittedTerm:
+        "drover-fsm::apply" "an_entry_of_another_term_than_it_was_admitted_in_does_nothing";
+    /// H35: a bootstrap grant that comes late would give back what the group has given away.
+    GrantOnce:
+        "drover-fsm" "apply::control::tests::a_grant_is_applied_once_even_if_everything_was_given_away";
+    /// H29: a late ceiling would take back what a successor of the oracle starts above.
+    CeilingRises:
+        "drover-fsm" "apply::control::tests::a_ceiling_only_rises_and_keeps_the_term_that_raised_it";
+    /// H38: a safe point would go back below what is collected; the horizon of records likewise.
+    MarksRise:
+        "drover-fsm" "apply::control::tests::safe_points_only_rise_each_for_itself",
+        "drover-fsm::apply" "records_go_only_at_or_below_the_horizon_and_what_they_answered_is_refused_then";
+    /// H30: entries would be applied twice, or never, after a restart.
+    AppliedIdInBatch:
+        "drover-fsm::driver" "what_was_not_flushed_is_forgotten_and_the_log_id_says_so";
+    /// H24: the digest of a replica would depend on how it cut the log into batches.
+    DigestEndsBatch:
+        "drover-fsm::driver" "a_digest_shows_the_state_at_its_entry_and_nothing_later";
+    /// H30: an older snapshot would take a replica back.
+    SnapshotNotBack:
+        "drover-fsm::driver" "a_snapshot_that_is_not_what_it_says_changes_nothing",
+        "drover-fsm" "machine::tests::a_snapshot_that_is_not_as_announced_or_older_is_refused";
+    /// H30: a snapshot that ends elsewhere than the leader believes would leave a gap.
+    SnapshotAsAnnounced:
+        "drover-fsm::driver" "a_snapshot_that_is_not_what_it_says_changes_nothing",
+        "drover-fsm" "machine::tests::a_snapshot_that_is_not_as_announced_or_older_is_refused";
+    /// H30: the log would be purged in front of what a restart still needs.
+    PurgeBehindFlush:
+        "drover-fsm::driver" "the_snapshot_builder_reports_what_is_flushed";
+    /// H37: a read would judge by one state and see the data of another.
+    OneView:
+        "drover-fsm" "cell::tests::no_view_is_taken_while_a_batch_that_differs_for_readers_is_written";
+    /// H36: a snapshot read would miss history that was left behind when the range came here.
+    HistoryStart:
+        "drover-fsm" "read::tests::a_snapshot_from_before_the_history_of_the_range_is_refused";
+    /// H38: a snapshot read would miss what is collected while it reads.
+    SafePointAfterRead:
+        "drover-fsm" "read::tests::a_read_that_garbage_collection_overtook_is_refused";
+    /// H38: versions would be collected by a safe point that a crash forgets, and replay would miss them.
+    CollectBehindFlush:
+        "drover-mvcc" "store::tests::collection_waits_for_a_flush_that_covers_the_safe_point_whatever_rocksdb_flushes_by_itself";
+    /// H16: versions would be collected in an interval that was pinned, or given away, a moment ago.
+    PinsAtOnce:
+        "drover-mvcc" "gc::tests::a_rule_acts_after_a_flush_that_began_after_it_and_a_pin_at_once";
+    /// H9: a tombstone would be collected before what it hides, and the old value come back.
+    TombstonesStay:
+        "drover-mvcc" "gc::tests::a_tombstone_goes_only_where_nothing_older_can_hide",
+        "drover-mvcc" "gc::tests::reads_at_or_above_the_safe_point_survive_any_sequence_of_compactions";
+
+    // The leader: pending writes, order, leases.
+
+    /// H28: a write could get a timestamp below that of a read which was served before its key was registered.
+    RegisterFirst:
+        "drover-raftgroup::reads_and_writes" "h28_a_snapshot_read_waits_while_a_pending_write_may_come_below_it",
+        "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived";
+    /// H40: a read would overtake a pending write that a younger snapshot sees below it.
+    ReadsWait:
+        "drover-raftgroup::reads_and_writes" "h28_a_snapshot_read_waits_while_a_pending_write_may_come_below_it",
+        "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived",
+        "drover-raftgroup::reads_and_writes" "a_scan_waits_for_pending_writes_of_its_interval_only";
+    /// H50: a latest read that waited would see a younger write and not say as of when.
+    FreshAfterWait:
+        "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived";
+    /// H28: readers would pass over a write that may still be applied.
+    PendingWhileUnknown:
+        "drover-raftgroup::leases" "h52_the_keys_of_a_write_whose_outcome_is_unknown_stay_pending";
+    /// H39: an entry would stand in the log behind one with a younger timestamp.
+    LogInTimestampOrder:
+        "drover-raftgroup::reads_and_writes" "h39_entries_stand_in_the_log_in_timestamp_order_even_if_the_answers_do_not_come_so";
+    /// H28: an entry would be appended in another leadership than its keys were registered in.
+    BoundToLeadership:
+        "drover-raftgroup::reads_and_writes" "h28_a_proposal_of_another_leadership_is_not_appended";
+    /// H2: a proof of a later leadership would be taken for one of the leadership whose pending writes were looked at.
+    ProofOfThisTerm:
+        "drover-raftgroup::reads_and_writes" "h28_a_proof_of_another_leadership_does_not_count";
+    /// H43: a leader would trust its lease as long as the voters do, whose clocks may run faster.
+    LeaseMargin:
+        "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension",
+        "drover-raftgroup::leases" "h43_an_isolated_leader_stops_serving_before_its_voters_are_free";
+    /// H43: a leader whose machine was suspended would trust a lease that the voters have forgotten.
+    SuspendWatch:
+        "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension";
+    /// H43: a voter that restarts would vote inside the lease that it gave and forgot.
+    SilentAfterRestart:
+        "drover-raftgroup::leases" "h43_a_voter_that_restarts_does_not_break_the_lease_it_gave";
+    /// H43: a leader that restarts would go on in its term, without the pending writes of that term.
+    NoLeaderResume:
+        "drover-raftgroup::leases" "h43_a_leader_that_restarts_wins_a_new_term_before_it_leads";
+    /// H43: a leader that restarts would take its stored vote for a leadership.
+    StoredVoteLeadsNothing:
+        "drover-raftgroup::leases" "h43_a_leader_that_restarts_wins_a_new_term_before_it_leads";
+    /// H43: a replica that lost its votes would vote a second time in a term.
+    VotesNotLost:
+        "drover-raftgroup::reads_and_writes" "a_replica_that_lost_its_log_and_votes_does_not_open";
+    /// H43: so would a node that comes back with an empty disk under its old id.
+    WipedPeerRefused:
+        "drover-transport::nodes" "handshake::a_peer_whose_data_directory_was_replaced_is_refused_when_it_calls_and_when_it_is_called";
+
+    // The oracle.
+
+    /// H29: timestamps would be issued that no ceiling covers, and a successor would issue them again.
+    BelowCeiling:
+        "drover-oracle" "core::tests::nothing_is_issued_before_a_ceiling_of_this_term",
+        "drover-oracle" "core::tests::timestamps_rise_over_leaders_and_clock_jumps_and_stay_below_a_committed_ceiling";
+    /// H29: a ceiling would count before it is applied in the oracle's own term.
+    CeilingCommitted:
+        "drover-oracle::leadership" "h29_a_ceiling_counts_once_it_is_committed";
+    /// H29: a successor would issue what its predecessor may have issued.
+    AboveFormerOracle:
+        "drover-oracle" "core::tests::a_new_leader_starts_above_the_ceiling_it_found_even_if_its_clock_is_behind",
+        "drover-oracle" "core::tests::timestamps_rise_over_leaders_and_clock_jumps_and_stay_below_a_committed_ceiling";
+    /// H29: a timestamp would be issued twice.
+    AboveLast:
+        "drover-oracle" "core::tests::a_new_leader_starts_above_the_ceiling_it_found_even_if_its_clock_is_behind",
+        "drover-oracle" "core::tests::timestamps_rise_over_leaders_and_clock_jumps_and_stay_below_a_committed_ceiling";
+    /// H29: an oracle that was deposed would go on issuing.
+    OracleProvesLeadership:
+        "drover-oracle::leadership" "h29_a_deposed_oracle_issues_nothing";
+
+    // The log.
+
+    /// H30: entries that were truncated would come back after a restart.
+    TruncatedStaysGone:
+        "drover-raftlog::crash" "a_truncated_tail_does_not_come_back",
+        "drover-raftlog::crash" "a_log_truncated_to_nothing_stays_empty";
+    /// H43: a vote would become durable before what was appended in front of it.
+    VotesInOrder:
+        "drover-raftlog" "writer_tests::votes_and_entries_are_written_in_the_order_in_which_they_came";
+    /// H30: entries would be reported durable that a crash takes away.
+    ReportedWhenDurable:
+        "drover-raftlog" "writer_tests::an_append_is_not_reported_while_it_is_being_written",
+        "drover-raftlog" "writer_tests::a_failed_write_stops_the_store_and_loses_nothing_that_was_durable";
+    /// H30: after a crash the committed id would name an entry that the log does not have.
+    CommittedWithinLog:
+        "drover-raftlog" "writer_tests::committed_rides_on_the_next_append_once_the_written_log_reaches_it";
+
+    // Coordinator and client.
+
+    /// H3: a client could read at a timestamp that was not issued yet, and read it differently later.
+    ReadTimestampIssued:
+        "drover-coordinator" "coordinator::tests::a_read_timestamp_that_was_not_issued_is_refused";
+    /// H3: so could one that made up a cursor.
+    CursorChecked:
+        "drover-coordinator" "coordinator::tests::a_cursor_whose_snapshot_was_not_issued_is_refused";
+    /// H44: a definite refusal would be reported although an earlier attempt may have been applied.
+    UnknownSticks:
+        "drover-coordinator" "retry::tests::every_kind_of_failure_meets_every_kind_of_operation";
+    /// H44: a write without idempotency key would be sent again after an attempt that may have been applied.
+    BlindWriteOnce:
+        "drover-coordinator" "retry::tests::every_kind_of_failure_meets_every_kind_of_operation";
+    /// H44: as `UnknownSticks`, in the client.
+    ClientUnknownSticks:
+        "drover-client" "retry::tests::after_an_unknown_attempt_no_reason_but_an_answer_from_apply_makes_a_write_definite",
+        "drover-client::calls" "what_was_lost_stays_unknown_although_later_attempts_are_refused",
+        "drover-client::calls" "what_was_lost_stays_unknown_until_the_deadline_although_later_attempts_are_turned_away";
+    /// H44: as `BlindWriteOnce`, in the client.
+    ClientBlindWriteOnce:
+        "drover-client::calls" "a_blind_write_is_not_sent_again_after_it_was_lost_but_is_after_a_refusal";
+}
