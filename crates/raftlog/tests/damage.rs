@@ -179,16 +179,17 @@ fn a_full_disk_is_an_error_that_harms_nothing_durable() {
     for engine in ENGINES {
         let dir = tempfile::tempdir().unwrap();
         let script = format!("trap '' XFSZ; ulimit -f {LIMIT_KIB}; exec \"$0\" \"$@\"");
-        let status = Command::new("bash")
+        // Through pipes: the limit is on files, and what the tests print may go into one.
+        let child = Command::new("bash")
             .args(["-c", &script])
             .arg(std::env::current_exe().unwrap())
             .args(["child_that_fills_its_disk", "--exact", "--ignored", "--nocapture"])
             .env(CHILD_DIR, dir.path())
             .env("RAFTLOG_TEST_ENGINE", format!("{engine:?}"))
             .process_group(0)
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success(), "{engine:?}");
+        assert!(child.status.success(), "{engine:?}: {child:?}");
         let durable: u64 = std::fs::read_to_string(dir.path().join("durable")).unwrap().parse().unwrap();
         assert!(durable > 0, "{engine:?}");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
