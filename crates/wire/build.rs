@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "drover/v1/kv.proto",
         "drover/v1/cluster.proto",
+        "drover/v1/compat.proto",
         "drover/v1/distribution.proto",
         "drover/v1/internal.proto",
         "drover/storage/v1/raft.proto",

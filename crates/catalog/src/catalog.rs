@@ -40,6 +40,11 @@ impl Catalog {
         self.contents.is_some()
     }
 
+    /// Counters, settings and versions, as they are stored.
+    pub fn meta(&self) -> Option<&Meta> {
+        self.contents.as_ref().map(|contents| &contents.meta)
+    }
+
     /// The settings that the cluster was created with.
     pub fn settings(&self) -> Option<&CatalogSettings> {
         self.contents.as_ref().map(|contents| &contents.meta.settings)

@@ -50,6 +50,7 @@ mod builder;
 mod client;
 mod cluster;
 mod drive;
+mod membership;
 mod node;
 mod range_delete;
 mod refresh;
@@ -70,10 +71,13 @@ pub use drover_kv::{
 };
 /// The messages in which nodes describe themselves, as generated from `drover/v1/cluster.proto`.
 pub use drover_wire::proto::v1::{
-    GetRouteOwnershipResponse, GetStatusResponse as ClusterStatus, NodeStatus, Ownership, ReplicaDigest, ReplicaStatus,
-    Route, RouteDelta, RouteEvent, RouteSnapshotPart, SplitRangeResponse, replica_status::Role,
-    route::State as RouteState, route_event::Event as RouteEventKind,
+    AuditEvent, CompatFreeze, CompatResponse, GetRouteOwnershipResponse, GetStatusResponse as ClusterStatus, GroupInfo,
+    GroupReplica, NodeStatus, Ownership, RegisteredNode, ReplicaDigest, ReplicaStatus, Route, RouteDelta, RouteEvent,
+    RouteSnapshotPart, SoftwareVersion, SplitRangeResponse, compat_response::Outcome as CompatOutcome,
+    group_replica::State as ReplicaState, replica_status::Role, route::State as RouteState,
+    route_event::Event as RouteEventKind,
 };
+pub use membership::CompatAction;
 pub use range_delete::RangeProgress;
 pub use retry::{Class, Decision, History, RetryPolicy, decide};
 pub use routes::{RouteWatch, Routes};

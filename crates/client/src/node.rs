@@ -8,6 +8,7 @@ use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::SessionAnswer;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
+use drover_wire::proto::v1::compat_client::CompatClient;
 use drover_wire::proto::v1::distribution_client::DistributionClient;
 use drover_wire::proto::v1::session_call::Call;
 use parking_lot::Mutex;
@@ -92,6 +93,10 @@ impl Node {
 
     pub(crate) fn distribution(&self) -> DistributionClient<Channel> {
         DistributionClient::new(self.channel.clone()).max_decoding_message_size(crate::session::MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn compat(&self) -> CompatClient<Channel> {
+        CompatClient::new(self.channel.clone()).max_decoding_message_size(crate::session::MAX_MESSAGE_BYTES)
     }
 
     /// Sends one call and waits for the answer until `deadline`.

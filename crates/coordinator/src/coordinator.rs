@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::{CatalogCommand, CatalogCommandKind, CatalogReply, RequestId, Route};
-use drover_fsm::{decode_catalog_reply, encode_catalog_command};
+use drover_catalog::{CatalogCommand, CatalogCommandKind, CatalogReply, CatalogRow, RequestId, Route};
+use drover_fsm::{decode_catalog_reply, decode_catalog_row, encode_catalog_command};
 use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, End, GroupId, Interval};
@@ -14,7 +14,7 @@ use drover_kv::{
     Versioned, WriteKind, WriteOp,
 };
 use drover_raftgroup::SharedTimestamps;
-use drover_wire::{GroupAnswer, GroupOp, IdempotencyKey, Request, ScanPageRequest};
+use drover_wire::{CatalogPart, GroupAnswer, GroupOp, IdempotencyKey, Request, ScanPageRequest};
 use rand::Rng;
 
 use crate::answer::Answer;
@@ -93,6 +93,25 @@ impl Coordinator {
         let op = GroupOp::Catalog { command: encode_catalog_command(&command)? };
         match self.dispatcher.call(GroupId::DEFAULT, op, Repeat::Recognised, deadline).await? {
             GroupAnswer::Catalog(reply) => decode_catalog_reply(reply),
+            other => Err(misfit(&other)),
+        }
+    }
+
+    /// Rows of the catalog as of now, at most `limit`.
+    ///
+    /// # Errors
+    /// Definite; nothing is changed.
+    pub async fn read_catalog(
+        &self,
+        part: CatalogPart,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<Vec<CatalogRow>, Error> {
+        let op = GroupOp::ReadCatalog { part, limit };
+        match self.dispatcher.call(GroupId::DEFAULT, op, Repeat::Read, deadline).await? {
+            GroupAnswer::CatalogRows(rows) => {
+                rows.into_iter().map(|(key, value)| decode_catalog_row(&key, value)).collect()
+            }
             other => Err(misfit(&other)),
         }
     }

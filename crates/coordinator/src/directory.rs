@@ -97,6 +97,9 @@ impl GroupDirectory {
                 Ok(GroupAnswer::Digest(GroupDigest { index, digest, rows }))
             }
             GroupOp::Describe { intervals } => group.describe(&intervals, deadline).await.map(GroupAnswer::Described),
+            GroupOp::ReadCatalog { part, limit } => {
+                group.read_catalog(part, limit, deadline).await.map(GroupAnswer::CatalogRows)
+            }
             GroupOp::Catalog { command } => group.catalog(command, deadline).await.map(GroupAnswer::Catalog),
         }
     }

@@ -54,7 +54,10 @@ mod state;
 pub use apply::{Body, Committed, DecodedEntry, Prepared, apply_batch};
 pub use cell::{Current, StateCell, View};
 pub use codec::applied::Applied;
-pub use codec::catalog::{decode_catalog_command, decode_catalog_reply, encode_catalog_command, encode_catalog_reply};
+pub use codec::catalog::{
+    catalog_rows, decode_catalog_command, decode_catalog_reply, decode_catalog_row, encode_catalog_command,
+    encode_catalog_reply,
+};
 pub use codec::command::{Command, Grant, RecordName, TimedWrite};
 pub use error::{ApplyError, ReadError};
 pub use handle::FsmHandle;

@@ -1,13 +1,14 @@
 //! What a leader does for the catalog: commands of the default group, and facts about ranges.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use drover_fsm::{Command, decode_catalog_command, encode_catalog_reply};
+use drover_fsm::{Command, catalog_rows, decode_catalog_command, encode_catalog_reply};
 use drover_keys::Interval;
 use drover_kv::{Error, Reason};
 use drover_rafttypes::ControlReply;
-use drover_wire::{OwnershipFacts, RangeFacts, catalog_refusal_to_error};
+use drover_wire::{CatalogPart, OwnershipFacts, RangeFacts, catalog_refusal_to_error};
 
 use crate::group::Group;
 
@@ -30,6 +31,22 @@ impl Group {
             ControlReply::Refused(why) => Err(Error::definite(Reason::FailedPrecondition, why)),
             other => Err(Error::unknown(Reason::Internal, format!("the catalog was answered with {other:?}"))),
         }
+    }
+
+    /// Rows of the catalog as of now, at most `limit`, each as it stands in the store.
+    ///
+    /// # Errors
+    /// As for [`Group::prove_leadership`].
+    pub async fn read_catalog(
+        &self,
+        part: CatalogPart,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let leadership = self.leadership()?;
+        self.prove_leadership(&leadership, deadline).await?;
+        let catalog = Arc::clone(&self.fsm.catalog().borrow());
+        Ok(catalog_rows(&catalog, part, usize::try_from(limit).unwrap_or(usize::MAX)))
     }
 
     /// What the group's log says of these ranges now, and how large they are.

@@ -27,6 +27,21 @@ pub enum GroupOp {
     Describe { intervals: Vec<Interval> },
     /// A command for the catalog, an encoded `drover.storage.v1.CatalogCommand`; on the leader of the default group.
     Catalog { command: Bytes },
+    /// Rows of the catalog, at most `limit`; on the leader of the default group.
+    ReadCatalog { part: CatalogPart, limit: u32 },
+}
+
+/// Rows of the catalog that are read together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogPart {
+    /// Counters, settings, the compatibility state.
+    Meta,
+    /// The nodes.
+    Nodes,
+    /// The groups.
+    Groups,
+    /// What has been done; the newest rows.
+    Audit,
 }
 
 /// What a group says of a range.
@@ -90,6 +105,8 @@ pub enum GroupAnswer {
     Described(Vec<RangeFacts>),
     /// To [`GroupOp::Catalog`]: an encoded `drover.storage.v1.CatalogReply`.
     Catalog(Bytes),
+    /// To [`GroupOp::ReadCatalog`]: key and value of each row, as they stand in the store.
+    CatalogRows(Vec<(Bytes, Bytes)>),
 }
 
 /// A call as a message.
@@ -106,6 +123,15 @@ pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
             (None, Body::Describe(v1::GroupDescribe { ranges: intervals.iter().map(encode_range).collect() }))
         }
         GroupOp::Catalog { command } => (None, Body::Catalog(command.clone())),
+        GroupOp::ReadCatalog { part, limit } => {
+            let part = match part {
+                CatalogPart::Meta => v1::group_read_catalog::Part::Meta,
+                CatalogPart::Nodes => v1::group_read_catalog::Part::Nodes,
+                CatalogPart::Groups => v1::group_read_catalog::Part::Groups,
+                CatalogPart::Audit => v1::group_read_catalog::Part::Audit,
+            };
+            (None, Body::ReadCatalog(v1::GroupReadCatalog { part: part.into(), limit: *limit }))
+        }
     };
     v1::GroupRequest {
         group_id: call.group.0,
@@ -143,6 +169,18 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
             intervals: ranges.into_iter().map(|range| decode_range(Some(range))).collect::<Result<_, _>>()?,
         },
         Body::Catalog(command) => GroupOp::Catalog { command },
+        Body::ReadCatalog(v1::GroupReadCatalog { part, limit }) => {
+            let part = match v1::group_read_catalog::Part::try_from(part) {
+                Ok(v1::group_read_catalog::Part::Meta) => CatalogPart::Meta,
+                Ok(v1::group_read_catalog::Part::Nodes) => CatalogPart::Nodes,
+                Ok(v1::group_read_catalog::Part::Groups) => CatalogPart::Groups,
+                Ok(v1::group_read_catalog::Part::Audit) => CatalogPart::Audit,
+                Ok(v1::group_read_catalog::Part::Unspecified) | Err(_) => {
+                    return Err(WireError::Malformed("part of the catalog"));
+                }
+            };
+            GroupOp::ReadCatalog { part, limit }
+        }
     };
     Ok(GroupCall { group: GroupId(request.group_id), timeout_ms: request.timeout_ms, op })
 }
@@ -203,6 +241,10 @@ pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupRes
             Body::Describe(v1::GroupDescribed { ranges: ranges.iter().map(encode_facts).collect() })
         }
         Ok(GroupAnswer::Catalog(reply)) => Body::Catalog(reply),
+        Ok(GroupAnswer::CatalogRows(rows)) => {
+            let rows = rows.into_iter().map(|(key, value)| v1::CatalogRowBytes { key, value });
+            Body::CatalogRows(v1::GroupCatalogRows { rows: rows.collect() })
+        }
     };
     v1::GroupResponse { body: Some(body), newer_routes: Vec::new() }
 }
@@ -277,6 +319,9 @@ fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>
             Ok(Ok(GroupAnswer::Described(ranges.into_iter().map(decode_facts).collect::<Result<_, _>>()?)))
         }
         Body::Catalog(reply) => Ok(Ok(GroupAnswer::Catalog(reply))),
+        Body::CatalogRows(v1::GroupCatalogRows { rows }) => {
+            Ok(Ok(GroupAnswer::CatalogRows(rows.into_iter().map(|row| (row.key, row.value)).collect())))
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub use error::{
     ERROR_DOMAIN, code_of, error_to_status, error_to_status_bytes, status_bytes_to_error, status_to_error,
 };
 pub use group::{
-    GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts, decode_group_request,
+    CatalogPart, GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts, decode_group_request,
     decode_group_response, encode_group_request, encode_group_response, take_newer_routes,
 };
 pub use operation::{decode_operation, encode_operation};

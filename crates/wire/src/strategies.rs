@@ -7,7 +7,7 @@ use drover_kv::*;
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::{GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts};
+use crate::{CatalogPart, GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     any::<Vec<u8>>().prop_map(Bytes::from)
@@ -99,6 +99,11 @@ pub fn group_call() -> impl Strategy<Value = GroupCall> {
         any::<u64>().prop_map(|index| GroupOp::Digest { index }),
         proptest::collection::vec(interval(), 0..3).prop_map(|intervals| GroupOp::Describe { intervals }),
         bytes().prop_map(|command| GroupOp::Catalog { command }),
+        (
+            prop::sample::select(vec![CatalogPart::Meta, CatalogPart::Nodes, CatalogPart::Groups, CatalogPart::Audit]),
+            any::<u32>(),
+        )
+            .prop_map(|(part, limit)| GroupOp::ReadCatalog { part, limit }),
     ];
     (any::<u64>(), any::<u32>(), op).prop_map(|(group, timeout_ms, op)| GroupCall {
         group: GroupId(group),
@@ -163,6 +168,7 @@ pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
         }))),
         proptest::collection::vec(range_facts(), 0..3).prop_map(|facts| Ok(GroupAnswer::Described(facts))),
         bytes().prop_map(|reply| Ok(GroupAnswer::Catalog(reply))),
+        proptest::collection::vec((bytes(), bytes()), 0..3).prop_map(|rows| Ok(GroupAnswer::CatalogRows(rows))),
         error().prop_map(Err),
     ]
 }

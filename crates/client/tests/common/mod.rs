@@ -220,6 +220,29 @@ impl Cluster for Told {
         let error = drover_kv::Error::definite(drover_kv::Reason::UnknownGroup, format!("there is no group {group}"));
         Err(drover_wire::error_to_status(&error))
     }
+
+    async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn drain_node(&self, _: Request<DrainNodeRequest>) -> Result<Response<DrainNodeResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Result<Response<RemoveNodeResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Result<Response<ListGroupsResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn list_audit_events(
+        &self,
+        _: Request<ListAuditEventsRequest>,
+    ) -> Result<Response<ListAuditEventsResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
 }
 
 /// Gives its routes two to a page.

@@ -1,7 +1,7 @@
 //! `drover group`: leadership and digests of one group.
 
 use clap::Subcommand;
-use drover_client::{DigestComparison, GroupId, NodeId};
+use drover_client::{DigestComparison, GroupId, GroupInfo, GroupReplica, NodeId, ReplicaState};
 use serde_json::json;
 
 use super::Global;
@@ -18,6 +18,8 @@ pub enum Command {
         #[arg(long, value_name = "NODE")]
         to: NodeId,
     },
+    /// Lists the groups and their replicas as the catalog wants them
+    List,
     /// Compares digests of all replicas of a group at one log index; exit code 1 if they are not all there and equal
     Digests { group: GroupId },
 }
@@ -33,12 +35,51 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             }
             Ok(End::Done)
         }
+        Command::List => {
+            print_groups(global.json, output, &client.groups().await?)?;
+            Ok(End::Done)
+        }
         Command::Digests { group } => {
             let comparison = client.compare_digests(group).await?;
             print_digests(global.json, output, &comparison)?;
             Ok(if comparison.equal { End::Done } else { End::No })
         }
     }
+}
+
+fn print_groups(as_json: bool, output: &mut Output, groups: &[GroupInfo]) -> std::io::Result<()> {
+    let state = |replica: &GroupReplica| match replica.state() {
+        ReplicaState::Joining => "joining",
+        ReplicaState::Active => "active",
+        ReplicaState::Leaving => "leaving",
+        ReplicaState::Unspecified => "?",
+    };
+    if as_json {
+        let replica = |replica: &GroupReplica| {
+            json!({
+                "node": replica.node_id,
+                "replica": replica.replica_id,
+                "votes": replica.votes,
+                "state": state(replica),
+            })
+        };
+        let group = |group: &GroupInfo| {
+            let replicas: Vec<_> = group.replicas.iter().map(replica).collect();
+            json!({ "group": group.group_id, "leader": group.leader, "replicas": replicas })
+        };
+        let groups: Vec<_> = groups.iter().map(group).collect();
+        return output.json(&json!({ "groups": groups }));
+    }
+    let rows = groups.iter().map(|group| {
+        let shown = |replica: &GroupReplica| match replica.state() {
+            ReplicaState::Active => replica.node_id.to_string(),
+            _ => format!("{} ({})", replica.node_id, state(replica)),
+        };
+        let replicas: Vec<String> = group.replicas.iter().map(shown).collect();
+        let leader = if group.leader == 0 { "?".to_owned() } else { group.leader.to_string() };
+        vec![group.group_id.to_string(), leader, replicas.join(", ")]
+    });
+    output.table(&["group", "leader", "replicas on nodes"], rows.collect())
 }
 
 fn print_digests(as_json: bool, output: &mut Output, comparison: &DigestComparison) -> std::io::Result<()> {

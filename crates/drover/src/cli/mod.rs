@@ -13,11 +13,13 @@
 //! - Whatever one command prints of keys and values, another can read back ([`notation`]).
 
 mod bench;
+mod compat;
 mod dump;
 mod exit;
 mod group;
 mod kv;
 mod load;
+mod node;
 mod notation;
 mod output;
 mod records;
@@ -94,6 +96,14 @@ pub enum Command {
     /// Looks after one group
     #[command(subcommand)]
     Group(group::Command),
+    /// Looks after the nodes of the cluster
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Shows or holds back the version of the software that the cluster as a whole understands
+    #[command(subcommand)]
+    Compat(compat::Command),
+    /// Lists who changed what, when
+    Audit(node::AuditArgs),
     /// Shows and changes which group serves which keys
     #[command(subcommand)]
     Route(route::Command),
@@ -117,6 +127,9 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
         Command::Dump(args) => dump::run(global, args, &mut output).await,
         Command::Status => status::run(global, &mut output).await,
         Command::Group(command) => group::run(global, command, &mut output).await,
+        Command::Node(command) => node::run(global, command, &mut output).await,
+        Command::Compat(command) => compat::run(global, command, &mut output).await,
+        Command::Audit(args) => node::audit(global, args, &mut output).await,
         Command::Route(command) => route::run(global, command, &mut output).await,
         Command::Bench(args) => bench::run(global, args, &mut output).await,
     }?;

@@ -8,6 +8,7 @@ mod catalog;
 mod clock;
 mod endpoint;
 mod peers;
+mod presence;
 mod replicas;
 mod serve;
 mod status;
@@ -70,6 +71,9 @@ pub enum NodeError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The cluster does not want this node.
+    #[error("the cluster refuses this node: {0}")]
+    Refused(drover_kv::Error),
     /// A part of the node ended that must not.
     #[error("{0}")]
     Failed(String),
@@ -151,6 +155,17 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     };
     readiness.set(view.clone());
     serve::export(&metrics, &log, &peers, &directory, watch.subscribe(), clock);
+    let announced = presence::announce(
+        presence::Announcement {
+            node: config.node.id,
+            store: data.store_id(),
+            address: config.advertised_grpc().as_str().to_owned(),
+            admin_address: config.advertised_admin().as_str().to_owned(),
+        },
+        Arc::clone(front.coordinator()),
+        view.clone(),
+        stop.clone(),
+    );
     let (server, health) = serve::start(&config, grpc, view, Arc::clone(&service), Arc::clone(&peers), stop.clone())?;
 
     let parts = ReplicaParts {
@@ -167,7 +182,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     }
     replicas.start(&stop).await;
     let node = Node { front, service, replicas: Arc::clone(&replicas), health };
-    let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas));
+    let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas), tokio::spawn(announced));
     let ended = shutdown.run(&node, failure).await;
 
     stop.cancel();
@@ -241,7 +256,16 @@ async fn fail(
     log: Arc<NodeLog>,
     mut disk: tokio::sync::watch::Receiver<crate::disk::DiskState>,
     replicas: Arc<Replicas>,
+    announced: tokio::task::JoinHandle<Option<drover_kv::Error>>,
 ) -> NodeError {
+    let refused = async {
+        match announced.await {
+            Ok(Some(error)) => NodeError::Refused(error),
+            // The node is being stopped.
+            Ok(None) => std::future::pending().await,
+            Err(error) => NodeError::Failed(format!("the node's announcements ended: {error}")),
+        }
+    };
     let log_failed = async {
         loop {
             if let Some(error) = log.failure() {
@@ -271,6 +295,7 @@ async fn fail(
             Err(error) => NodeError::Failed(format!("the gRPC server ended: {error}")),
         },
         error = log_failed => error,
+        error = refused => error,
         error = full => error,
     }
 }

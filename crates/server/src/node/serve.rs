@@ -7,6 +7,7 @@ use drover_raftlog::NodeLog;
 use drover_transport::{InternalServer, PeerPool, server_builder};
 use drover_wire::proto;
 use drover_wire::proto::v1::cluster_server::ClusterServer;
+use drover_wire::proto::v1::compat_server::CompatServer;
 use drover_wire::proto::v1::distribution_server::DistributionServer;
 use drover_wire::proto::v1::kv_server::KvServer;
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use super::{NodeClock, NodeError, others};
 use crate::config::Config;
 use crate::disk::DiskState;
 use crate::metrics::{Metrics, follow_total};
-use crate::services::{ClusterService, DistributionService, KvService};
+use crate::services::{ClusterService, CompatService, DistributionService, KvService};
 
 /// Starts to answer on `listener`, until `stop`.
 ///
@@ -45,6 +46,7 @@ pub fn start(
         .max_encoding_message_size(usize::MAX);
     let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, others(config))?);
     let distribution = DistributionServer::new(DistributionService::new(Arc::clone(&view_front)));
+    let compat = CompatServer::new(CompatService::new(view_front));
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -62,6 +64,7 @@ pub fn start(
         .add_service(kv)
         .add_service(cluster)
         .add_service(distribution)
+        .add_service(compat)
         .add_service(internal)
         .add_service(health_service)
         .add_service(reflection);

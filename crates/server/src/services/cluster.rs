@@ -11,7 +11,7 @@ use drover_wire::{GroupAnswer, GroupDigest, GroupOp, error_to_status, status_to_
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
-use super::Front;
+use super::{Front, membership};
 use crate::node::NodeView;
 
 /// How long another node may take to say how it is.
@@ -177,5 +177,45 @@ impl Cluster for ClusterService {
         request: tonic::Request<v1::CompareDigestsRequest>,
     ) -> Result<Response<v1::CompareDigestsResponse>, Status> {
         self.compare(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: tonic::Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let answer = membership::list_nodes(self.front.coordinator(), &request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn drain_node(
+        &self,
+        request: tonic::Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        let answer = membership::drain_node(self.front.coordinator(), request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn remove_node(
+        &self,
+        request: tonic::Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let answer = membership::remove_node(self.front.coordinator(), request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn list_groups(
+        &self,
+        request: tonic::Request<v1::ListGroupsRequest>,
+    ) -> Result<Response<v1::ListGroupsResponse>, Status> {
+        let answer = membership::list_groups(self.front.coordinator(), &request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: tonic::Request<v1::ListAuditEventsRequest>,
+    ) -> Result<Response<v1::ListAuditEventsResponse>, Status> {
+        let answer = membership::list_audit_events(self.front.coordinator(), &request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 }

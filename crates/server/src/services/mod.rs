@@ -1,12 +1,15 @@
 //! The gRPC services that clients use, over the coordinator.
 
 mod cluster;
+mod compat;
 mod distribution;
 mod front;
 mod kv;
+mod membership;
 mod session;
 
 pub use cluster::ClusterService;
+pub use compat::CompatService;
 pub use distribution::DistributionService;
 pub use front::{Front, FrontParts, disk_full};
 pub use kv::KvService;

@@ -10,9 +10,12 @@ pub mod row;
 #[cfg(test)]
 mod strategies;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use drover_catalog::{CatalogCommand, CatalogReply};
+use drover_catalog::{Catalog, CatalogCommand, CatalogReply, CatalogRow};
 use drover_kv::{Error, Reason};
+use drover_wire::CatalogPart;
 use drover_wire::proto::storage::v1 as pb;
 use prost::Message;
 
@@ -35,6 +38,32 @@ pub fn decode_catalog_command(bytes: Bytes) -> Result<CatalogCommand, Error> {
         let message = format!("the command for the catalog cannot be read: {why}; nothing was changed");
         Error::definite(Reason::InvalidArgument, message)
     })
+}
+
+/// Key and value of those rows of `catalog` that belong to `part`, as they stand in the store; at most `limit`.
+pub fn catalog_rows(catalog: &Catalog, part: CatalogPart, limit: usize) -> Vec<(Bytes, Bytes)> {
+    let stored = |row: CatalogRow| (Bytes::from(row::encode_key(&row.key())), row::encode(&row));
+    match part {
+        CatalogPart::Meta => {
+            catalog.meta().map(|meta| stored(CatalogRow::Meta(Box::new(meta.clone())))).into_iter().collect()
+        }
+        CatalogPart::Nodes => catalog.nodes().cloned().map(CatalogRow::Node).map(stored).take(limit).collect(),
+        CatalogPart::Groups => catalog.groups().cloned().map(CatalogRow::Group).map(stored).take(limit).collect(),
+        CatalogPart::Audit => {
+            let newest = catalog.audit().rev().take(limit).cloned();
+            let mut rows: Vec<_> = newest.map(|event| stored(CatalogRow::Audit(Arc::new(event)))).collect();
+            rows.reverse();
+            rows
+        }
+    }
+}
+
+/// A row that another node has sent.
+///
+/// # Errors
+/// [`Reason::Internal`], definite, if it is none that this build knows: reading changes nothing.
+pub fn decode_catalog_row(key: &[u8], value: Bytes) -> Result<CatalogRow, Error> {
+    row::decode(key, value).map_err(|error| Error::definite(Reason::Internal, error.to_string()))
 }
 
 /// A reply as one node sends it to another: an encoded `drover.storage.v1.CatalogReply`.
