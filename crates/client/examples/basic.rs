@@ -1,4 +1,4 @@
-//! Writes, reads and deletes one key. `cargo run -p drover-client --example basic -- 127.0.0.1:7000`
+//! Writes, reads and deletes one key. `cargo run -p drover-client --example basic -- 127.0.0.1:7400`
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use drover_client::Client;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let endpoint = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let endpoint = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7400".to_owned());
     let client = Client::connect([endpoint]).await?;
 
     let first = client.put("greeting", "hello").await?;

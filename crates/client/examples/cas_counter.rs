@@ -1,4 +1,4 @@
-//! Counts to 1,000 from ten tasks at once. `cargo run -p drover-client --example cas_counter -- 127.0.0.1:7000`
+//! Counts to 1,000 from ten tasks at once. `cargo run -p drover-client --example cas_counter -- 127.0.0.1:7400`
 
 use anyhow::Context;
 use drover_client::{Client, CompareAndSet, Expectation, Update};
@@ -25,7 +25,7 @@ async fn increment(client: &Client) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let endpoint = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let endpoint = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7400".to_owned());
     let client = Client::connect([endpoint]).await?;
     client.delete(KEY).await?;
     let tasks: Vec<_> = (0..10)

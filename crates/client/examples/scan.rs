@@ -1,11 +1,11 @@
-//! Writes a few rows and scans them both ways. `cargo run -p drover-client --example scan -- 127.0.0.1:7000`
+//! Writes a few rows and scans them both ways. `cargo run -p drover-client --example scan -- 127.0.0.1:7400`
 
 use drover_client::{Client, End, Interval, ScanQuery};
 use futures::TryStreamExt;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let endpoint = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
+    let endpoint = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7400".to_owned());
     let client = Client::connect([endpoint]).await?;
     for city in ["athens", "berlin", "cairo", "delhi", "essen"] {
         client.put(format!("city/{city}"), city.len().to_string()).await?;

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::node::Node;
+use crate::request::payload_bytes;
 use crate::request::set_timeout;
 use crate::session::NoAnswer;
 use crate::topology::Topology;
@@ -27,6 +28,9 @@ use crate::{Class, ClientBuilder, Decision, History, IdempotencyKeys, decide};
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
 /// What all handles of a client share.
+/// Keys and values of one call; what stands around them in a message fits besides.
+const LARGEST_CALL: usize = drover_wire::MAX_MESSAGE_BYTES - (1 << 20);
+
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) settings: ClientBuilder,
@@ -97,6 +101,12 @@ impl Inner {
     /// Makes the call, again if need be, until it has an answer or `deadline` has passed.
     pub(crate) async fn drive(&self, attempted: Attempted, deadline: Instant) -> Result<Answer, Error> {
         let Attempted { mut call, key, class, foreign_key } = attempted;
+        let bytes = payload_bytes(&call);
+        if bytes > LARGEST_CALL {
+            let message =
+                format!("the call has {bytes} bytes, a message holds {LARGEST_CALL}; nothing was sent or changed");
+            return Err(Error::definite(Reason::BatchTooLarge, message));
+        }
         let _permit = self.admit(deadline).await?;
         let mut history = History { foreign_key, ..History::default() };
         let mut failed: Option<Arc<Node>> = None;

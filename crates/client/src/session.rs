@@ -27,8 +27,7 @@ use crate::request::payload_bytes;
 const MAX_BATCH_CALLS: usize = 512;
 /// No call is added to a message that has reached this size. One call alone may be larger.
 const MAX_BATCH_BYTES: usize = 256 << 10;
-/// Largest message of answers that is accepted: a server packs several answers of up to 16 MiB each.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 256 << 20;
+pub(crate) use drover_wire::MAX_MESSAGE_BYTES;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -61,6 +61,12 @@ async fn keys_values_and_batches_beyond_the_limits_are_refused_and_write_nothing
     assert_refused(client.put("k", vec![0; 100_001]).await, Reason::ValueTooLarge);
     let keys: Vec<Bytes> = (0..40u32).map(|n| format!("{n:04000}").into()).collect();
     assert_refused(client.batch_get(keys, None).await, Reason::BatchTooLarge);
+    // Far larger than any limit: still told which one, by a stream that goes on.
+    let huge = client.put("k", vec![0; 40 << 20]).await.unwrap_err();
+    assert!(!huge.is_unknown() && huge.message.contains("100000"), "{huge}");
+    assert_eq!(huge.reason, Reason::ValueTooLarge);
+    refused(kv.put(put("k".into(), vec![0; 40 << 20].into())).await, Reason::ValueTooLarge);
+    assert_refused(client.put("k", vec![0; 300 << 20]).await, Reason::BatchTooLarge);
     client.put(vec![b'k'; 4096], vec![0; 100_000]).await.unwrap();
     assert_eq!(cluster.all_rows(NodeId(1)).await.unwrap().len(), 1);
 }

@@ -105,6 +105,39 @@ fn contents(dir: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8
 }
 
 #[tokio::test]
+async fn groups_and_routes_that_are_added_to_the_configuration_of_a_cluster_that_exists_own_nothing() {
+    let cluster = single();
+    let node = cluster.node(NodeId(1));
+    node.start().unwrap();
+    node.wait_ready(PATIENCE).await.unwrap();
+    cluster.client().await.unwrap().put("z", "before").await.unwrap();
+    node.terminate(PATIENCE).await.unwrap();
+
+    edit(node.config_path(), |table| {
+        let bootstrap = table["bootstrap"].as_table_mut().unwrap();
+        let group: toml::Table = "id = 9\nreplicas = [1]".parse().unwrap();
+        bootstrap["groups"].as_array_mut().unwrap().push(group.into());
+        let routes = "routes = [{ start = '', end = 'm', group = 2 }, { start = 'm', group = 9 }]";
+        let routes: toml::Table = routes.parse().unwrap();
+        bootstrap.insert("routes".to_owned(), routes["routes"].clone());
+    });
+    node.start().unwrap();
+    wait_until("the node to say that it does not know the group", PATIENCE, || async {
+        let log = node.log();
+        if log.contains("the catalog does not know this group") { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await
+    .unwrap();
+    let client = cluster.client().await.unwrap();
+    let owner = client.route_ownership("z").await.unwrap();
+    assert_eq!(owner.route.unwrap().group_id, 2);
+    assert_eq!(owner.ownership.unwrap().end, None, "the group still owns all of it");
+    assert_eq!(client.get("z").await.unwrap().unwrap().value, "before");
+    client.put("z", "after").await.unwrap();
+    assert!(client.groups().await.unwrap().iter().all(|group| group.group_id != 9));
+}
+
+#[tokio::test]
 async fn a_data_directory_in_use_is_refused() {
     let cluster = single();
     let node = cluster.node(NodeId(1));

@@ -13,6 +13,8 @@ use drover_testkit::ledger::Ledger;
 use drover_testkit::wait::wait_until;
 use drover_testkit::workload::Load;
 use tokio_util::sync::CancellationToken;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// The route that holds `key`.
 fn route_of<'a>(routes: &'a Routes, key: &[u8]) -> &'a drover_client::Route {
@@ -116,6 +118,58 @@ async fn routes_outlive_every_process_and_the_configuration_is_not_read_again() 
     let owner = client.route_ownership("bbb").await.unwrap();
     let owned = owner.ownership.unwrap();
     assert_eq!(owned.acquired_version, CatalogVersion::FIRST.0, "a split leaves ownership alone");
+}
+
+/// Raw calls, so that no client library picks the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_takes_every_request_says_what_it_serves_and_whether_it_is_healthy() {
+    use drover_wire::proto::v1;
+    let cluster = Cluster::builder().start().await.unwrap();
+    for (n, node) in cluster.nodes().iter().enumerate() {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", node.grpc_address())).unwrap();
+        let channel = channel.connect().await.unwrap();
+        let mut kv = v1::kv_client::KvClient::new(channel.clone());
+        // One key in each data group, so that at most one of them is led by the node that is asked.
+        for key in ["0", "k", "z"] {
+            let value = format!("{key}{n}");
+            let put = v1::PutRequest { key: key.into(), value: value.clone().into(), ..Default::default() };
+            kv.put(put).await.unwrap();
+            let got = kv.get(v1::GetRequest { key: key.into(), ..Default::default() }).await.unwrap().into_inner();
+            assert_eq!(got.version.unwrap().value, value);
+        }
+        for reverse in [false, true] {
+            let scanned = kv.scan(v1::ScanRequest { reverse, ..Default::default() }).await.unwrap().into_inner();
+            let mut keys: Vec<_> = scanned.entries.into_iter().map(|entry| entry.key).collect();
+            if reverse {
+                keys.reverse();
+            }
+            assert_eq!(keys, ["0", "k", "z"], "over the groups in key order, reverse: {reverse}");
+        }
+        let mut health = HealthClient::new(channel);
+        for service in ["", "drover.v1.Kv", "drover.v1.Distribution"] {
+            becomes(&mut health, service, ServingStatus::Serving).await;
+        }
+    }
+    // Without a quorum the one that is left serves nothing, and says so.
+    cluster.nodes()[0].kill().unwrap();
+    cluster.nodes()[1].kill().unwrap();
+    let left = cluster.nodes()[2].grpc_address();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{left}")).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel);
+    becomes(&mut health, "", ServingStatus::NotServing).await;
+}
+
+/// Waits until the standard health service says this of a service; it follows the node's readiness.
+async fn becomes(health: &mut HealthClient<tonic::transport::Channel>, service: &str, wanted: ServingStatus) {
+    wait_until("what the health service says", PATIENCE, async || {
+        let check = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
+        match health.check(check).await.map_err(|status| status.to_string())?.into_inner().status() {
+            status if status == wanted => Ok(()),
+            other => Err(format!("{service:?} is {other:?}")),
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,8 +22,7 @@
 //! # Formats
 //!
 //! One file each in [`codec`]: log commands, group state, applied state, idempotency records, and a folder for commands
-//! and rows of the catalog, which apply does not carry out yet: such an entry stops the replica. Fingerprints of
-//! operations are persisted inside records (`fingerprint.rs`). The folder of a replica is described in `home.rs`.
+//! and rows of the catalog. Fingerprints of operations are persisted inside records (`fingerprint.rs`). The folder of a replica is described in `home.rs`.
 //!
 //! # Invariants
 //!
@@ -36,7 +35,7 @@
 //! - Ownership and safe points never change between the state that a reader judges by and the data that it sees.
 //! - A snapshot never takes a replica back, and is what its description says.
 //!
-//! Knows nothing of leadership, pending writes, the oracle, the catalog, the network or the Raft log.
+//! Knows nothing of leadership, pending writes, the oracle, the network or the Raft log.
 
 mod apply;
 mod cell;

@@ -14,7 +14,7 @@
 //! data     drover_keys::DataKey                                   value header, expiry, bytes (see `value`)
 //! locks    shard | memcomparable(route_key) | family | suffix'    opaque
 //! records  shard | memcomparable(route_key) | kind | name         opaque
-//! meta     one tag byte                                           store format, applied state, group state
+//! meta     one tag byte                                           store format, applied state, group state, catalog
 //! tracker  (reserved for the rows that a moving range still owes)
 //! ```
 //!

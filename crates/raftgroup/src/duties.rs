@@ -8,12 +8,26 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use drover_fsm::{Command, Grant};
 use drover_hlc::Timestamp;
-use drover_kv::Error;
+use drover_kv::{Error, Reason};
 use drover_rafttypes::{ControlReply, LogId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Group;
 use crate::leadership::Leadership;
+
+/// Asks who is in charge what a new group owns from the start. `None`: nothing is known of the group, and nothing may be
+/// granted to it.
+pub type GrantSource = Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Vec<Grant>>, Error>> + Send + Sync>;
+
+/// A source that always answers with these.
+pub fn granted(grants: Vec<Grant>) -> GrantSource {
+    Arc::new(move || {
+        let grants = grants.clone();
+        async move { Ok(Some(grants)) }.boxed()
+    })
+}
 
 /// How long a duty may take before it is given up until the next round.
 const DUTY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,9 +37,9 @@ const RECORDS_PER_ENTRY: u64 = 2_000;
 const RECORD_ENTRIES_PER_ROUND: usize = 200;
 
 impl Group {
-    /// Runs until `stop` is cancelled. `grants` are what the group owns from the start, by the bootstrap configuration;
-    /// they are proposed once in the life of the group.
-    pub async fn run_duties(self: Arc<Self>, grants: Vec<Grant>, stop: CancellationToken) {
+    /// Runs until `stop` is cancelled. `grants` tells what the group owns from the start; it is proposed once in the life
+    /// of the group.
+    pub async fn run_duties(self: Arc<Self>, grants: GrantSource, stop: CancellationToken) {
         let housekeeping = self.housekeeping(&grants);
         let flushing = self.flushing();
         tokio::select! {
@@ -69,7 +83,7 @@ impl Group {
         }
     }
 
-    async fn housekeeping(&self, grants: &[Grant]) {
+    async fn housekeeping(&self, grants: &GrantSource) {
         let mut sweep = Bytes::new();
         loop {
             let leadership = self.led().await;
@@ -90,13 +104,19 @@ impl Group {
     async fn lead(
         &self,
         leadership: &Leadership,
-        grants: &[Grant],
+        grants: &GrantSource,
         sweep: &mut Bytes,
         deadline: Instant,
     ) -> Result<(), Error> {
         self.prove_leadership(leadership, deadline).await?;
         if !self.fsm.state().bootstrapped {
-            let grant = Command::GrantRange(grants.to_vec());
+            let Some(grants) = grants().await? else {
+                return Err(Error::definite(
+                    Reason::FailedPrecondition,
+                    "the catalog does not know this group; it owns nothing until it does",
+                ));
+            };
+            let grant = Command::GrantRange(grants);
             if let ControlReply::Refused(why) = self.command(leadership, &grant, deadline).await? {
                 tracing::error!(group = %self.id, %why, "the intervals of the bootstrap configuration were refused");
             }

@@ -31,6 +31,7 @@ mod stats;
 mod suspend;
 mod timestamps;
 
+pub use duties::{GrantSource, granted};
 pub use group::{Group, GroupParts, GroupRaft, OpenError};
 pub use leadership::Leadership;
 pub use options::GroupOptions;

@@ -23,7 +23,7 @@ use drover_keys::{GroupId, Interval, NodeId};
 use drover_wire::proto::v1 as pb;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 
-pub use binary::drover_binary;
+pub use binary::{build_with_version, drover_binary};
 pub use builder::{ClusterBuilder, Split};
 pub use http::{HttpAnswer, get as http_get};
 pub use logs::{LogLine, loud_lines};

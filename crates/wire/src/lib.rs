@@ -52,6 +52,10 @@ pub use request::{IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOp
 pub use routes::{decode_route, decode_route_delta, encode_route, encode_route_delta};
 pub use version::{decode_version, encode_version};
 
+/// Largest message that a client sends and a server reads. Limits on requests lie far below; what breaks them is refused with
+/// the limit in the message, and what breaks this does not leave the client.
+pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
 /// The generated code.
 pub mod proto {
     /// Package `drover.v1`: the services.

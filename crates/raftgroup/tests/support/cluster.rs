@@ -201,7 +201,7 @@ impl Cluster {
             acquired_version: CatalogVersion::FIRST,
         };
         let stop = CancellationToken::new();
-        let duties = tokio::spawn(Arc::clone(&group).run_duties(vec![grant], stop.clone()));
+        let duties = tokio::spawn(Arc::clone(&group).run_duties(drover_raftgroup::granted(vec![grant]), stop.clone()));
         self.replicas.insert(id, Replica { group, log, duties, stop });
     }
 

@@ -149,7 +149,7 @@ impl Fixture {
             shard: ShardId(1),
             acquired_version: CatalogVersion::FIRST,
         };
-        tokio::spawn(Arc::clone(&group).run_duties(vec![grant], stop.clone()));
+        tokio::spawn(Arc::clone(&group).run_duties(drover_raftgroup::granted(vec![grant]), stop.clone()));
         let mut applied = group.fsm().applied_log_id();
         while !group.fsm().state().bootstrapped || !group.is_leader() {
             // Leadership follows the entries of an election, so some entry is applied after each step.

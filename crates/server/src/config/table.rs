@@ -283,7 +283,7 @@ group = 3
         "key_bytes" => key_bytes: ByteSize, default "4KiB", range 1..=64 * KIB;
         /// Longest value.
         "value_bytes" => value_bytes: ByteSize, default "8MiB", range 1..=GIB;
-        /// Largest request as a whole, and largest page of an answer.
+        /// Largest request as a whole: its keys and values together.
         "batch_bytes" => batch_bytes: ByteSize, default "16MiB", range 1..=2 * GIB - MIB;
         /// Most rows in a page of a scan.
         "scan_rows" => scan_rows: u64, default "10000", range 1..=10_000_000;

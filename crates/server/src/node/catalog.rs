@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_catalog::{
-    Bootstrap, BootstrapNode, Catalog, CatalogCommand, CatalogCommandKind, CatalogSettings, RequestId, Route,
-    RouteState,
+    Bootstrap, BootstrapNode, Catalog, CatalogCommand, CatalogCommandKind, CatalogRow, CatalogSettings, RequestId,
+    Route, RouteState,
 };
-use drover_coordinator::{GroupDirectory, RouteCache};
-use drover_fsm::encode_catalog_command;
+use drover_coordinator::{Coordinator, GroupDirectory, RouteCache};
+use drover_fsm::{Grant, encode_catalog_command};
 use drover_hlc::PhysicalMs;
-use drover_keys::{GroupId, NodeId};
-use drover_kv::Error;
-use drover_raftgroup::Group;
+use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_kv::{Error, Reason};
+use drover_raftgroup::{GrantSource, Group};
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::distribution_client::DistributionClient;
 use drover_wire::proto::v1::route_event::Event;
-use drover_wire::{decode_route, decode_route_delta};
+use drover_wire::{CatalogPart, decode_route, decode_route_delta};
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -84,7 +85,7 @@ async fn follow_node(address: &str, routes: &RouteCache) -> Result<(), Box<dyn s
                     parts.push(decode_route(route)?);
                 }
                 if !part.more {
-                    let version = drover_keys::CatalogVersion(part.version);
+                    let version = CatalogVersion(part.version);
                     routes.replace(drover_catalog::RouteMap::new(version, std::mem::take(&mut parts))?);
                 }
             }
@@ -97,7 +98,40 @@ async fn follow_node(address: &str, routes: &RouteCache) -> Result<(), Box<dyn s
     Ok(())
 }
 
-/// The command that creates the catalog of a new cluster. After it was applied the configuration is not read again.
+/// What a new group owns from the start: what the catalog says, never the configuration of a node, which may have been
+/// changed since the cluster was created. A group that the catalog does not know gets nothing.
+pub fn founding_grants(group: GroupId, coordinator: Arc<Coordinator>) -> GrantSource {
+    Arc::new(move || {
+        let coordinator = Arc::clone(&coordinator);
+        async move {
+            let deadline = Instant::now() + ATTEMPT;
+            let groups = coordinator.read_catalog(CatalogPart::Groups, u32::MAX, deadline).await?;
+            if groups.is_empty() {
+                return Err(Error::definite(Reason::Unavailable, "the catalog is not created yet"));
+            }
+            let known = groups.iter().any(|row| matches!(row, CatalogRow::Group(found) if found.id == group));
+            if !known {
+                tracing::error!(%group, "the catalog does not know this group; it owns nothing");
+                return Ok(None);
+            }
+            // Any version will do: before its first grant a group can only have its routes divided.
+            if !coordinator.routes().newer_than(CatalogVersion(0), deadline).await {
+                return Err(Error::definite(Reason::Unavailable, "the routes are not known yet"));
+            }
+            let routes = coordinator.routes().current();
+            let grant = |route: &Route| Grant {
+                interval: route.interval.clone(),
+                route: route.id,
+                shard: route.shard,
+                acquired_version: CatalogVersion::FIRST,
+            };
+            Ok(Some(routes.of_group(group).map(grant).collect()))
+        }
+        .boxed()
+    })
+}
+
+/// The command that creates the catalog of a new cluster. After it was applied, routes come from the catalog alone.
 ///
 /// # Errors
 /// If the configuration cannot be a catalog.

@@ -4,6 +4,7 @@
 //! and a replica's messages are delivered only when it takes part in its group. At the end leadership goes first, then
 //! the requests that were admitted finish, then the replicas stop, then the log is closed.
 
+mod build;
 mod catalog;
 mod clock;
 mod endpoint;
@@ -154,6 +155,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         clock: Arc::clone(&clock),
     };
     readiness.set(view.clone());
+    let readiness_view = view.clone();
     serve::export(&metrics, &log, &peers, &directory, watch.subscribe(), clock);
     let announced = presence::announce(
         presence::Announcement {
@@ -161,6 +163,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
             store: data.store_id(),
             address: config.advertised_grpc().as_str().to_owned(),
             admin_address: config.advertised_admin().as_str().to_owned(),
+            version: build::version().map_err(NodeError::Failed)?,
         },
         Arc::clone(front.coordinator()),
         view.clone(),
@@ -172,7 +175,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         service: Arc::clone(&service),
         directory,
         peers,
-        routes: Arc::clone(&routes),
+        coordinator: Arc::clone(front.coordinator()),
         time: TimeParts { oracle, timestamps },
     };
     let replicas = Arc::new(Replicas::new(&config, &data, parts, &log)?);
@@ -181,7 +184,9 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         tokio::spawn(catalog::follow_nodes(sources, routes, stop.clone()));
     }
     replicas.start(&stop).await;
-    let node = Node { front, service, replicas: Arc::clone(&replicas), health };
+    let leaving = CancellationToken::new();
+    tokio::spawn(tell_health(health.clone(), readiness_view, leaving.clone()));
+    let node = Node { front, service, replicas: Arc::clone(&replicas), health, leaving };
     let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas), tokio::spawn(announced));
     let ended = shutdown.run(&node, failure).await;
 
@@ -306,6 +311,37 @@ struct Node {
     service: Arc<PeerService>,
     replicas: Arc<Replicas>,
     health: tonic_health::server::HealthReporter,
+    /// Cancelled when the node begins to stop: from then on it is not healthy, whatever its replicas are.
+    leaving: CancellationToken,
+}
+
+/// How often the health service is told whether the node is ready.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The services that the standard health service knows; the empty name is the node as a whole.
+const SERVICES: [&str; 5] = ["", "drover.v1.Kv", "drover.v1.Cluster", "drover.v1.Distribution", "drover.v1.Compat"];
+
+async fn set_health(health: &tonic_health::server::HealthReporter, ready: bool) {
+    let status = if ready { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+    for service in SERVICES {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Lets the standard health service say what `/readyz` says, until the node begins to stop.
+async fn tell_health(health: tonic_health::server::HealthReporter, view: NodeView, leaving: CancellationToken) {
+    let mut told = None;
+    loop {
+        let ready = crate::admin::Readiness::checks(&view).iter().all(|check| check.ok);
+        if told != Some(ready) {
+            set_health(&health, ready).await;
+            told = Some(ready);
+        }
+        tokio::select! {
+            () = leaving.cancelled() => return,
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
 }
 
 /// How long handing over leadership may take before requests are refused all the same.
@@ -314,7 +350,8 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 impl Drain for Node {
     fn drain(&self) -> BoxFuture<'_, ()> {
         async move {
-            self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            self.leaving.cancel();
+            set_health(&self.health, false).await;
             self.replicas.hand_over(HAND_OVER_TIMEOUT).await;
             self.front.drain().await;
             self.service.idle().await;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_catalog::CatalogCommand;
-use drover_coordinator::{GroupDirectory, Replica, RouteCache};
-use drover_fsm::{FsmStateMachine, Grant};
-use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_coordinator::{Coordinator, GroupDirectory, Replica};
+use drover_fsm::FsmStateMachine;
+use drover_keys::{GroupId, NodeId};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, SharedTimestamps};
@@ -30,7 +30,6 @@ struct Plan {
     dir: std::path::PathBuf,
     log: GroupLog,
     voters: BTreeMap<u64, Node>,
-    grants: Vec<Grant>,
     /// Whether this node is the one that makes the group exist.
     founder: bool,
 }
@@ -43,8 +42,8 @@ pub struct ReplicaParts {
     pub directory: Arc<GroupDirectory>,
     /// The other nodes.
     pub peers: Arc<PeerPool>,
-    /// What the node knows of the routes.
-    pub routes: Arc<RouteCache>,
+    /// What the node knows of the routes, and how it asks the catalog.
+    pub coordinator: Arc<Coordinator>,
     /// Where timestamps come from.
     pub time: TimeParts,
 }
@@ -67,7 +66,7 @@ pub struct Replicas {
     directory: Arc<GroupDirectory>,
     peers: Arc<PeerPool>,
     time: TimeParts,
-    routes: Arc<RouteCache>,
+    coordinator: Arc<Coordinator>,
     creation: CatalogCommand,
     disk: tokio::sync::watch::Receiver<DiskState>,
     plans: parking_lot::Mutex<Vec<Plan>>,
@@ -79,7 +78,7 @@ impl Replicas {
     /// # Errors
     /// If the memory and threads they share cannot be had.
     pub fn new(config: &Config, data: &DataDir, parts: ReplicaParts, log: &NodeLog) -> Result<Self, NodeError> {
-        let ReplicaParts { service, directory, peers, routes, time } = parts;
+        let ReplicaParts { service, directory, peers, coordinator, time } = parts;
         let storage = &config.storage;
         let env = StoreEnv::new(StoreEnvOptions {
             block_cache_bytes: usize::try_from(storage.block_cache_bytes.0).unwrap_or(usize::MAX),
@@ -102,7 +101,7 @@ impl Replicas {
             directory,
             peers,
             time,
-            routes,
+            coordinator,
             creation: catalog::creation(config)?,
             plans: parking_lot::Mutex::new(plans),
         })
@@ -143,7 +142,7 @@ impl Replicas {
         })
         .await
         .map_err(|error| error.to_string())?;
-        tokio::spawn(Arc::clone(self).take_part(group, plan.voters, plan.grants, plan.founder, stop));
+        tokio::spawn(Arc::clone(self).take_part(group, plan.voters, plan.founder, stop));
         Ok(())
     }
 
@@ -151,14 +150,13 @@ impl Replicas {
         self: Arc<Self>,
         group: Arc<Group>,
         voters: BTreeMap<u64, Node>,
-        grants: Vec<Grant>,
         founder: bool,
         stop: CancellationToken,
     ) {
         let id = group.id();
         if id == GroupId::DEFAULT {
             let (catalog, routes, directory) =
-                (group.fsm().catalog(), Arc::clone(&self.routes), Arc::clone(&self.directory));
+                (group.fsm().catalog(), Arc::clone(self.coordinator.routes()), Arc::clone(&self.directory));
             tokio::spawn(catalog::follow_replica(catalog, routes, directory, stop.clone()));
         }
         group.run().await;
@@ -177,6 +175,7 @@ impl Replicas {
         {
             tracing::error!(group = %id, %error, "the group cannot be founded");
         }
+        let grants = catalog::founding_grants(id, Arc::clone(&self.coordinator));
         tokio::spawn(Arc::clone(&group).run_duties(grants, stop.clone()));
         self.watch(&group, &stop).await;
     }
@@ -265,20 +264,11 @@ fn plan(config: &Config, data: &DataDir, group: &BootstrapGroup, log: &NodeLog) 
         let known = config.bootstrap.node(*node).map(|node| node.grpc.as_str().to_owned());
         (node.0, Node::new(known.unwrap_or_default()))
     };
-    let routes = config.bootstrap.assigned_routes().into_iter().filter(|route| route.group == group.id);
     Plan {
         group: group.id,
         dir: data.group(group.id),
         log: log.group(group.id),
         voters: group.replicas.iter().map(address).collect(),
-        grants: routes
-            .map(|route| Grant {
-                interval: route.interval,
-                route: route.route,
-                shard: route.shard,
-                acquired_version: CatalogVersion::FIRST,
-            })
-            .collect(),
         founder: group.replicas.iter().min() == Some(&config.node.id),
     }
 }

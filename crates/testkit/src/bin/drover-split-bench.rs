@@ -1,5 +1,7 @@
 //! The measurement behind `scripts/bench-splits`: gets and puts before, and while routes are divided one after the other.
 
+#![allow(clippy::print_stdout, reason = "the table is what the program is for")]
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

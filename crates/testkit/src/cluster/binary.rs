@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -42,4 +42,34 @@ fn locate() -> Result<PathBuf, String> {
     } else {
         Err(format!("cargo build --package drover ended with {status}, looking for {}", binary.display()))
     }
+}
+
+/// Copies the server into `dir` and writes another compatibility version over the stamp of the copy: another build, as far as
+/// versions go.
+///
+/// # Errors
+/// If there is no server, its stamp is not found exactly once, or the copy cannot be written.
+pub fn build_with_version(version: &str, dir: &Path) -> Result<PathBuf, ClusterError> {
+    const LABEL: &[u8] = b"drover compatibility version: ";
+    const VERSION_BYTES: usize = 16;
+    let original = drover_binary()?;
+    let mut bytes = std::fs::read(&original).map_err(ClusterError::io(format!("reading {}", original.display())))?;
+    let found: Vec<usize> = bytes
+        .windows(LABEL.len() + 1)
+        .enumerate()
+        // The label also stands in the code that looks for it, without a version behind it.
+        .filter(|(_, window)| window.starts_with(LABEL) && window[LABEL.len()].is_ascii_digit())
+        .map(|(at, _)| at + LABEL.len())
+        .collect();
+    let (1, true) = (found.len(), version.len() <= VERSION_BYTES) else {
+        let why = format!("{} has {} version stamps, and {version:?} has to fit in", original.display(), found.len());
+        return Err(ClusterError::Binary(why));
+    };
+    bytes[found[0]..found[0] + VERSION_BYTES].fill(b' ');
+    bytes[found[0]..found[0] + version.len()].copy_from_slice(version.as_bytes());
+    let copy = dir.join(format!("drover-{version}"));
+    std::fs::write(&copy, bytes).map_err(ClusterError::io(format!("writing {}", copy.display())))?;
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&copy, executable).map_err(ClusterError::io(format!("changing {}", copy.display())))?;
+    Ok(copy)
 }

@@ -30,6 +30,8 @@ pub struct Node {
     config_path: PathBuf,
     data_dir: PathBuf,
     log_path: PathBuf,
+    /// The build to start; `None`: the one that the tests were built with.
+    binary: Mutex<Option<PathBuf>>,
     process: Mutex<Process>,
 }
 
@@ -49,6 +51,7 @@ impl Node {
             config_path: dir.join(format!("node-{id}.toml")),
             data_dir: dir.join(format!("node-{id}")),
             log_path: dir.join(format!("node-{id}.log")),
+            binary: Mutex::new(None),
             process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0 }),
         }
     }
@@ -98,6 +101,11 @@ impl Node {
         self.lock().starts
     }
 
+    /// From the next start on the node runs this build; without one, the build that the tests were built with.
+    pub fn set_binary(&self, path: Option<PathBuf>) {
+        *self.binary.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = path;
+    }
+
     /// Starts the process. Returns before it is ready.
     ///
     /// # Errors
@@ -107,7 +115,8 @@ impl Node {
         let log = OpenOptions::new().create(true).append(true).open(&self.log_path);
         let log = log.map_err(ClusterError::io(format!("opening {}", self.log_path.display())))?;
         let copy = log.try_clone().map_err(ClusterError::io("sharing the log file"))?;
-        let mut command = Command::new(drover_binary()?);
+        let chosen = self.binary.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let mut command = Command::new(chosen.map_or_else(drover_binary, Ok)?);
         command.arg("server").arg("--config").arg(&self.config_path);
         // Settings that the environment of the test happens to hold are not for the nodes.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
