@@ -127,6 +127,9 @@ pub fn decode_entry(message: pb::RaftEntry) -> Result<Entry, CodecError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
     use prost::Message;
 
     use super::*;
@@ -140,17 +143,25 @@ mod tests {
         Membership::new(vec![[1, 2].into(), [2].into()], nodes).unwrap()
     }
 
+    /// The bytes of [`joint`].
+    fn joint_bytes() -> Vec<u8> {
+        let member = |id: u8| [&[0x12, 15, 8, id, 0x12, 11][..], b"127.0.0.1:", &[b'0' + id]].concat();
+        [&[0x0a, 4, 0x0a, 2, 1, 2, 0x0a, 3, 0x0a, 1, 2][..], &member(1), &member(2), &member(3)].concat()
+    }
+
     #[test]
     fn entries_round_trip_and_keep_their_bytes() {
-        let golden: [(Payload, &[u8]); 3] = [
-            (Payload::Blank, &[0x0a, 4, 8, 2, 16, 9, 0x12, 0]),
-            (Payload::Normal(CommandBytes("ab".into())), &[0x0a, 4, 8, 2, 16, 9, 0x1a, 2, b'a', b'b']),
-            (Payload::Membership(joint()), &[0x0a, 4, 8, 2, 16, 9, 0x22]),
+        let id = [0x0a, 4, 8, 2, 16, 9];
+        let membership = joint_bytes();
+        let golden: [(Payload, Vec<u8>); 3] = [
+            (Payload::Blank, vec![0x12, 0]),
+            (Payload::Normal(CommandBytes("ab".into())), vec![0x1a, 2, b'a', b'b']),
+            (Payload::Membership(joint()), [&[0x22, membership.len() as u8][..], &membership].concat()),
         ];
         for (payload, bytes) in golden {
             let entry = Entry { log_id: log_id(2, 9), payload };
             let encoded = encode_entry(&entry).encode_to_vec();
-            assert!(encoded.starts_with(bytes), "{encoded:?}");
+            assert_eq!(encoded, [&id[..], &bytes].concat());
             let decoded = decode_entry(pb::RaftEntry::decode(&encoded[..]).unwrap()).unwrap();
             assert_eq!(decoded.log_id, entry.log_id);
             assert_eq!(decoded.payload, entry.payload);
@@ -160,11 +171,16 @@ mod tests {
     #[test]
     fn votes_memberships_and_snapshot_descriptions_round_trip() {
         let vote = Vote { leader_id: LeaderId { term: 7, voted_for: 3 }, committed: true };
+        assert_eq!(encode_vote(&vote).encode_to_vec(), [8, 7, 16, 3, 24, 1]);
         assert_eq!(decode_vote(&encode_vote(&vote)), vote);
         let meta = SnapshotMeta {
             last_log_id: Some(log_id(3, 4)),
             last_membership: StoredMembership::new(Some(log_id(1, 2)), joint()),
         };
+        let membership = joint_bytes();
+        let stored = [&[0x0a, 4, 8, 1, 16, 2, 0x12, membership.len() as u8][..], &membership].concat();
+        let golden = [&[0x0a, 4, 8, 3, 16, 4, 0x12, stored.len() as u8][..], &stored].concat();
+        assert_eq!(encode_snapshot_meta(&meta).encode_to_vec(), golden);
         assert_eq!(decode_snapshot_meta(&encode_snapshot_meta(&meta)).unwrap(), meta);
         let empty = StoredMembership::default();
         assert_eq!(decode_stored_membership(&encode_stored_membership(&empty)).unwrap(), empty);
@@ -178,5 +194,58 @@ mod tests {
         };
         assert!(matches!(decode_membership(&bad), Err(CodecError::Membership(_))));
         assert!(matches!(decode_entry(pb::RaftEntry::default()), Err(CodecError::Missing(_))));
+    }
+
+    fn any_log_id() -> impl Strategy<Value = LogId> {
+        any::<(u64, u64)>().prop_map(|(term, index)| log_id(term, index))
+    }
+
+    /// One set of voters or two, and learners besides.
+    fn any_membership() -> impl Strategy<Value = Membership> {
+        let nodes = proptest::collection::btree_map(1u64..50, "[a-z0-9:.]{0,20}", 1..8);
+        (nodes, any::<[u64; 2]>(), any::<bool>()).prop_map(|(nodes, masks, joint)| {
+            let voters = |mask: u64| {
+                let chosen: BTreeSet<u64> = nodes.keys().copied().filter(|id| mask >> (id % 64) & 1 == 1).collect();
+                if chosen.is_empty() { nodes.keys().copied().take(1).collect() } else { chosen }
+            };
+            let configs = if joint { vec![voters(masks[0]), voters(masks[1])] } else { vec![voters(masks[0])] };
+            let nodes: BTreeMap<u64, Node> = nodes.iter().map(|(id, address)| (*id, Node::new(address))).collect();
+            Membership::new(configs, nodes).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn everything_of_raft_round_trips(
+            id in any_log_id(),
+            snapshot in proptest::option::of(any_log_id()),
+            membership in any_membership(),
+            command: Vec<u8>,
+            (term, voted_for, committed) in any::<(u64, u64, bool)>(),
+        ) {
+            let vote = Vote { leader_id: LeaderId { term, voted_for }, committed };
+            prop_assert_eq!(decode_vote(&encode_vote(&vote)), vote);
+            let last_membership = StoredMembership::new(Some(id), membership.clone());
+            let meta = SnapshotMeta { last_log_id: snapshot, last_membership };
+            let bytes = encode_snapshot_meta(&meta).encode_to_vec();
+            prop_assert_eq!(decode_snapshot_meta(&pb::SnapshotMeta::decode(&bytes[..]).unwrap()).unwrap(), meta);
+            let payloads =
+                [Payload::Blank, Payload::Normal(CommandBytes(command.into())), Payload::Membership(membership)];
+            for payload in payloads {
+                let bytes = encode_entry(&Entry { log_id: id, payload: payload.clone() }).encode_to_vec();
+                let entry = decode_entry(pb::RaftEntry::decode(&bytes[..]).unwrap()).unwrap();
+                prop_assert_eq!((entry.log_id, entry.payload), (id, payload));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            if let Ok(entry) = pb::RaftEntry::decode(&bytes[..]) {
+                let _ = decode_entry(entry);
+            }
+            if let Ok(meta) = pb::SnapshotMeta::decode(&bytes[..]) {
+                let _ = decode_snapshot_meta(&meta);
+            }
+        }
     }
 }

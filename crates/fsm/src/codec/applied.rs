@@ -82,4 +82,17 @@ mod tests {
         assert!(error.to_string().contains("belongs to group 7"), "{error}");
         assert!(Applied::decode(GroupId(7), Some(b"\xff\xff")).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn every_position_round_trips_and_arbitrary_bytes_never_panic(
+            group in 1u64..u64::MAX, term: u64, index: u64, bytes: Vec<u8>,
+        ) {
+            let log_id = Some(decode_log_id(&pb::LogId { term, index }));
+            let applied = Applied { group: GroupId(group), log_id, membership: StoredMembership::default() };
+            let decoded = Applied::decode(GroupId(group), Some(&applied.encode())).unwrap();
+            proptest::prop_assert_eq!(decoded, applied);
+            let _ = Applied::decode(GroupId(group), Some(&bytes));
+        }
+    }
 }
