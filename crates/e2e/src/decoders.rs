@@ -3,11 +3,18 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use drover_catalog::{
+    CatalogCommand, CatalogCommandKind, CatalogReply, CatalogRow, GroupDescriptor, RequestId, Route, RouteDelta,
+    RouteState, Split,
+};
 use drover_coordinator::cursor::Cursor;
 use drover_fsm::codec::record::OutcomeRecord;
 use drover_fsm::{Applied, Command, codec};
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{DataKey, End, GroupId, Interval, KeyFamily, LogicalKey, ShardId, memcomparable};
+use drover_keys::{
+    CatalogVersion, DataKey, End, GroupId, Interval, JobId, KeyFamily, LogicalKey, NodeId, RouteId, ShardId,
+    memcomparable,
+};
 use drover_mvcc::Stored;
 use drover_rafttypes::{CommandBytes, decode_entry, decode_snapshot_meta, encode_entry, encode_snapshot_meta};
 use drover_wire::proto::storage::v1 as stored;
@@ -42,6 +49,10 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "cursor", run: cursor, seeds: cursor_seeds },
     Decoder { name: "link_frame", run: link_frame, seeds: link_frame_seeds },
     Decoder { name: "session_request", run: session_request, seeds: session_request_seeds },
+    Decoder { name: "catalog_command", run: catalog_command, seeds: catalog_command_seeds },
+    Decoder { name: "catalog_reply", run: catalog_reply, seeds: catalog_reply_seeds },
+    Decoder { name: "catalog_row", run: catalog_row, seeds: catalog_row_seeds },
+    Decoder { name: "route_delta", run: route_delta, seeds: route_delta_seeds },
 ];
 
 /// The decoder called `name`.
@@ -97,6 +108,88 @@ fn timestamp_text(bytes: &[u8]) -> bool {
 
 fn timestamp_seeds() -> Vec<Vec<u8>> {
     vec![b"1700000000000.7".to_vec(), b"12345".to_vec()]
+}
+
+fn a_route() -> Route {
+    Route {
+        id: RouteId(4),
+        interval: Interval::new("a", End::Key("m\0".into())).expect("its bounds are in order"),
+        group: GroupId(2),
+        shard: ShardId(3),
+        state: RouteState::WriteFenced { job: JobId(5) },
+    }
+}
+
+fn catalog_command(bytes: &[u8]) -> bool {
+    let Ok(command) = drover_fsm::decode_catalog_command(Bytes::copy_from_slice(bytes)) else { return false };
+    // What no catalog would accept is read, and not sent on.
+    if let Ok(again) = drover_fsm::encode_catalog_command(&command) {
+        assert_eq!(drover_fsm::decode_catalog_command(again), Ok(command));
+    }
+    true
+}
+
+fn catalog_command_seeds() -> Vec<Vec<u8>> {
+    let kinds = [
+        CatalogCommandKind::SplitRange { expected_version: CatalogVersion(2), route: RouteId(4), key: "k".into() },
+        CatalogCommandKind::RemoveReplicas { group: GroupId(2), nodes: [NodeId(1), NodeId(3)].into() },
+        CatalogCommandKind::Freeze,
+    ];
+    let encode = |kind| {
+        let (request_id, actor) = (RequestId([7; 16]), "somebody".to_owned());
+        let command = CatalogCommand { request_id, actor, now: PhysicalMs::default(), kind };
+        drover_fsm::encode_catalog_command(&command).expect("it is acceptable").to_vec()
+    };
+    kinds.map(encode).into()
+}
+
+fn catalog_reply(bytes: &[u8]) -> bool {
+    let Ok(reply) = drover_fsm::decode_catalog_reply(Bytes::copy_from_slice(bytes)) else { return false };
+    assert_eq!(drover_fsm::decode_catalog_reply(drover_fsm::encode_catalog_reply(&reply)), Ok(reply));
+    true
+}
+
+fn catalog_reply_seeds() -> Vec<Vec<u8>> {
+    let split = Split { version: CatalogVersion(3), left: a_route(), right: a_route() };
+    let replies = [
+        CatalogReply::Split(Box::new(split)),
+        CatalogReply::Group(GroupDescriptor::new(GroupId(2), &[NodeId(1), NodeId(2)].into())),
+        CatalogReply::Drain { node: NodeId(1), on: true, changed: false },
+    ];
+    replies.iter().map(|reply| drover_fsm::encode_catalog_reply(reply).to_vec()).collect()
+}
+
+/// A key, its length in front, and a value.
+fn catalog_row(bytes: &[u8]) -> bool {
+    let Some((&length, rest)) = bytes.split_first() else { return false };
+    let Some((key, value)) = rest.split_at_checked(usize::from(length)) else { return false };
+    let Ok(row) = drover_fsm::decode_catalog_row(key, Bytes::copy_from_slice(value)) else { return false };
+    assert_eq!(codec::catalog::row::encode_key(&row.key()), key);
+    assert_eq!(drover_fsm::decode_catalog_row(key, codec::catalog::row::encode(&row)), Ok(row));
+    true
+}
+
+fn catalog_row_seeds() -> Vec<Vec<u8>> {
+    let delta = RouteDelta { version: CatalogVersion(2), removed: vec![RouteId(9)], upserted: vec![a_route()] };
+    let rows = [
+        CatalogRow::Route(a_route()),
+        CatalogRow::Delta(delta.into()),
+        CatalogRow::Group(GroupDescriptor::new(GroupId(2), &[NodeId(1)].into())),
+    ];
+    let encode = |row: &CatalogRow| {
+        let key = codec::catalog::row::encode_key(&row.key());
+        [&[key.len() as u8][..], &key, &codec::catalog::row::encode(row)].concat()
+    };
+    rows.iter().map(encode).collect()
+}
+
+fn route_delta(bytes: &[u8]) -> bool {
+    message(bytes, drover_wire::decode_route_delta, drover_wire::encode_route_delta)
+}
+
+fn route_delta_seeds() -> Vec<Vec<u8>> {
+    let delta = RouteDelta { version: CatalogVersion(2), removed: vec![RouteId(9)], upserted: vec![a_route()] };
+    vec![drover_wire::encode_route_delta(&delta).encode_to_vec()]
 }
 
 /// Reads a message, turns it into a value and back; both readings must give the same value.
