@@ -28,7 +28,9 @@ impl Group {
                 Ok(reply) => Ok(encode_catalog_reply(&reply)),
                 Err(refusal) => Err(catalog_refusal_to_error(&refusal)),
             },
-            ControlReply::Refused(why) => Err(Error::definite(Reason::FailedPrecondition, why)),
+            // Appended in another term than it was admitted in: another attempt may succeed. It is no verdict of the catalog;
+            // a node that registers would take one for good and stop.
+            ControlReply::Refused(why) => Err(Error::definite(Reason::NotLeader, why)),
             other => Err(Error::unknown(Reason::Internal, format!("the catalog was answered with {other:?}"))),
         }
     }
