@@ -13,6 +13,9 @@ use crate::{CatalogRefusal, CatalogSettings, Route, Version};
 /// Longest name of an actor.
 pub const MAX_ACTOR_BYTES: usize = 128;
 
+/// What a node has to be able to do before replicas of the cluster are added or removed: open, hand over and destroy them.
+pub const CHANGES_REPLICAS: &str = "replicas";
+
 /// Names one request, chosen at random by whoever makes it. A retry after an unknown outcome carries it again.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub [u8; 16]);
@@ -202,5 +205,23 @@ impl CatalogCommandKind {
     /// for retries.
     pub fn is_heartbeat(&self) -> bool {
         matches!(self, CatalogCommandKind::Heartbeat(_))
+    }
+
+    /// What every live node has to be able to do before this may be asked for.
+    pub fn required_capability(&self) -> Option<&'static str> {
+        match self {
+            CatalogCommandKind::AddReplica { .. } | CatalogCommandKind::RemoveReplicas { .. } => Some(CHANGES_REPLICAS),
+            // What was begun is finished, whoever has come back since.
+            CatalogCommandKind::PromoteReplica { .. } | CatalogCommandKind::DropReplica { .. } => None,
+            CatalogCommandKind::Bootstrap(_)
+            | CatalogCommandKind::SplitRange { .. }
+            | CatalogCommandKind::RegisterNode(_)
+            | CatalogCommandKind::Heartbeat(_)
+            | CatalogCommandKind::DrainNode { .. }
+            | CatalogCommandKind::RemoveNode { .. }
+            | CatalogCommandKind::Freeze
+            | CatalogCommandKind::Unfreeze
+            | CatalogCommandKind::ReadCompat => None,
+        }
     }
 }

@@ -11,7 +11,8 @@
 //! answers with a [`CatalogReply`] and the rows to write ([`CatalogChange`]), or with a [`CatalogRefusal`].
 //! [`Catalog::from_rows`] reads the rows back.
 //!
-//! [`next_membership_step`] leads a Raft group from the members it has to the replicas that the catalog wants.
+//! [`next_membership_step`] leads a Raft group from the members it has to the replicas that the catalog wants, and
+//! [`hosting_steps`] leads a node from the replicas it holds to those that it shall hold.
 //!
 //! # Invariants
 //!
@@ -23,6 +24,7 @@
 //! - Every change of routes makes the next version. Every change that somebody could see raises the revision.
 //! - One change of a group's replicas at a time. Learners catch up before they vote, voters change one by one.
 //! - The cluster version never falls, and nodes below it are refused.
+//! - A replica whose number was once in use is never opened anew while it has a vote, and never destroyed while it is listed.
 //! - The rows of all changes together are the rows of the catalog.
 //!
 //! Time comes in with commands alone ([`CatalogCommand::now`]), and never goes back.
@@ -42,11 +44,13 @@ mod reply;
 mod routes;
 mod row;
 mod settings;
+mod topology;
 mod version;
 
 pub use catalog::Catalog;
 pub use command::{
-    Bootstrap, BootstrapNode, CatalogCommand, CatalogCommandKind, Heartbeat, MAX_ACTOR_BYTES, RegisterNode, RequestId,
+    Bootstrap, BootstrapNode, CHANGES_REPLICAS, CatalogCommand, CatalogCommandKind, Heartbeat, MAX_ACTOR_BYTES,
+    RegisterNode, RequestId,
 };
 pub use group::{GroupDescriptor, Replica, ReplicaRole, ReplicaState};
 pub use load::InvalidCatalog;
@@ -57,4 +61,5 @@ pub use reply::{CatalogReply, CompatNode, CompatOutcome, CompatState, Freeze, Sp
 pub use routes::{DeltaError, Route, RouteDelta, RouteMap, RouteMapError, RouteState};
 pub use row::{AuditEvent, CatalogChange, CatalogRow, Meta, RequestRecord, RowKey};
 pub use settings::CatalogSettings;
+pub use topology::{HostingStep, NodeAddresses, Topology, hosting_steps};
 pub use version::Version;

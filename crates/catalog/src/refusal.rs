@@ -125,10 +125,22 @@ pub enum CatalogRefusal {
         "{removed} of the {voters} voters of group {group} are a majority; nothing was changed, remove fewer at once"
     )]
     Majority { group: GroupId, removed: usize, voters: usize },
+    /// What is left could not agree on anything.
+    #[error(
+        "only {live} of the {voters} replicas that group {group} would have left are on live nodes, fewer than a majority; \
+         nothing was changed, bring those nodes back, remove their replicas first, or add others"
+    )]
+    NoQuorumLeft { group: GroupId, live: usize, voters: usize },
     /// The replica is another one, or not in the state for this step.
     #[error("replica {replica} of group {group} on node {node} {why}; nothing was changed, look at the group again")]
     WrongReplica { group: GroupId, node: NodeId, replica: ReplicaId, why: &'static str },
 
+    /// Some live node could not take part.
+    #[error(
+        "this needs all live nodes to be able to do {capability:?}, and {} {} not; nothing was changed, upgrade first",
+        node_names(.nodes), if .nodes.len() == 1 { "is" } else { "are" }
+    )]
+    CapabilityMissing { capability: &'static str, nodes: BTreeSet<NodeId> },
     /// No node has settled.
     #[error(
         "the cluster version is not known until every live node has served for a while; nothing was changed, try again"
@@ -139,6 +151,11 @@ pub enum CatalogRefusal {
 fn names(groups: &BTreeSet<GroupId>) -> String {
     let list: Vec<String> = groups.iter().map(GroupId::to_string).collect();
     format!("group{} {}", if list.len() == 1 { "" } else { "s" }, list.join(", "))
+}
+
+fn node_names(nodes: &BTreeSet<NodeId>) -> String {
+    let list: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    format!("node{} {}", if list.len() == 1 { "" } else { "s" }, list.join(", "))
 }
 
 fn verb(state: ReplicaState) -> &'static str {

@@ -37,6 +37,8 @@ fn reason(refusal: &CatalogRefusal) -> Reason {
         | CatalogRefusal::NotAReplica { .. }
         | CatalogRefusal::LastReplica { .. }
         | CatalogRefusal::Majority { .. }
+        | CatalogRefusal::NoQuorumLeft { .. }
+        | CatalogRefusal::CapabilityMissing { .. }
         | CatalogRefusal::WrongReplica { .. }
         | CatalogRefusal::NoClusterVersion => Reason::FailedPrecondition,
     }

@@ -42,6 +42,7 @@ impl Judge<'_> {
         if !calls_off {
             check_idle(descriptor)?;
             check_remainder(descriptor, nodes.len())?;
+            self.check_quorum(descriptor, nodes)?;
         }
         let mut next = descriptor.clone();
         for node in nodes {
@@ -88,6 +89,19 @@ impl Judge<'_> {
                 Ok(Decision::Nothing(CatalogReply::Group(descriptor.clone())))
             }
             Some(_) | None => wrong("never existed"),
+        }
+    }
+
+    /// Refuses to leave a group of which fewer than a majority are on live nodes: the change could never be agreed on.
+    fn check_quorum(&self, descriptor: &GroupDescriptor, removed: &BTreeSet<NodeId>) -> Result<(), CatalogRefusal> {
+        let settings = &self.contents.meta.settings;
+        let is_live =
+            |node: &NodeId| self.contents.nodes.get(node).is_some_and(|entry| entry.live(self.now, settings).is_some());
+        let left: Vec<&NodeId> = descriptor.replicas.keys().filter(|node| !removed.contains(node)).collect();
+        let (voters, live) = (left.len(), left.into_iter().filter(|node| is_live(node)).count());
+        match live > voters / 2 {
+            true => Ok(()),
+            false => Err(CatalogRefusal::NoQuorumLeft { group: descriptor.id, live, voters }),
         }
     }
 

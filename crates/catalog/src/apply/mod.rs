@@ -11,6 +11,7 @@ mod routes;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drover_hlc::PhysicalMs;
@@ -107,6 +108,9 @@ impl Catalog {
         }
         let now = contents.meta.clock.max(command.now);
         let judge = Judge { contents, actor: &command.actor, now };
+        if let Some(capability) = command.kind.required_capability() {
+            judge.check_capability(capability)?;
+        }
         match &command.kind {
             Kind::Bootstrap(bootstrap) => judge.bootstrap_again(bootstrap),
             Kind::SplitRange { expected_version, route, key } => judge.split(*expected_version, *route, key),
@@ -216,6 +220,13 @@ impl Judge<'_> {
             visible: true,
             answer,
         }
+    }
+
+    /// Refuses if a live node has not said that it can do this.
+    fn check_capability(&self, capability: &'static str) -> Result<(), CatalogRefusal> {
+        let lacking = self.contents.live(self.now).filter(|(_, presence)| !presence.capabilities.contains(capability));
+        let nodes: BTreeSet<NodeId> = lacking.map(|(node, _)| node.id).collect();
+        if nodes.is_empty() { Ok(()) } else { Err(CatalogRefusal::CapabilityMissing { capability, nodes }) }
     }
 
     fn node(&self, id: NodeId) -> Result<&NodeEntry, CatalogRefusal> {

@@ -93,6 +93,43 @@ fn a_change_that_would_hurt_the_group_is_refused() {
 }
 
 #[test]
+fn a_group_is_not_left_without_a_live_majority() {
+    let mut world = World::settled();
+    world.now += 40_000;
+    for n in [1, 3, 4] {
+        world.run(heartbeat(n, V1)).unwrap();
+    }
+    let refusal = |live, voters| Err(CatalogRefusal::NoQuorumLeft { group: GroupId(2), live, voters });
+    assert_eq!(world.run(remove([3])), refusal(1, 2), "nodes 1 and 2 would be left, and node 2 is gone");
+    world.run(add(4)).unwrap();
+    world.run(promote(4, 4)).unwrap();
+    world.run(remove([3])).unwrap();
+    world.run(gone(3, 3)).unwrap();
+    assert_eq!(world.run(remove([4])), refusal(1, 2));
+    world.run(remove([2])).unwrap();
+    assert_eq!(world.run(gone(2, 2)).map(|_| group(&world).replicas.len()), Ok(2));
+}
+
+#[test]
+fn replicas_change_only_when_all_live_nodes_can_take_part() {
+    let mut world = World::settled();
+    let RegisterNode { node, store, address, admin_address, version, .. } = node(2, V1);
+    let old = RegisterNode { node, store, address, admin_address, version, capabilities: BTreeSet::new() };
+    world.run(Kind::RegisterNode(old)).unwrap();
+    let missing = Err(CatalogRefusal::CapabilityMissing { capability: CHANGES_REPLICAS, nodes: nodes([2]) });
+    assert_eq!(world.run(add(4)), missing);
+    assert_eq!(world.run(remove([3])), missing);
+    // A node that is gone has no say.
+    world.now += 40_000;
+    for n in [1, 3, 4] {
+        world.run(heartbeat(n, V1)).unwrap();
+    }
+    world.run(add(4)).unwrap();
+    world.run(heartbeat(2, V1)).unwrap();
+    world.run(promote(4, 4)).unwrap();
+}
+
+#[test]
 fn a_group_shrinks_to_one_replica_and_no_further() {
     let mut world = World::settled();
     for n in [3, 2] {
