@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::NodeId;
 
 use crate::{CatalogCommandKind, GroupDescriptor, Replica, ReplicaState};
@@ -76,7 +77,7 @@ pub fn next_membership_step(descriptor: &GroupDescriptor, observed: &RaftMembers
     let strays = strays.filter(|node| !descriptor.replicas.contains_key(node)).map(|node| (*node, None));
 
     let steps = wanted.chain(strays).map(|(node, replica)| {
-        let lacks = |lag: Option<u64>| lag.is_none_or(|lag| lag > max_lag);
+        let lacks = |lag: Option<u64>| lag.is_none_or(|lag| lag > max_lag) && guards::on(Guard::CaughtUpBeforeVote);
         match (replica.map(|replica| replica.state), member(&node)) {
             (Some(ReplicaState::Active), Member::Voter) => MembershipStep::None,
             (Some(ReplicaState::Active | ReplicaState::Joining), Member::Absent) => MembershipStep::AddLearner(node),

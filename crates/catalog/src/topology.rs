@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::{GroupId, NodeId, ReplicaId};
 
 use crate::{Catalog, GroupDescriptor, ReplicaState};
@@ -77,13 +78,15 @@ pub fn hosting_steps(node: NodeId, held: &BTreeMap<GroupId, ReplicaId>, topology
         let group = descriptor.id;
         match (descriptor.replicas.get(&node), held.get(&group).copied()) {
             (None, None) => None,
-            (Some(listed), None) if listed.state == ReplicaState::Joining => {
+            (Some(listed), None) if listed.state == ReplicaState::Joining || !guards::on(Guard::VotersNotReopened) => {
                 Some(HostingStep::Open { group, replica: listed.id })
             }
             (Some(listed), None) => Some(HostingStep::Lost { group, replica: listed.id }),
             (Some(listed), Some(replica)) if listed.id == replica => None,
             // The number is given out, and somebody else's: ours was dropped.
-            (_, Some(replica)) if replica < descriptor.next_replica => Some(HostingStep::Destroy { group, replica }),
+            (_, Some(replica)) if replica < descriptor.next_replica || !guards::on(Guard::DestroyOnlyDropped) => {
+                Some(HostingStep::Destroy { group, replica })
+            }
             // The topology is older than the replica.
             (_, Some(_)) => None,
         }

@@ -65,7 +65,7 @@ pub use builder::{ClientBuilder, IdempotencyKeys};
 pub use client::{BatchGot, Client, CompareAndSet, Settled, WriteAnswer, WriteOptions};
 pub use cluster::{DigestComparison, Leadership};
 pub use drover_hlc::Timestamp;
-pub use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId, RouteId};
+pub use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, RouteId};
 pub use drover_kv::{
     Certainty, Entry, Error, Expectation, Idempotency, Reason, ScanLimits, Update, Versioned, WriteKind,
 };
@@ -77,7 +77,7 @@ pub use drover_wire::proto::v1::{
     group_replica::State as ReplicaState, replica_status::Role, route::State as RouteState,
     route_event::Event as RouteEventKind,
 };
-pub use membership::CompatAction;
+pub use membership::{CompatAction, NewNode};
 pub use range_delete::RangeProgress;
 pub use retry::{Class, Decision, History, RetryPolicy, decide};
 pub use routes::{RouteWatch, Routes};

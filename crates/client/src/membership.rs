@@ -1,11 +1,12 @@
 //! Nodes, groups, compatibility and the audit log, as the catalog knows them.
 
 use bytes::Bytes;
-use drover_keys::NodeId;
-use drover_kv::Error;
+use drover_keys::{ClusterId, GroupId, NodeId};
+use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::{
-    AuditEvent, CompatRequest, CompatResponse, DrainNodeRequest, GroupInfo, ListAuditEventsRequest, ListGroupsRequest,
-    ListNodesRequest, RegisteredNode, RemoveNodeRequest,
+    AddReplicaRequest, AuditEvent, CompatRequest, CompatResponse, DrainNodeRequest, GroupInfo, ListAuditEventsRequest,
+    ListGroupsRequest, ListNodesRequest, RegisterNodeRequest, RegisteredNode, RemoveNodeRequest, RemoveReplicasRequest,
+    SoftwareVersion,
 };
 use rand::Rng;
 
@@ -21,6 +22,21 @@ pub enum CompatAction {
     Freeze,
     /// Let it rise again.
     Unfreeze,
+}
+
+/// What a node that joins says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNode {
+    /// Identity of its data directory.
+    pub store: [u8; 16],
+    /// Where clients and other nodes will reach it.
+    pub grpc_address: String,
+    /// Where its health and metrics will be.
+    pub admin_address: String,
+    /// Major and minor version of its build.
+    pub version: (u16, u16),
+    /// What its build can do.
+    pub capabilities: Vec<String>,
 }
 
 /// Names a request; the same in all its attempts.
@@ -70,6 +86,68 @@ impl Client {
             async move { cluster.remove_node(request).await }
         });
         asked.await.map(drop)
+    }
+
+    /// Gives a new node its number, and tells which cluster it belongs to.
+    ///
+    /// # Errors
+    /// `WRONG_NODE` if another node is at its address, `FAILED_PRECONDITION` if its build is too old; unknown if no attempt
+    /// was answered, and then a number may have been given out.
+    pub async fn register_node(&self, node: &NewNode, actor: &str) -> Result<(NodeId, ClusterId), Error> {
+        let request_id = request_id();
+        let asked = self.ask_nodes(|asked, timeout_ms| {
+            let (major, minor) = node.version;
+            let request = RegisterNodeRequest {
+                store_id: Bytes::copy_from_slice(&node.store),
+                grpc_address: node.grpc_address.clone(),
+                admin_address: node.admin_address.clone(),
+                version: Some(SoftwareVersion { major: major.into(), minor: minor.into() }),
+                capabilities: node.capabilities.clone(),
+                request_id: request_id.clone(),
+                actor: actor.to_owned(),
+                timeout_ms,
+            };
+            let mut cluster = asked.cluster();
+            async move { cluster.register_node(request).await }
+        });
+        let answer = asked.await?;
+        let cluster = answer.cluster_id.parse().map_err(|_| {
+            let message =
+                format!("the cluster's id {:?} cannot be read; node {} exists", answer.cluster_id, answer.node_id);
+            Error::unknown(Reason::Internal, message)
+        })?;
+        Ok((NodeId(answer.node_id), cluster))
+    }
+
+    /// Lets a node get a replica of a group; the group as it is then. [`Client::groups`] shows how far it is.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`, `UNKNOWN_NODE`, `FAILED_PRECONDITION`; unknown if no attempt was answered.
+    pub async fn add_replica(&self, group: GroupId, node: NodeId, actor: &str) -> Result<GroupInfo, Error> {
+        let request_id = request_id();
+        let asked = self.ask_nodes(|asked, timeout_ms| {
+            let (request_id, actor) = (request_id.clone(), actor.to_owned());
+            let request = AddReplicaRequest { group_id: group.0, node_id: node.0, request_id, actor, timeout_ms };
+            let mut cluster = asked.cluster();
+            async move { cluster.add_replica(request).await }
+        });
+        asked.await.map(|response| response.group.unwrap_or_default())
+    }
+
+    /// Lets nodes give up their replicas of a group, or calls off one that is joining; the group as it is then.
+    ///
+    /// # Errors
+    /// `UNKNOWN_GROUP`, `FAILED_PRECONDITION` if that would hurt the group; unknown if no attempt was answered.
+    pub async fn remove_replicas(&self, group: GroupId, nodes: &[NodeId], actor: &str) -> Result<GroupInfo, Error> {
+        let request_id = request_id();
+        let asked = self.ask_nodes(|asked, timeout_ms| {
+            let (request_id, actor) = (request_id.clone(), actor.to_owned());
+            let node_ids = nodes.iter().map(|node| node.0).collect();
+            let request = RemoveReplicasRequest { group_id: group.0, node_ids, request_id, actor, timeout_ms };
+            let mut cluster = asked.cluster();
+            async move { cluster.remove_replicas(request).await }
+        });
+        asked.await.map(|response| response.group.unwrap_or_default())
     }
 
     /// The groups and their replicas.

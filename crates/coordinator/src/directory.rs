@@ -32,6 +32,11 @@ impl GroupDirectory {
         self.local.write().insert(group, replica);
     }
 
+    /// There is no replica of this group here any more; what became of it.
+    pub fn remove(&self, group: GroupId) -> Option<Replica> {
+        self.local.write().remove(&group)
+    }
+
     /// Says on which nodes a group has replicas.
     pub fn set_members(&self, group: GroupId, nodes: Vec<NodeId>) {
         self.members.write().insert(group, nodes);

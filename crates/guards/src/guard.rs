@@ -210,6 +210,25 @@ guards! {
     WipedPeerRefused:
         "drover-transport::nodes" "handshake::a_peer_whose_data_directory_was_replaced_is_refused_when_it_calls_and_when_it_is_called";
 
+    // Members of groups.
+
+    /// H25: a leader that knows an old catalog would add replicas that are gone and remove those that came since.
+    MembersByTheCatalog:
+        "drover-raftgroup::members" "a_leader_that_knows_an_old_catalog_does_what_the_present_one_says";
+    /// H43: a replica that has little of the log would vote, and a majority could consist of such.
+    CaughtUpBeforeVote:
+        "drover-catalog" "membership::tests::every_difference_has_a_step";
+    /// H25: a replica would be removed because of a catalog from before it was there.
+    DestroyOnlyDropped:
+        "drover-catalog" "topology::tests::every_difference_has_a_step",
+        "drover-catalog" "topology::tests::old_topologies_do_no_harm";
+    /// H43: a voter whose data is gone would be opened again, empty, and vote a second time in a term.
+    VotersNotReopened:
+        "drover-catalog" "topology::tests::every_difference_has_a_step";
+    /// A group would be left that can never agree on anything.
+    QuorumStays:
+        "drover-catalog" "apply::tests::groups::a_group_is_not_left_without_a_live_majority";
+
     // The oracle.
 
     /// H29: timestamps would be issued that no ceiling covers, and a successor would issue them again.

@@ -130,14 +130,15 @@ impl StoreEnv {
         install::remove(mark.path())
     }
 
-    /// Blocks until every handle and snapshot of the store at `dir` is gone, at most for `timeout`. Whether it is closed.
+    /// Blocks until every handle and snapshot of the stores at `dir` and below is gone, at most for `timeout`. Whether all
+    /// are closed.
     pub fn wait_closed(&self, dir: &Path, timeout: Duration) -> bool {
         let path = absolute(dir);
         let deadline = Instant::now() + timeout;
         let mut dirs = self.open.dirs.lock();
-        while dirs.contains(&path) {
+        while dirs.iter().any(|open| open.starts_with(&path)) {
             if self.open.closed.wait_until(&mut dirs, deadline).timed_out() {
-                return !dirs.contains(&path);
+                return !dirs.iter().any(|open| open.starts_with(&path));
             }
         }
         true

@@ -1,4 +1,4 @@
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_hlc::Timestamp;
@@ -7,7 +7,7 @@ use drover_kv::{Error, Reason};
 use drover_raftgroup::TimestampSource;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::Rng;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -32,12 +32,19 @@ struct Waiting {
     reply: oneshot::Sender<Result<Timestamp, Error>>,
 }
 
+/// The oracle on this node, if it has a replica of the default group.
+type Local = RwLock<Option<Arc<Oracle>>>;
+
+fn leading(local: &Local) -> Option<Arc<Oracle>> {
+    local.read().clone().filter(|oracle| oracle.is_leader())
+}
+
 /// How everything on a node asks for timestamps: from the oracle here if this node leads the default group, otherwise
 /// over the network, many callers in one request.
 ///
 /// Callers are gathered before a request is sent, never after, so each gets timestamps that were issued after it asked.
 pub struct OracleClient {
-    local: Arc<OnceLock<Arc<Oracle>>>,
+    local: Arc<Local>,
     queue: mpsc::UnboundedSender<Waiting>,
 }
 
@@ -45,20 +52,25 @@ impl OracleClient {
     /// A client that asks `network` until an oracle on this node is attached. Needs a tokio runtime.
     pub fn start(network: Arc<dyn OracleNetwork>) -> Arc<Self> {
         let (queue, incoming) = mpsc::unbounded_channel();
-        let local = Arc::new(OnceLock::new());
+        let local = Arc::<Local>::default();
         tokio::spawn(gather(incoming, network, Arc::clone(&local)));
         Arc::new(Self { local, queue })
     }
 
-    /// Makes the oracle of this node known. Only the first one counts.
+    /// Makes the oracle of this node known.
     pub fn attach(&self, oracle: Arc<Oracle>) {
-        let _ = self.local.set(oracle);
+        *self.local.write() = Some(oracle);
+    }
+
+    /// There is no oracle on this node any more: its replica of the default group is going away.
+    pub fn detach(&self) {
+        *self.local.write() = None;
     }
 }
 
 impl TimestampSource for OracleClient {
     fn timestamps(&self, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
-        let local = self.local.get().filter(|oracle| oracle.is_leader()).cloned();
+        let local = leading(&self.local);
         let queue = self.queue.clone();
         async move {
             if let Some(oracle) = local {
@@ -85,11 +97,7 @@ fn no_oracle(why: &str) -> Error {
     Error::definite(Reason::Unavailable, message)
 }
 
-async fn gather(
-    mut incoming: mpsc::UnboundedReceiver<Waiting>,
-    network: Arc<dyn OracleNetwork>,
-    local: Arc<OnceLock<Arc<Oracle>>>,
-) {
+async fn gather(mut incoming: mpsc::UnboundedReceiver<Waiting>, network: Arc<dyn OracleNetwork>, local: Arc<Local>) {
     let in_flight = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT));
     // The node that answered last, for nodes that cannot know who leads the default group.
     let answered = Arc::new(Mutex::new(None));
@@ -128,7 +136,7 @@ fn hand_out(callers: Vec<Waiting>, answer: &Result<Timestamp, Error>) {
 /// Asks whoever may hold the oracle until one answers or the deadline passes.
 async fn ask_until(
     network: &dyn OracleNetwork,
-    local: &OnceLock<Arc<Oracle>>,
+    local: &Local,
     answered: &Mutex<Option<NodeId>>,
     count: u32,
     deadline: Instant,
@@ -137,7 +145,7 @@ async fn ask_until(
     let mut round = 0u32;
     let mut last = String::from("no node is known that could hold it");
     loop {
-        if let Some(oracle) = local.get().filter(|oracle| oracle.is_leader()) {
+        if let Some(oracle) = leading(local) {
             match oracle.timestamps(count, deadline).await {
                 Ok(first) => return Ok(first),
                 Err(error) => last = error.message,

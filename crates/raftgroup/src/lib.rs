@@ -15,6 +15,7 @@
 //! - Nothing in memory outlives the leadership it was made in; a proof that names another term does not count.
 //! - A replica with a history takes no part in its group for a lease and a margin after it starts, and a leader does not
 //!   resume its term.
+//! - The members of the group change only towards what the catalog says at that moment, and one voter at a time.
 //! - No lease is trusted that openraft's linearizer did not confirm after the request arrived.
 //!
 //! Knows nothing of the wire, routes, other groups, or how a request reached it.
@@ -23,6 +24,7 @@ mod catalog;
 mod duties;
 mod group;
 mod leadership;
+mod membership;
 mod options;
 mod pending;
 mod proposer;
@@ -34,6 +36,7 @@ mod timestamps;
 pub use duties::{GrantSource, granted};
 pub use group::{Group, GroupParts, GroupRaft, OpenError};
 pub use leadership::Leadership;
+pub use membership::ReplicaPlan;
 pub use options::GroupOptions;
 pub use pending::{Footprint, PendingRegistry, PendingWrite, Ticket};
 pub use stats::{GroupStats, GroupStatsSnapshot};

@@ -45,6 +45,8 @@ pub struct GroupOptions {
     pub housekeeping_interval: Duration,
     /// Longest time that a snapshot may take to send.
     pub snapshot_timeout: Duration,
+    /// A learner may vote when it is at most this many entries behind.
+    pub learner_max_lag: u64,
     /// For how long a leader that hands over admits nothing while its successor gets the last entries.
     pub transfer_catch_up: Duration,
 }
@@ -78,6 +80,7 @@ impl Default for GroupOptions {
             retention: Duration::from_secs(600),
             housekeeping_interval: Duration::from_secs(10),
             snapshot_timeout: Duration::from_secs(600),
+            learner_max_lag: 1_000,
             transfer_catch_up: Duration::from_millis(500),
         }
     }

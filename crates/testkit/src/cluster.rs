@@ -49,6 +49,9 @@ pub enum ClusterError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// A new node was not admitted, or was given another number than the next.
+    #[error("drover node join: {0}")]
+    Refused(String),
     /// No free ports.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -98,6 +101,8 @@ impl ClusterError {
 pub struct Cluster {
     dir: Option<tempfile::TempDir>,
     nodes: Vec<Node>,
+    /// Of every node.
+    settings: BTreeMap<String, toml::Value>,
     data_groups: u64,
     failed: AtomicBool,
 }
@@ -134,6 +139,37 @@ impl Cluster {
     /// If there is no such node.
     pub fn node(&self, id: NodeId) -> &Node {
         self.nodes.iter().find(|node| node.id() == id).expect("a node of this cluster")
+    }
+
+    /// Lets a new node join through `drover node join`, and starts it. Returns when it is ready.
+    ///
+    /// # Errors
+    /// If it is not admitted, or does not become ready.
+    pub async fn join(&mut self) -> Result<NodeId, ClusterError> {
+        let node = self.admit().await?;
+        let id = node.id();
+        node.start()?;
+        node.wait_ready(PATIENCE).await?;
+        self.nodes.push(node);
+        Ok(id)
+    }
+
+    async fn admit(&self) -> Result<Node, ClusterError> {
+        let next = NodeId(self.nodes.iter().map(|node| node.id().0).max().unwrap_or(0) + 1);
+        let node = Node::new(next, self.dir(), Port::take()?, Port::take()?);
+        let arguments = ["node", "join", "--json", "--timeout", "60s", "--endpoints", &self.endpoints().join(",")];
+        let mut command = tokio::process::Command::new(drover_binary()?);
+        command.args(arguments).arg("--data-dir").arg(node.data_dir()).arg("--config").arg(node.config_path());
+        command.args(["--grpc-listen", &node.grpc_address(), "--admin-listen", &node.admin_address()]);
+        let ended = command.output().await.map_err(ClusterError::io("running drover node join"))?;
+        let answer = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let expect = format!("\"node\":{next}");
+        if !ended.status.success() || !answer.contains(&expect) {
+            let why = format!("{answer}{}", String::from_utf8_lossy(&ended.stderr));
+            return Err(ClusterError::Refused(why));
+        }
+        builder::add_settings(node.config_path(), &self.settings)?;
+        Ok(node)
     }
 
     /// The data groups.
@@ -188,7 +224,8 @@ impl Cluster {
     /// # Panics
     /// If replicas differ.
     pub async fn assert_replicas_equal(&self) -> Result<(), ClusterError> {
-        let from = self.nodes[0].id();
+        let running = self.nodes.iter().find(|node| node.state() == NodeState::Running);
+        let from = running.map(Node::id).ok_or(ClusterError::State { node: NodeId(0), state: NodeState::Down })?;
         for group in self.groups() {
             self.wait_caught_up(group, PATIENCE).await?;
             let answer = self.compare_digests(from, group).await?;
@@ -287,9 +324,14 @@ impl Cluster {
         Ok(wait_until(&what, bound, async || {
             let replicas = self.replicas(group).await;
             let committed = replicas.iter().map(|(_, r)| r.committed_index).max().unwrap_or(0);
-            let all_there = self.nodes.iter().filter(|node| node.state() == NodeState::Running).count();
-            let applied: Vec<u64> = replicas.iter().map(|(_, r)| r.applied_index).collect();
-            if applied.len() == all_there && applied.iter().all(|index| *index >= committed) {
+            // Of a leader; others may know an older membership.
+            let newest = replicas.iter().max_by_key(|(_, r)| (r.term, r.leader != 0, r.committed_index));
+            let members = newest.map(|(_, r)| r.voters.clone()).unwrap_or_default();
+            let running = self.nodes.iter().filter(|node| node.state() == NodeState::Running);
+            let all_there = running.filter(|node| members.contains(&node.id().0)).count();
+            let of_members = replicas.iter().filter(|(node, _)| members.contains(&node.0));
+            let applied: Vec<u64> = of_members.map(|(_, r)| r.applied_index).collect();
+            if all_there > 0 && applied.len() == all_there && applied.iter().all(|index| *index >= committed) {
                 Ok(())
             } else {
                 Err(format!("committed {committed}, applied {applied:?} on {all_there} running nodes"))

@@ -31,6 +31,7 @@ mod request;
 mod routes;
 #[cfg(test)]
 mod strategies;
+mod topology;
 mod version;
 
 pub use answer::{
@@ -50,6 +51,7 @@ pub use range::{WireError, decode_key_range, decode_range, encode_key_range, enc
 pub use refusal::refusal_to_error;
 pub use request::{IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOptions};
 pub use routes::{decode_route, decode_route_delta, encode_route, encode_route_delta};
+pub use topology::{decode_topology, encode_replicas, encode_topology};
 pub use version::{decode_version, encode_version};
 
 /// Largest message that a client sends and a server reads. Limits on requests lie far below; what breaks them is refused with

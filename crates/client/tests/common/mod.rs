@@ -202,7 +202,7 @@ impl Cluster for Told {
         _: Request<GetNodeStatusRequest>,
     ) -> Result<Response<GetNodeStatusResponse>, Status> {
         let node = NodeStatus { node_id: self.node_id, ..NodeStatus::default() };
-        Ok(Response::new(GetNodeStatusResponse { node: Some(node) }))
+        Ok(Response::new(GetNodeStatusResponse { node: Some(node), cluster_id: String::new() }))
     }
 
     async fn transfer_leader(
@@ -231,6 +231,30 @@ impl Cluster for Told {
 
     async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Result<Response<RemoveNodeResponse>, Status> {
         Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn register_node(&self, _: Request<RegisterNodeRequest>) -> Result<Response<RegisterNodeResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn add_replica(&self, _: Request<AddReplicaRequest>) -> Result<Response<AddReplicaResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn remove_replicas(
+        &self,
+        _: Request<RemoveReplicasRequest>,
+    ) -> Result<Response<RemoveReplicasResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    type WatchTopologyStream = futures::stream::Pending<Result<Topology, Status>>;
+
+    async fn watch_topology(
+        &self,
+        _: Request<WatchTopologyRequest>,
+    ) -> Result<Response<Self::WatchTopologyStream>, Status> {
+        Ok(Response::new(futures::stream::pending()))
     }
 
     async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Result<Response<ListGroupsResponse>, Status> {

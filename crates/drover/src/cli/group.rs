@@ -1,7 +1,10 @@
 //! `drover group`: leadership and digests of one group.
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use drover_client::{DigestComparison, GroupId, GroupInfo, GroupReplica, NodeId, ReplicaState};
+use drover_client::{Client, ClusterStatus, DigestComparison, GroupId, GroupInfo, GroupReplica, NodeId, ReplicaState};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::Global;
@@ -20,6 +23,23 @@ pub enum Command {
     },
     /// Lists the groups and their replicas as the catalog wants them
     List,
+    /// Lets a node get a replica of a group, and waits until it votes
+    AddReplica {
+        group: GroupId,
+        node: NodeId,
+        /// Return as soon as that is decided
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Lets nodes give up their replicas of a group, and waits until they are gone; calls off one that is joining
+    RemoveReplica {
+        group: GroupId,
+        #[arg(required = true)]
+        nodes: Vec<NodeId>,
+        /// Return as soon as that is decided
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Compares digests of all replicas of a group at one log index; exit code 1 if they are not all there and equal
     Digests { group: GroupId },
 }
@@ -39,12 +59,82 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             print_groups(global.json, output, &client.groups().await?)?;
             Ok(End::Done)
         }
+        Command::AddReplica { group, node, no_wait } => {
+            let mut info = client.add_replica(group, node, &global.actor()).await?;
+            if !no_wait {
+                let what = format!("group {group}: the replica on node {node} is joining");
+                info = changed(&client, group, &what, |info| match of_node(info, node).map(GroupReplica::state) {
+                    Some(ReplicaState::Active) => Some(Ok(())),
+                    Some(ReplicaState::Joining | ReplicaState::Unspecified) => None,
+                    Some(ReplicaState::Leaving) | None => Some(Err("somebody called it off")),
+                })
+                .await?;
+            }
+            print_groups(global.json, output, &[info])?;
+            Ok(End::Done)
+        }
+        Command::RemoveReplica { group, nodes, no_wait } => {
+            let mut info = client.remove_replicas(group, &nodes, &global.actor()).await?;
+            if !no_wait {
+                let what = format!("group {group}: replicas are leaving");
+                let gone = |info: &GroupInfo| nodes.iter().all(|node| of_node(info, *node).is_none()).then_some(Ok(()));
+                info = changed(&client, group, &what, gone).await?;
+            }
+            print_groups(global.json, output, &[info])?;
+            Ok(End::Done)
+        }
         Command::Digests { group } => {
             let comparison = client.compare_digests(group).await?;
             print_digests(global.json, output, &comparison)?;
             Ok(if comparison.equal { End::Done } else { End::No })
         }
     }
+}
+
+/// The replica of a group on one node.
+fn of_node(group: &GroupInfo, node: NodeId) -> Option<&GroupReplica> {
+    group.replicas.iter().find(|replica| replica.node_id == node.0)
+}
+
+/// How often a change of replicas is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Waits until a change of a group's replicas has ended, and shows how far it is.
+async fn changed(
+    client: &Client,
+    group: GroupId,
+    what: &str,
+    ended: impl Fn(&GroupInfo) -> Option<Result<(), &'static str>>,
+) -> anyhow::Result<GroupInfo> {
+    let spinner = ProgressBar::new_spinner();
+    loop {
+        let found = match client.groups().await {
+            Ok(groups) => groups.into_iter().find(|info| info.group_id == group.0),
+            // It goes on without being watched.
+            Err(error) if error.is_transient() => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(info) = found {
+            match ended(&info) {
+                Some(Ok(())) => {
+                    spinner.finish_and_clear();
+                    return Ok(info);
+                }
+                Some(Err(why)) => anyhow::bail!("the change of group {group} has ended: {why}"),
+                None => {}
+            }
+        }
+        let behind = client.status().await.ok().and_then(|status| furthest_behind(&status, group));
+        spinner.set_message(behind.map_or(what.to_owned(), |lag| format!("{what}, {lag} entries behind")));
+        spinner.tick();
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How many entries the replica of a group is behind that is furthest behind.
+fn furthest_behind(status: &ClusterStatus, group: GroupId) -> Option<u64> {
+    let replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| replica.group_id == group.0);
+    replicas.flat_map(|replica| replica.follower_lag.values()).copied().max()
 }
 
 fn print_groups(as_json: bool, output: &mut Output, groups: &[GroupInfo]) -> std::io::Result<()> {

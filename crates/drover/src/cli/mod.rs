@@ -17,6 +17,7 @@ mod compat;
 mod dump;
 mod exit;
 mod group;
+mod join;
 mod kv;
 mod load;
 mod node;

@@ -13,6 +13,8 @@ use super::output::Output;
 pub enum Command {
     /// Lists the nodes that are registered
     List,
+    /// Gives a new node its number, a data directory and a configuration file; `drover server` then starts it
+    Join(super::join::JoinArgs),
     /// Lets a node get no new replicas
     Drain {
         node: NodeId,
@@ -25,8 +27,13 @@ pub enum Command {
 }
 
 pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyhow::Result<End> {
+    let command = match command {
+        Command::Join(args) => return super::join::run(global, args, output).await,
+        command => command,
+    };
     let client = global.connect().await?;
     match command {
+        Command::Join(_) => unreachable!("it was taken out above"),
         Command::List => list(global.json, output, &client.nodes().await?)?,
         Command::Drain { node, undo } => {
             let changed = client.drain_node(node, !undo, &global.actor()).await?;

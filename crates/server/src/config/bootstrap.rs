@@ -81,8 +81,23 @@ impl Bootstrap {
             .collect()
     }
 
-    /// Notes everything about the lists that cannot be.
-    pub(super) fn check(&self, this_node: NodeId, reader: &mut Reader<'_>) {
+    /// Notes everything about the lists that cannot be. A node that joins a cluster has none.
+    pub(super) fn check(&self, this_node: NodeId, joins: bool, reader: &mut Reader<'_>) {
+        let lists = [
+            ("bootstrap.nodes", self.nodes.is_empty()),
+            ("bootstrap.groups", self.groups.is_empty()),
+            ("bootstrap.routes", self.routes.is_empty()),
+        ];
+        let odd: Vec<_> = lists.into_iter().filter(|(_, is_empty)| *is_empty != joins).collect();
+        for (path, _) in &odd {
+            match joins {
+                true => reader.refuse(*path, "leave it out: this node joins a cluster that exists (cluster.join)"),
+                false => reader.lacks(path),
+            }
+        }
+        if joins || !odd.is_empty() {
+            return;
+        }
         self.check_nodes(this_node, reader);
         self.check_groups(reader);
         self.check_routes(reader);
@@ -248,6 +263,11 @@ impl Item for NodeId {
 
 impl<T: Item> SettingValue for Vec<T> {
     const KIND: Kind = Kind::List;
+    const MAY_BE_ABSENT: bool = true;
+
+    fn absent() -> Option<Self> {
+        Some(Self::new())
+    }
 
     fn from_text(text: &str) -> Result<Self, String> {
         let value = DeValue::parse(text).map_err(|error| format!("not a list as in TOML: {}", error.message()))?;

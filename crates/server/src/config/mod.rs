@@ -32,7 +32,7 @@ pub use table::{
     Bootstrap, Cluster, Config, Disk, Limits, Log, Node, Oracle, Raft, SECTIONS, Section, Server, Setting, Storage, all,
 };
 pub use tiling::TilingError;
-pub use value::{Address, Kind, LogFilter, LogFormat};
+pub use value::{Address, Addresses, Kind, LogFilter, LogFormat};
 
 impl Config {
     /// Reads file, variables and flags.
@@ -54,7 +54,7 @@ impl Config {
         let mut reader = Reader::new(file, sources);
         let config = Self::read(&mut reader);
         if let Some(config) = &config {
-            config.bootstrap.check(config.node.id, &mut reader);
+            config.bootstrap.check(config.node.id, !config.cluster.join.0.is_empty(), &mut reader);
             rules::check(config, &mut reader);
         }
         let problems = reader.into_problems();

@@ -84,8 +84,7 @@ impl<'i> Reader<'i> {
                 (Some(default), _) => self.take_text(path, default),
                 (None, Some(absent)) => Some(absent),
                 (None, None) => {
-                    let message = missing(setting);
-                    self.problems.push(Problem { field: path.to_owned(), origin: Origin::Missing, message });
+                    self.lacks(path);
                     None
                 }
             },
@@ -97,6 +96,12 @@ impl<'i> Reader<'i> {
             }
             _ => Some(value),
         }
+    }
+
+    /// Notes that a setting has no value and needs one.
+    pub fn lacks(&mut self, path: &str) {
+        let message = table::find(path).map(missing).unwrap_or_default();
+        self.problems.push(Problem { field: path.to_owned(), origin: Origin::Missing, message });
     }
 
     fn take_text<T: SettingValue>(&mut self, path: &str, text: &str) -> Option<T> {
@@ -219,6 +224,7 @@ impl<'i> Reader<'i> {
     }
 }
 
+/// Says how a value is given to a setting that has none.
 fn missing(setting: &Setting) -> String {
     let (section, field) = setting.section_and_field();
     format!(

@@ -11,7 +11,7 @@ use drover_keys::{ClusterId, NodeId};
 
 use super::bootstrap::{BootstrapGroup, BootstrapNode, RouteSpec};
 use super::read::Reader;
-use super::value::{Address, Kind, LogFilter, LogFormat, SettingValue};
+use super::value::{Address, Addresses, Kind, LogFilter, LogFormat, SettingValue};
 
 /// One setting.
 #[derive(Debug)]
@@ -178,9 +178,13 @@ settings! {
         /// Identity of the cluster: 32 hexadecimal digits, chosen at random when it is created, the same on all nodes.
         /// Nodes of different clusters refuse each other.
         "id" => id: ClusterId, example "\"6e1f0a5c3b7d4d0f9a2c8e4b71d35f60\"";
+        /// For a node that joins a cluster that exists, instead of `[bootstrap]`: gRPC addresses of some of its nodes,
+        /// of which one has to answer when the node starts. `drover node join` writes the file of such a node.
+        "join" => join: Addresses;
     }
 
-    /// What the cluster consists of when it starts for the first time; the same on all nodes.
+    /// What the cluster consists of when it starts for the first time; the same on all nodes that it is created with. Its
+    /// replicas and routes are taken from here once, and never again.
     bootstrap: Bootstrap {
         /// The nodes: `id`, `grpc` and `admin` (the addresses by which others reach the node).
         "nodes" => nodes: Vec<BootstrapNode>, example "\
@@ -253,6 +257,11 @@ group = 3
         "log_retention_entries" => log_retention_entries: u64, default "50000", range 0..=u64::MAX;
         /// Entries that are removed from the log at a time.
         "purge_batch_entries" => purge_batch_entries: u64, default "256", range 1..=1_000_000;
+        /// A new replica may vote when it is at most this many entries behind.
+        "learner_max_lag_entries" => learner_max_lag_entries: u64, default "1000", range 0..=1_000_000;
+        /// Bytes of snapshots that this node sends per second to replicas that are new or too far behind, over all of
+        /// them. Sending as fast as possible would take the disk and the network away from clients.
+        "snapshot_bytes_per_second" => snapshot_bytes_per_second: ByteSize, default "32MiB", range 64 * KIB..=u64::MAX;
     }
 
     /// Memory, files and retention of the stores of this node.

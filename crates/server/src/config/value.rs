@@ -279,6 +279,23 @@ impl SettingValue for Address {
     }
 }
 
+/// Addresses of nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<Address>);
+
+impl SettingValue for Addresses {
+    const KIND: Kind = Kind::Text("addresses, separated by commas");
+    const MAY_BE_ABSENT: bool = true;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
 impl<T: SettingValue> SettingValue for Option<T> {
     const KIND: Kind = T::KIND;
     const MAY_BE_ABSENT: bool = true;

@@ -38,11 +38,31 @@ pub enum DataDirError {
         /// Something that is there.
         found: String,
     },
+    /// It is a node's already.
+    #[error(
+        "the data directory {} belongs to a node already: start that node, or use an empty directory; nothing was changed",
+        root.display()
+    )]
+    Taken {
+        /// The directory.
+        root: PathBuf,
+    },
     /// Something stands where only stores of groups may.
     #[error("{} is not the store of a group; move it away; nothing was changed", path.display())]
     Foreign {
         /// What it is.
         path: PathBuf,
+    },
+    /// The file of replicas cannot be used.
+    #[error(
+        "{}: {what}; restore it from the same directory, or replace the node by a new one; nothing was changed",
+        path.display()
+    )]
+    Replicas {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The operating system refused.
     #[error("cannot {doing} {}: {source}", path.display())]

@@ -7,6 +7,7 @@
 //! groups/<id>/    the store of one replica
 //! snapshots/      snapshots on their way in or out
 //! peers           what this node remembers of the others
+//! replicas        which replicas this node holds (see `replicas.rs` for its format)
 //! ```
 //!
 //! # Invariants
@@ -18,16 +19,18 @@
 mod error;
 mod identity;
 mod lock;
+mod replicas;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use drover_keys::{ClusterId, GroupId, NodeId, StoreId};
+use drover_keys::{ClusterId, GroupId, NodeId, ReplicaId, StoreId};
 
 pub use error::DataDirError;
 pub use identity::{DIRECTORY_FORMAT, Identity, IdentityError};
 pub use lock::DirLock;
+pub use replicas::{RecordState, ReplicaRecord, ReplicaRecords, decode as decode_replica_records};
 
 use crate::durable;
 
@@ -36,6 +39,48 @@ const RAFTLOG: &str = "raftlog";
 const GROUPS: &str = "groups";
 const SNAPSHOTS: &str = "snapshots";
 const PEERS: &str = "peers";
+const REPLICAS: &str = "replicas";
+
+/// An empty directory that is to become the data directory of a node whose number is not known yet.
+#[derive(Debug)]
+pub struct NewDataDir {
+    root: PathBuf,
+    store: StoreId,
+    _lock: DirLock,
+}
+
+impl NewDataDir {
+    /// Makes sure that `root` is empty or absent, and that nobody else uses it.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]; nothing that was there before has been changed.
+    pub fn prepare(root: &Path) -> Result<Self, DataDirError> {
+        durable::create_dir_all(root).map_err(|source| DataDirError::Io {
+            doing: "create",
+            path: root.to_owned(),
+            source,
+        })?;
+        let lock = DirLock::acquire(root)?;
+        if root.join(IDENTITY).exists() {
+            return Err(DataDirError::Taken { root: root.to_owned() });
+        }
+        refuse_foreign(root)?;
+        Ok(Self { root: root.to_owned(), store: random_store_id(&root.join(IDENTITY))?, _lock: lock })
+    }
+
+    /// Identity of the directory.
+    pub fn store_id(&self) -> StoreId {
+        self.store
+    }
+
+    /// Makes it the data directory of a node.
+    ///
+    /// # Errors
+    /// If the identity cannot be written; the directory is as before then.
+    pub fn claim(self, cluster: ClusterId, node: NodeId) -> Result<(), DataDirError> {
+        write_identity(&self.root, cluster, node, self.store).map(drop)
+    }
+}
 
 /// A data directory that belongs to this node and is used by this process.
 #[derive(Debug)]
@@ -119,6 +164,33 @@ impl DataDir {
         self.root.join(SNAPSHOTS)
     }
 
+    /// Which replicas this node holds. A directory that is new is given `founding`, those that the cluster is created with.
+    ///
+    /// # Errors
+    /// If the file is damaged or missing, or cannot be read or written.
+    pub fn replicas(
+        &self,
+        founding: impl IntoIterator<Item = (GroupId, ReplicaId)>,
+    ) -> Result<ReplicaRecords, DataDirError> {
+        ReplicaRecords::open(self.root.join(REPLICAS), founding, !self.groups()?.is_empty())
+    }
+
+    /// Removes what is left of a replica, durably. Nothing in it is open.
+    ///
+    /// # Errors
+    /// If the operating system refuses; then a part may be left.
+    pub fn remove_group(&self, group: GroupId) -> Result<(), DataDirError> {
+        for path in [self.group(group), self.snapshots().join(group.to_string())] {
+            let failed = |source| DataDirError::Io { doing: "remove", path: path.clone(), source };
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                Ok(()) | Err(_) => {}
+            }
+            durable::sync_dir(path.parent().unwrap_or(&self.root)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// What this node remembers of the others.
     pub fn peers(&self) -> PathBuf {
         self.root.join(PEERS)
@@ -136,7 +208,21 @@ fn read_identity(root: &Path) -> Result<Option<Identity>, DataDirError> {
 
 /// Makes an empty directory the data directory of a node.
 fn create_identity(root: &Path, cluster: ClusterId, node: NodeId) -> Result<Identity, DataDirError> {
+    refuse_foreign(root)?;
+    write_identity(root, cluster, node, random_store_id(&root.join(IDENTITY))?)
+}
+
+fn write_identity(root: &Path, cluster: ClusterId, node: NodeId, store: StoreId) -> Result<Identity, DataDirError> {
     let path = root.join(IDENTITY);
+    let identity = Identity { format: DIRECTORY_FORMAT, cluster, node, store };
+    match durable::write(&path, &identity.encode()) {
+        Ok(()) => Ok(identity),
+        Err(source) => Err(DataDirError::Io { doing: "write", path, source }),
+    }
+}
+
+/// Refuses a directory without identity in which there is anything that was not made by a first start.
+fn refuse_foreign(root: &Path) -> Result<(), DataDirError> {
     let failed = |doing, path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| DataDirError::Io { doing, path, source }
@@ -149,9 +235,7 @@ fn create_identity(root: &Path, cluster: ClusterId, node: NodeId) -> Result<Iden
             return Err(DataDirError::NoIdentity { root: root.to_owned(), found: name.to_string_lossy().into_owned() });
         }
     }
-    let identity = Identity { format: DIRECTORY_FORMAT, cluster, node, store: random_store_id(&path)? };
-    durable::write(&path, &identity.encode()).map_err(failed("write", &path))?;
-    Ok(identity)
+    Ok(())
 }
 
 fn random_store_id(path: &Path) -> Result<StoreId, DataDirError> {
@@ -206,6 +290,20 @@ mod tests {
         assert!(!again.created());
         assert_eq!(*again.identity(), identity);
         assert_ne!(open(&temp.path().join("other")).unwrap().store_id(), identity.store);
+    }
+
+    #[test]
+    fn a_directory_is_prepared_for_a_node_without_a_number_only_if_it_is_empty() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("new");
+        let prepared = NewDataDir::prepare(&root).unwrap();
+        assert!(matches!(open(&root), Err(DataDirError::InUse { .. })));
+        let store = prepared.store_id();
+        prepared.claim(CLUSTER, NODE).unwrap();
+        assert_eq!(open(&root).unwrap().store_id(), store);
+        assert!(matches!(NewDataDir::prepare(&root), Err(DataDirError::Taken { .. })));
+        fs::write(temp.path().join("thesis.tex"), "x").unwrap();
+        assert!(matches!(NewDataDir::prepare(temp.path()), Err(DataDirError::NoIdentity { .. })));
     }
 
     #[test]

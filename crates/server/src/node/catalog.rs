@@ -5,76 +5,147 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_catalog::{
-    Bootstrap, BootstrapNode, Catalog, CatalogCommand, CatalogCommandKind, CatalogRow, CatalogSettings, RequestId,
-    Route, RouteState,
+    Bootstrap, BootstrapNode, Catalog, CatalogCommand, CatalogCommandKind, CatalogRow, CatalogSettings, ReplicaState,
+    RequestId, Route, RouteState, Topology,
 };
-use drover_coordinator::{Coordinator, GroupDirectory, RouteCache};
+use drover_coordinator::{Coordinator, RouteCache};
 use drover_fsm::{Grant, encode_catalog_command};
 use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_raftgroup::{GrantSource, Group};
 use drover_wire::proto::v1;
+use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::distribution_client::DistributionClient;
 use drover_wire::proto::v1::route_event::Event;
-use drover_wire::{CatalogPart, decode_route, decode_route_delta};
+use drover_wire::{CatalogPart, decode_route, decode_route_delta, decode_topology};
 use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
+use super::topology::TopologyCache;
 use crate::config::Config;
 
 /// How long one attempt to create the catalog may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// How often it is asked whether a replica here is in touch with its group, and for how long one that is heard nothing
+/// of counts as that.
+const LOOK: Duration = Duration::from_secs(1);
+const IN_TOUCH: Duration = Duration::from_secs(3);
+/// How long one node is followed before another one is.
+const FOLLOW_ONE: Duration = Duration::from_secs(30);
 /// Pause before another node, or the same one again, is asked for its routes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows the catalog of the replica here, until `stop`.
-pub async fn follow_replica(
-    mut catalog: watch::Receiver<Arc<Catalog>>,
-    routes: Arc<RouteCache>,
-    directory: Arc<GroupDirectory>,
-    stop: CancellationToken,
-) {
-    loop {
-        let seen = Arc::clone(&catalog.borrow_and_update());
-        routes.follow(&seen);
-        for group in seen.groups() {
-            directory.set_members(group.id, group.replicas.keys().copied().collect());
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = catalog.changed() => if changed.is_err() { return },
-        }
-    }
+/// What a node follows the catalog with.
+#[derive(Clone)]
+pub struct Followed {
+    /// The routes.
+    pub routes: Arc<RouteCache>,
+    /// Nodes and replicas.
+    pub topology: Arc<TopologyCache>,
+    /// Whether a replica here tells all that is known, so that no other node need be asked.
+    pub by_replica: Arc<watch::Sender<bool>>,
 }
 
-/// Follows the routes that one of `sources` knows, for a node without a replica of the default group, until `stop`.
-pub async fn follow_nodes(sources: Vec<(NodeId, String)>, routes: Arc<RouteCache>, stop: CancellationToken) {
+/// Follows the catalog of the replica here, on `node`, until `stop`.
+pub async fn follow_replica(group: Arc<Group>, node: NodeId, followed: Followed, stop: CancellationToken) {
+    let mut catalog = group.fsm().catalog();
+    loop {
+        let seen = Arc::clone(&catalog.borrow_and_update());
+        followed.routes.follow(&seen);
+        if seen.is_bootstrapped() {
+            followed.topology.follow(seen.topology());
+        }
+        let tells = tells_all(&seen, &followed.topology.current(), node, group.last_contact());
+        followed.by_replica.send_if_modified(|told| std::mem::replace(told, tells) != tells);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = catalog.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+    followed.by_replica.send_replace(false);
+}
+
+/// Whether the replica on `node`, whose catalog this is, tells all that is known: it knows no less than other nodes told, it
+/// stays, and it is in touch with its group. One that leaves hears of nothing any more once it has left, not even that.
+fn tells_all(catalog: &Catalog, known: &Topology, node: NodeId, last_contact: Option<Duration>) -> bool {
+    let mine = catalog.group(GroupId::DEFAULT).and_then(|group| group.replicas.get(&node));
+    catalog.revision() >= known.revision
+        && mine.is_some_and(|replica| replica.state == ReplicaState::Active)
+        && last_contact.is_some_and(|silent| silent < IN_TOUCH)
+}
+
+/// Follows what one of the other nodes knows, while no replica here tells it, until `stop`. `seeds` are asked until the nodes
+/// of the cluster are known.
+pub async fn follow_nodes(me: String, seeds: Vec<String>, followed: Followed, stop: CancellationToken) {
+    let mut by_replica = followed.by_replica.subscribe();
     let mut next = 0;
     while !stop.is_cancelled() {
-        if let Some((node, address)) = sources.get(next % sources.len().max(1)) {
-            let followed = tokio::select! {
-                () = stop.cancelled() => return,
-                followed = follow_node(address, &routes) => followed,
-            };
-            if let Err(error) = followed {
-                tracing::debug!(%node, %error, "the routes of a node cannot be followed any further");
-            }
+        let known = followed.topology.current();
+        // Those that hold the catalog: others may follow this node.
+        let members = known.groups.get(&GroupId::DEFAULT).into_iter().flat_map(|group| group.replicas.keys());
+        let mut sources: Vec<&str> =
+            members.filter_map(|node| known.nodes.get(node)).map(|node| node.address.as_str()).collect();
+        // Every other time the seeds, too: all nodes that were known may have moved.
+        if known.revision == 0 || next % 2 == 1 {
+            sources.extend(seeds.iter().map(String::as_str));
         }
+        sources.retain(|address| *address != me);
+        let source = sources.get(next % sources.len().max(1)).copied();
         next += 1;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            told = by_replica.wait_for(|told| !*told) => if told.is_err() { return },
+        }
+        let following = async {
+            match source {
+                Some(address) => follow_node(address, &followed).await,
+                None => Err("no other node is known".into()),
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = by_replica.wait_for(|told| *told) => continue,
+            // A source that hears of nothing any more looks like a catalog in which nothing happens.
+            () = tokio::time::sleep(FOLLOW_ONE) => continue,
+            ended = following => if let Err(error) = ended {
+                tracing::debug!(?source, %error, "what a node knows cannot be followed any further");
+            },
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn follow_node(address: &str, routes: &RouteCache) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+type FollowError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn follow_node(address: &str, followed: &Followed) -> Result<(), FollowError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(Duration::from_secs(2))
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2))
         .keep_alive_while_idle(true);
-    let mut client = DistributionClient::new(endpoint.connect().await?);
+    let channel = endpoint.connect().await?;
+    tokio::select! {
+        ended = follow_topology(channel.clone(), &followed.topology) => ended,
+        ended = follow_routes(channel, &followed.routes) => ended,
+    }
+}
+
+async fn follow_topology(channel: Channel, topology: &TopologyCache) -> Result<(), FollowError> {
+    let known_revision = topology.current().revision;
+    let asked = ClusterClient::new(channel).watch_topology(v1::WatchTopologyRequest { known_revision }).await;
+    let mut told = asked?.into_inner();
+    while let Some(next) = told.message().await? {
+        topology.follow(decode_topology(next)?);
+    }
+    Ok(())
+}
+
+async fn follow_routes(channel: Channel, routes: &RouteCache) -> Result<(), FollowError> {
+    let mut client = DistributionClient::new(channel);
     let known_version = routes.current().version().0;
     let mut events = client.watch_routes(v1::WatchRoutesRequest { known_version }).await?.into_inner();
     let mut parts: Vec<Route> = Vec::new();
@@ -193,5 +264,55 @@ pub async fn create(group: Arc<Group>, command: CatalogCommand, stop: Cancellati
             Err(error) => tracing::error!(%error, "the catalog cannot be created from the configuration"),
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_asked_alone_only_while_it_must_know_everything() {
+        let id = |n: u64| NodeId(n);
+        let node = |n: u64| (id(n), BootstrapNode { address: format!("n{n}:1"), admin_address: format!("n{n}:2") });
+        let route = Route {
+            id: drover_keys::RouteId(1),
+            interval: drover_keys::Interval::all(),
+            group: GroupId::DEFAULT,
+            shard: drover_keys::ShardId(1),
+            state: RouteState::Active,
+        };
+        let mut catalog = Catalog::default();
+        let run = |catalog: &mut Catalog, n: u8, kind| {
+            let command = CatalogCommand {
+                request_id: RequestId([n; 16]),
+                actor: "test".to_owned(),
+                now: PhysicalMs::default(),
+                kind,
+            };
+            catalog.apply(&command).unwrap();
+        };
+        let bootstrap = Bootstrap {
+            settings: CatalogSettings::default(),
+            routes: vec![route],
+            groups: [(GroupId::DEFAULT, [1, 2].map(id).into())].into(),
+            nodes: [1, 2].map(node).into(),
+        };
+        run(&mut catalog, 1, CatalogCommandKind::Bootstrap(Box::new(bootstrap)));
+        let (now, long_ago) = (Some(Duration::ZERO), Some(IN_TOUCH));
+        let known = catalog.topology();
+        let newer = Topology { revision: known.revision + 1, ..known.clone() };
+        let table = [
+            (&known, 1, now, true),
+            (&known, 1, long_ago, false),
+            (&known, 1, None, false),
+            (&known, 9, now, false),
+            (&newer, 1, now, false),
+            (&Topology::default(), 1, now, true),
+        ];
+        for (known, node, contact, tells) in table {
+            assert_eq!(tells_all(&catalog, known, id(node), contact), tells, "{} {node} {contact:?}", known.revision);
+        }
+        assert!(!tells_all(&Catalog::default(), &Topology::default(), id(1), now));
     }
 }

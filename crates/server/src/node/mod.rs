@@ -8,17 +8,18 @@ mod build;
 mod catalog;
 mod clock;
 mod endpoint;
+mod membership;
 mod peers;
 mod presence;
 mod replicas;
 mod serve;
 mod status;
+mod topology;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
-use drover_keys::{GroupId, NodeId};
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
@@ -29,19 +30,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminServer, ReadinessSlot};
 use crate::config::Config;
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, DataDirError};
 use crate::disk::DiskWatch;
 use crate::lifecycle::{Drain, Ended, Shutdown};
 use crate::listen::{ListenError, listen};
 use crate::metrics::Metrics;
 use crate::services::{Front, FrontParts};
 
+pub use build::version as build_version;
 pub use clock::{NodeClock, SystemClock};
+pub use presence::CAPABILITIES;
 pub use status::NodeView;
 
+use catalog::Followed;
 use clock::Observed;
 use peers::{OraclePeers, PeerService};
 use replicas::{ReplicaParts, Replicas, TimeParts};
+use topology::TopologyCache;
 
 /// Why a node ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +57,9 @@ pub enum NodeError {
     /// The configuration cannot be the first catalog of a cluster.
     #[error("bootstrap: {0}")]
     Bootstrap(#[from] drover_kv::Error),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
     /// The Raft log cannot be opened.
     #[error("the Raft log cannot be opened; no replica of this node takes part in its group: {0}")]
     Log(#[from] LogError),
@@ -108,20 +116,25 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
 
     let watch = DiskWatch::start(data.root().to_owned(), config.disk.reserve_bytes.0, config.disk.check_interval)
         .map_err(|source| NodeError::Io { what: "the free space of the data directory cannot be asked for", source })?;
+    let data = Arc::new(data);
+    let records = Arc::new(data.replicas(replicas::founding(&config))?);
     let log = Arc::new(open_log(&config, &data).await?);
     let directory = Arc::new(GroupDirectory::default());
     for group in &config.bootstrap.groups {
         directory.set_members(group.id, group.replicas.clone());
     }
     // Before the port answers: a replica that is not there yet must not be taken for one that does not exist.
-    for group in config.bootstrap.groups_of(config.node.id) {
-        directory.set(group.id, Replica::Starting);
+    for group in records.all().into_keys() {
+        directory.set(group, Replica::Starting);
     }
     let peers = PeerPool::new(peer_options(&config, &data), PeerIdentities::open(data.peers())?);
     for node in &config.bootstrap.nodes {
         peers.set_address(node.id, node.grpc.as_str());
     }
     let routes = RouteCache::unknown();
+    let configured = config.bootstrap.nodes.iter().map(|node| node.id).filter(|node| *node != config.node.id).collect();
+    let topology = TopologyCache::new(Arc::clone(&directory), Arc::clone(&peers), configured);
+    let followed = Followed { routes: Arc::clone(&routes), topology, by_replica: Arc::default() };
     let clock = NodeClock::new(millis(config.oracle.max_clock_step));
     let service = PeerService::new(
         Arc::clone(&directory),
@@ -149,7 +162,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         started,
         data_dir: data.root().to_owned(),
         directory: Arc::clone(&directory),
-        expected: config.bootstrap.groups_of(config.node.id).map(|group| group.id).collect(),
+        records: Arc::clone(&records),
+        topology: Arc::clone(&followed.topology),
         disk: watch.subscribe(),
         front: Arc::clone(&front),
         clock: Arc::clone(&clock),
@@ -172,18 +186,21 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let (server, health) = serve::start(&config, grpc, view, Arc::clone(&service), Arc::clone(&peers), stop.clone())?;
 
     let parts = ReplicaParts {
+        data: Arc::clone(&data),
+        records,
+        log: Arc::clone(&log),
         service: Arc::clone(&service),
         directory,
         peers,
         coordinator: Arc::clone(front.coordinator()),
+        followed: followed.clone(),
         time: TimeParts { oracle, timestamps },
     };
-    let replicas = Arc::new(Replicas::new(&config, &data, parts, &log)?);
-    if !config.bootstrap.groups_of(config.node.id).any(|group| group.id == GroupId::DEFAULT) {
-        let sources = others(&config).collect();
-        tokio::spawn(catalog::follow_nodes(sources, routes, stop.clone()));
-    }
+    let replicas = Arc::new(Replicas::new(&config, parts)?);
+    let me = config.advertised_grpc().as_str().to_owned();
+    tokio::spawn(catalog::follow_nodes(me, seeds(&config), followed, stop.clone()));
     replicas.start(&stop).await;
+    tokio::spawn(Arc::clone(&replicas).host(stop.clone()));
     let leaving = CancellationToken::new();
     tokio::spawn(tell_health(health.clone(), readiness_view, leaving.clone()));
     let node = Node { front, service, replicas: Arc::clone(&replicas), health, leaving };
@@ -238,6 +255,7 @@ fn peer_options(config: &Config, data: &DataDir) -> PeerOptions {
             // The largest entry, and room for what stands around it.
             max_message_bytes: tuning.max_message_bytes.max(batch.saturating_mul(2)),
             stream_window_bytes: window.max(tuning.stream_window_bytes),
+            snapshot_bytes_per_second: Some(config.raft.snapshot_bytes_per_second.0),
             ..tuning
         },
     }
@@ -360,8 +378,9 @@ impl Drain for Node {
     }
 }
 
-/// The other nodes of the configuration.
-fn others(config: &Config) -> impl Iterator<Item = (NodeId, String)> + '_ {
+/// Where the nodes are that the configuration names, except this one.
+fn seeds(config: &Config) -> Vec<String> {
     let me = config.node.id;
-    config.bootstrap.nodes.iter().filter(move |node| node.id != me).map(|node| (node.id, node.grpc.as_str().to_owned()))
+    let created = config.bootstrap.nodes.iter().filter(|node| node.id != me).map(|node| &node.grpc);
+    created.chain(&config.cluster.join.0).map(|address| address.as_str().to_owned()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_coordinator::{GroupDirectory, RouteCache, is_misrouted};
@@ -35,7 +35,7 @@ pub struct PeerService {
     routes: Arc<RouteCache>,
     /// Replicas that take part in their groups; one that still keeps silent is not here.
     endpoints: RwLock<HashMap<GroupId, Arc<dyn RaftEndpoint>>>,
-    oracle: OnceLock<Arc<Oracle>>,
+    oracle: RwLock<Option<Arc<Oracle>>>,
     disk: watch::Receiver<DiskState>,
     snapshots: PathBuf,
     clock: Arc<NodeClock>,
@@ -52,7 +52,7 @@ impl PeerService {
         snapshots: PathBuf,
         clock: Arc<NodeClock>,
     ) -> Arc<Self> {
-        let (endpoints, oracle) = (RwLock::default(), OnceLock::new());
+        let (endpoints, oracle) = (RwLock::default(), RwLock::default());
         Arc::new(Self { directory, routes, endpoints, oracle, disk, snapshots, clock, calls: TaskTracker::new() })
     }
 
@@ -78,9 +78,9 @@ impl PeerService {
         self.endpoints.write().remove(&group);
     }
 
-    /// Makes the oracle of this node known.
-    pub fn attach(&self, oracle: Arc<Oracle>) {
-        let _ = self.oracle.set(oracle);
+    /// Makes the oracle of this node known, or that it has none any more.
+    pub fn set_oracle(&self, oracle: Option<Arc<Oracle>>) {
+        *self.oracle.write() = oracle;
     }
 }
 
@@ -111,7 +111,8 @@ impl NodeService for PeerService {
     }
 
     async fn timestamps(&self, count: u32) -> Result<Timestamp, Error> {
-        match self.oracle.get() {
+        let oracle = self.oracle.read().clone();
+        match oracle {
             Some(oracle) => {
                 let first = oracle.timestamps(count, Instant::now() + TIMESTAMP_TIMEOUT).await?;
                 self.clock.observe(first);

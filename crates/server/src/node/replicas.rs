@@ -1,49 +1,54 @@
-//! The replicas of a node: opened, started, watched, handed over and stopped.
+//! The replicas of a node: opened, started, watched, handed over, stopped and removed.
+//!
+//! Which ones there are is said by the file of replicas, written first of all from the configuration, and changed since as
+//! the catalog says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_catalog::CatalogCommand;
+use drover_catalog::{CatalogCommand, HostingStep, Topology, hosting_steps};
 use drover_coordinator::{Coordinator, GroupDirectory, Replica};
 use drover_fsm::FsmStateMachine;
-use drover_keys::{GroupId, NodeId};
+use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
-use drover_raftgroup::{Group, GroupOptions, GroupParts, SharedTimestamps};
-use drover_raftlog::{GroupLog, NodeLog};
+use drover_raftgroup::{Group, GroupOptions, GroupParts, ReplicaPlan, SharedTimestamps};
+use drover_raftlog::NodeLog;
 use drover_rafttypes::Node;
 use drover_transport::PeerPool;
 use openraft::async_runtime::WatchReceiver;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::catalog::Followed;
 use super::endpoint::GuardedRaft;
+use super::membership::CatalogPlan;
 use super::peers::PeerService;
 use super::{NodeError, SystemClock, catalog, millis};
 use crate::config::{BootstrapGroup, Config};
-use crate::datadir::DataDir;
+use crate::datadir::{DataDir, RecordState, ReplicaRecord, ReplicaRecords};
 use crate::disk::DiskState;
-
-/// What a replica is opened with.
-struct Plan {
-    group: GroupId,
-    dir: std::path::PathBuf,
-    log: GroupLog,
-    voters: BTreeMap<u64, Node>,
-    /// Whether this node is the one that makes the group exist.
-    founder: bool,
-}
 
 /// What the replicas of a node share with its other parts.
 pub struct ReplicaParts {
+    /// Where they are stored.
+    pub data: Arc<DataDir>,
+    /// Which there are.
+    pub records: Arc<ReplicaRecords>,
+    /// The Raft log of all of them.
+    pub log: Arc<NodeLog>,
     /// Serves the peers of this node.
     pub service: Arc<PeerService>,
     /// Where replicas are made known.
     pub directory: Arc<GroupDirectory>,
     /// The other nodes.
     pub peers: Arc<PeerPool>,
-    /// What the node knows of the routes, and how it asks the catalog.
+    /// How the node asks the catalog.
     pub coordinator: Arc<Coordinator>,
+    /// What the node knows of the catalog.
+    pub followed: Followed,
     /// Where timestamps come from.
     pub time: TimeParts,
 }
@@ -56,29 +61,48 @@ pub struct TimeParts {
     pub timestamps: SharedTimestamps,
 }
 
+/// A replica that was opened, and how to end it.
+struct Opened {
+    stop: CancellationToken,
+    tasks: JoinHandle<()>,
+}
+
 /// The replicas of a node.
 pub struct Replicas {
     node: NodeId,
     env: StoreEnv,
     options: GroupOptions,
     oracle: OracleOptions,
-    service: Arc<PeerService>,
-    directory: Arc<GroupDirectory>,
-    peers: Arc<PeerPool>,
-    time: TimeParts,
-    coordinator: Arc<Coordinator>,
-    creation: CatalogCommand,
+    parts: ReplicaParts,
+    /// What creates the catalog, on a node that the cluster is created with.
+    creation: Option<CatalogCommand>,
+    /// The voters of groups that the cluster is created with.
+    founders: BTreeMap<GroupId, BTreeMap<u64, Node>>,
     disk: tokio::sync::watch::Receiver<DiskState>,
-    plans: parking_lot::Mutex<Vec<Plan>>,
+    opened: Mutex<BTreeMap<GroupId, Opened>>,
+}
+
+/// How long a replica that is removed may take to let go of its store, before the next attempt.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after something that could not be done about a replica.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The replicas that a new cluster has on this node.
+pub fn founding(config: &Config) -> impl Iterator<Item = (GroupId, ReplicaId)> {
+    let node = config.node.id;
+    config.bootstrap.groups.iter().filter_map(move |group| {
+        let voters = group.replicas.iter().copied().collect();
+        let created = drover_catalog::GroupDescriptor::new(group.id, &voters);
+        created.replicas.get(&node).map(|replica| (group.id, replica.id))
+    })
 }
 
 impl Replicas {
-    /// The replicas that the configuration gives to this node. None is opened yet.
+    /// The replicas of this node. None is opened yet.
     ///
     /// # Errors
     /// If the memory and threads they share cannot be had.
-    pub fn new(config: &Config, data: &DataDir, parts: ReplicaParts, log: &NodeLog) -> Result<Self, NodeError> {
-        let ReplicaParts { service, directory, peers, coordinator, time } = parts;
+    pub fn new(config: &Config, parts: ReplicaParts) -> Result<Self, NodeError> {
         let storage = &config.storage;
         let env = StoreEnv::new(StoreEnvOptions {
             block_cache_bytes: usize::try_from(storage.block_cache_bytes.0).unwrap_or(usize::MAX),
@@ -86,7 +110,7 @@ impl Replicas {
             background_threads: u32::try_from(storage.background_threads).unwrap_or(u32::MAX),
             max_open_files: u32::try_from(storage.max_open_files).unwrap_or(u32::MAX),
         })?;
-        let plans = config.bootstrap.groups_of(config.node.id).map(|group| plan(config, data, group, log)).collect();
+        let joins = config.bootstrap.groups.is_empty();
         Ok(Self {
             node: config.node.id,
             env,
@@ -96,88 +120,104 @@ impl Replicas {
                 max_clock_step_ms: millis(config.oracle.max_clock_step),
                 renew_interval: config.oracle.ceiling_renew,
             },
-            disk: service.disk(),
-            service,
-            directory,
-            peers,
-            time,
-            coordinator,
-            creation: catalog::creation(config)?,
-            plans: parking_lot::Mutex::new(plans),
+            disk: parts.service.disk(),
+            parts,
+            creation: if joins { None } else { Some(catalog::creation(config)?) },
+            founders: config.bootstrap.groups.iter().map(|group| (group.id, voters(config, group))).collect(),
+            opened: Mutex::default(),
         })
     }
 
     /// Opens every replica and lets it take part in its group. One that cannot be opened is reported and left out; the
-    /// others go on.
+    /// others go on. What an interrupted removal has left is removed first.
     pub async fn start(self: &Arc<Self>, stop: &CancellationToken) {
-        let plans = std::mem::take(&mut *self.plans.lock());
-        let opened = plans.into_iter().map(|plan| {
-            let (replicas, stop) = (Arc::clone(self), stop.clone());
-            async move {
-                let group = plan.group;
-                if let Err(why) = replicas.open(plan, stop).await {
-                    tracing::error!(%group, %why, "the replica cannot be opened and stays out of its group");
-                    replicas.directory.set(group, Replica::Stopped(why));
+        let opened = self.parts.records.all().into_iter().map(|(group, record)| async move {
+            match record.state {
+                RecordState::Removing => {
+                    if let Err(why) = self.remove(group, record.id).await {
+                        tracing::error!(%group, %why, "what is left of a replica was not removed yet");
+                    }
                 }
+                RecordState::Founding | RecordState::Held => self.open(group, record, stop).await,
             }
         });
         futures::future::join_all(opened).await;
     }
 
-    async fn open(self: &Arc<Self>, plan: Plan, stop: CancellationToken) -> Result<(), String> {
-        let (env, dir, id) = (self.env.clone(), plan.dir.clone(), plan.group);
+    async fn open(self: &Arc<Self>, group: GroupId, record: ReplicaRecord, stop: &CancellationToken) {
+        self.parts.directory.set(group, Replica::Starting);
+        let stop = stop.child_token();
+        match self.try_open(group).await {
+            Ok(running) => {
+                let tasks = tokio::spawn(Arc::clone(self).take_part(running, record.state, stop.clone()));
+                self.opened.lock().insert(group, Opened { stop, tasks });
+            }
+            Err(why) => {
+                tracing::error!(%group, %why, "the replica cannot be opened and stays out of its group");
+                self.parts.directory.set(group, Replica::Stopped(why));
+            }
+        }
+    }
+
+    async fn try_open(&self, id: GroupId) -> Result<Arc<Group>, String> {
+        let (env, dir) = (self.env.clone(), self.parts.data.group(id));
         let (state_machine, fsm) = tokio::task::spawn_blocking(move || FsmStateMachine::open(env, &dir, id))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        let group = Group::open(GroupParts {
+        Group::open(GroupParts {
             group: id,
             node: self.node,
-            log: plan.log,
+            log: self.parts.log.group(id),
             state_machine,
             fsm,
-            network: self.peers.raft_network(id),
-            timestamps: Arc::clone(&self.time.timestamps),
+            network: self.parts.peers.raft_network(id),
+            timestamps: Arc::clone(&self.parts.time.timestamps),
             options: self.options.clone(),
         })
         .await
-        .map_err(|error| error.to_string())?;
-        tokio::spawn(Arc::clone(self).take_part(group, plan.voters, plan.founder, stop));
-        Ok(())
+        .map_err(|error| error.to_string())
     }
 
-    async fn take_part(
-        self: Arc<Self>,
-        group: Arc<Group>,
-        voters: BTreeMap<u64, Node>,
-        founder: bool,
-        stop: CancellationToken,
-    ) {
+    /// Lets a replica take part in its group until `stop`, or until it fails.
+    async fn take_part(self: Arc<Self>, group: Arc<Group>, origin: RecordState, stop: CancellationToken) {
         let id = group.id();
+        let mut tasks = tokio::task::JoinSet::new();
         if id == GroupId::DEFAULT {
-            let (catalog, routes, directory) =
-                (group.fsm().catalog(), Arc::clone(self.coordinator.routes()), Arc::clone(&self.directory));
-            tokio::spawn(catalog::follow_replica(catalog, routes, directory, stop.clone()));
+            let followed = self.parts.followed.clone();
+            tasks.spawn(catalog::follow_replica(Arc::clone(&group), self.node, followed, stop.clone()));
         }
         group.run().await;
-        self.service.deliver(id, Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone())));
-        self.directory.set(id, Replica::Running(Arc::clone(&group)));
+        if !stop.is_cancelled() {
+            let endpoint = Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone()));
+            self.parts.service.deliver(id, endpoint);
+            self.parts.directory.set(id, Replica::Running(Arc::clone(&group)));
+        }
         if id == GroupId::DEFAULT {
             let oracle = Oracle::new(Arc::clone(&group), Arc::new(SystemClock), self.oracle.clone());
-            self.service.attach(Arc::clone(&oracle));
-            self.time.oracle.attach(Arc::clone(&oracle));
-            tokio::spawn(oracle.run(stop.clone()));
-            tokio::spawn(catalog::create(Arc::clone(&group), self.creation.clone(), stop.clone()));
+            self.parts.service.set_oracle(Some(Arc::clone(&oracle)));
+            self.parts.time.oracle.attach(Arc::clone(&oracle));
+            tasks.spawn(oracle.run(stop.clone()));
+            if let Some(creation) = &self.creation {
+                tasks.spawn(catalog::create(Arc::clone(&group), creation.clone(), stop.clone()));
+            }
         }
-        if founder
+        if let Some(voters) = self.founders.get(&id)
+            && origin == RecordState::Founding
+            && voters.keys().next() == Some(&self.node.0)
             && !group.has_history()
-            && let Err(error) = group.initialize(voters).await
+            && let Err(error) = group.initialize(voters.clone()).await
         {
             tracing::error!(group = %id, %error, "the group cannot be founded");
         }
-        let grants = catalog::founding_grants(id, Arc::clone(&self.coordinator));
-        tokio::spawn(Arc::clone(&group).run_duties(grants, stop.clone()));
+        let grants = catalog::founding_grants(id, Arc::clone(&self.parts.coordinator));
+        tasks.spawn(Arc::clone(&group).run_duties(grants, stop.clone()));
+        let plan = CatalogPlan::new(id, self.node, Arc::clone(&self.parts.coordinator), &self.parts.followed.topology);
+        let plan: Arc<dyn ReplicaPlan> = Arc::new(plan);
+        tasks.spawn(Arc::clone(&group).drive_membership(plan, stop.clone()));
         self.watch(&group, &stop).await;
+        drop(group);
+        while tasks.join_next().await.is_some() {}
     }
 
     /// Notices when Raft stops by itself because the log or apply failed, and when a read finds the store damaged: the
@@ -203,18 +243,131 @@ impl Replicas {
             };
             if !stop.is_cancelled() {
                 tracing::error!(group = %group.id(), %why, "the replica has stopped");
-                self.service.withdraw(group.id());
-                self.directory.set(group.id(), Replica::Stopped(why));
+                self.parts.service.withdraw(group.id());
+                self.parts.directory.set(group.id(), Replica::Stopped(why));
                 group.shutdown().await;
+                // Its helpers have nothing left to do.
+                stop.cancel();
             }
             return;
         }
+    }
+
+    /// Does what the catalog says about the replicas of this node, as it changes, until `stop`.
+    pub async fn host(self: Arc<Self>, stop: CancellationToken) {
+        let mut topology = self.parts.followed.topology.subscribe();
+        loop {
+            let seen = Arc::clone(&topology.borrow_and_update());
+            let done = self.follow(&seen, &stop).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = topology.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(PAUSE), if !done => {}
+            }
+        }
+    }
+
+    /// Whether nothing is left to be done.
+    async fn follow(self: &Arc<Self>, topology: &Topology, stop: &CancellationToken) -> bool {
+        let held = self.parts.records.all().into_iter().map(|(group, record)| (group, record.id)).collect();
+        let mut done = true;
+        for step in hosting_steps(self.node, &held, topology) {
+            match step {
+                HostingStep::Open { group, replica } => {
+                    tracing::info!(%group, %replica, "a replica of a group comes here");
+                    let opened = self.add(group, replica, stop).await;
+                    done &= opened.inspect_err(|why| tracing::error!(%group, %why, "it cannot be opened")).is_ok();
+                }
+                HostingStep::Destroy { group, replica } => {
+                    tracing::info!(%group, %replica, "the group goes on without the replica here, which is removed");
+                    let removed = self.remove(group, replica).await;
+                    if let Err(why) = removed {
+                        tracing::warn!(%group, %why, "it is not removed yet");
+                    }
+                    // Another one may be wanted in its place.
+                    done = false;
+                }
+                HostingStep::Lost { group, replica } => {
+                    let why = format!(
+                        "replica {replica} of group {group} shall be here and its data is gone; remove it \
+                         (drover group remove-replica {group} {}) and add it again",
+                        self.node
+                    );
+                    if self.parts.directory.replica(group).is_none() {
+                        tracing::error!(%group, %why, "a replica is lost");
+                        self.parts.directory.set(group, Replica::Stopped(why));
+                    }
+                }
+            }
+        }
+        self.forget_stopped(topology);
+        done
+    }
+
+    /// A replica of which there is neither data nor record is no longer told of once the catalog does not want it here.
+    fn forget_stopped(&self, topology: &Topology) {
+        let records = self.parts.records.all();
+        for (id, replica) in self.parts.directory.replicas() {
+            let listed = topology.groups.get(&id).is_some_and(|group| group.replicas.contains_key(&self.node));
+            if matches!(replica, Replica::Stopped(_)) && !records.contains_key(&id) && !listed {
+                self.parts.directory.remove(id);
+            }
+        }
+    }
+
+    /// Opens a new replica, with nothing in it.
+    async fn add(self: &Arc<Self>, group: GroupId, id: ReplicaId, stop: &CancellationToken) -> Result<(), String> {
+        // Nothing without a record was ever part of a group.
+        self.clear(group).await?;
+        let record = ReplicaRecord { id, state: RecordState::Held };
+        self.parts.records.set(group, Some(record)).map_err(|error| error.to_string())?;
+        self.open(group, record, stop).await;
+        Ok(())
+    }
+
+    /// Stops a replica, if it runs, and removes everything that is left of it. May be repeated after a crash at any point.
+    async fn remove(&self, group: GroupId, id: ReplicaId) -> Result<(), String> {
+        let record = ReplicaRecord { id, state: RecordState::Removing };
+        self.parts.records.set(group, Some(record)).map_err(|error| error.to_string())?;
+        self.parts.service.withdraw(group);
+        if group == GroupId::DEFAULT {
+            self.parts.service.set_oracle(None);
+            self.parts.time.oracle.detach();
+        }
+        let opened = self.opened.lock().remove(&group);
+        if let Some(opened) = &opened {
+            opened.stop.cancel();
+        }
+        if let Some(Replica::Running(running)) = self.parts.directory.remove(group) {
+            running.shutdown().await;
+        }
+        if let Some(opened) = opened
+            && opened.tasks.await.is_err()
+        {
+            return Err("its tasks ended badly".to_owned());
+        }
+        self.clear(group).await?;
+        self.parts.records.set(group, None).map_err(|error| error.to_string())
+    }
+
+    /// Removes store and log of a group of which nothing is open, or will be soon.
+    async fn clear(&self, group: GroupId) -> Result<(), String> {
+        let (env, data) = (self.env.clone(), Arc::clone(&self.parts.data));
+        let cleared = tokio::task::spawn_blocking(move || {
+            if !env.wait_closed(&data.group(group), CLOSE_TIMEOUT) {
+                return Err("somebody still reads from its store".to_owned());
+            }
+            data.remove_group(group).map_err(|error| error.to_string())
+        });
+        cleared.await.map_err(|error| error.to_string())??;
+        self.parts.log.remove_group(group).await.map_err(|error| error.to_string())
     }
 
     /// Hands the leadership of every group that this node leads to the follower that is least behind.
     pub async fn hand_over(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let led: Vec<_> = self
+            .parts
             .directory
             .replicas()
             .into_iter()
@@ -239,16 +392,18 @@ impl Replicas {
         let progress = metrics.replication?;
         progress
             .into_iter()
-            .filter(|(node, _)| *node != self.node.0 && voters.contains(node) && self.peers.is_connected(NodeId(*node)))
+            .filter(|(node, _)| {
+                *node != self.node.0 && voters.contains(node) && self.parts.peers.is_connected(NodeId(*node))
+            })
             .max_by_key(|(_, matched)| matched.map(|log_id| log_id.index))
             .map(|(node, _)| NodeId(node))
     }
 
     /// Stops every replica and makes its state durable, so that the next start replays little.
     pub async fn stop(&self) {
-        let stopped = self.directory.replicas().into_iter().map(|(id, replica)| async move {
+        let stopped = self.parts.directory.replicas().into_iter().map(|(id, replica)| async move {
             if let Replica::Running(group) = replica {
-                self.service.withdraw(id);
+                self.parts.service.withdraw(id);
                 group.shutdown().await;
                 if let Err(error) = group.fsm().flush().await {
                     tracing::warn!(group = %id, %error, "the replica's state was not flushed; the next start replays the log");
@@ -259,18 +414,13 @@ impl Replicas {
     }
 }
 
-fn plan(config: &Config, data: &DataDir, group: &BootstrapGroup, log: &NodeLog) -> Plan {
+/// The voters of a group that the cluster is created with, and where they are.
+fn voters(config: &Config, group: &BootstrapGroup) -> BTreeMap<u64, Node> {
     let address = |node: &NodeId| {
         let known = config.bootstrap.node(*node).map(|node| node.grpc.as_str().to_owned());
         (node.0, Node::new(known.unwrap_or_default()))
     };
-    Plan {
-        group: group.id,
-        dir: data.group(group.id),
-        log: log.group(group.id),
-        voters: group.replicas.iter().map(address).collect(),
-        founder: group.replicas.iter().min() == Some(&config.node.id),
-    }
+    group.replicas.iter().map(address).collect()
 }
 
 fn group_options(config: &Config) -> GroupOptions {
@@ -285,6 +435,7 @@ fn group_options(config: &Config) -> GroupOptions {
         flush_entries: raft.snapshot_entries,
         log_keep_entries: raft.log_retention_entries,
         purge_batch_entries: raft.purge_batch_entries,
+        learner_max_lag: raft.learner_max_lag_entries,
         retention: config.storage.gc_retention,
         ..GroupOptions::default()
     }

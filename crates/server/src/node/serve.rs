@@ -19,7 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::peers::PeerService;
 use super::status::{NodeView, sample};
-use super::{NodeClock, NodeError, others};
+use super::{NodeClock, NodeError};
 use crate::config::Config;
 use crate::disk::DiskState;
 use crate::metrics::{Metrics, follow_total};
@@ -46,7 +46,9 @@ pub fn start(
     let kv = KvServer::new(KvService::new(Arc::clone(&front)))
         .max_decoding_message_size(message_bytes)
         .max_encoding_message_size(usize::MAX);
-    let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, others(config))?);
+    let nodes = config.bootstrap.nodes.iter();
+    let configured = nodes.map(|node| (node.id, node.grpc.as_str().to_owned()));
+    let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, configured));
     let distribution = DistributionServer::new(DistributionService::new(Arc::clone(&view_front)));
     let compat = CompatServer::new(CompatService::new(view_front));
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use drover_catalog::ReplicaState;
 use drover_coordinator::{GroupDirectory, Replica};
 use drover_keys::{GroupId, NodeId};
 use drover_raftgroup::Group;
@@ -14,11 +15,13 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
 use crate::admin::{Check, Readiness};
+use crate::datadir::{RecordState, ReplicaRecords};
 use crate::disk::DiskState;
 use crate::metrics::ReplicaSample;
 use crate::services::Front;
 
 use super::NodeClock;
+use super::topology::TopologyCache;
 
 /// Looks at the parts of a node.
 #[derive(Clone)]
@@ -35,8 +38,10 @@ pub struct NodeView {
     pub data_dir: PathBuf,
     /// Its replicas.
     pub directory: Arc<GroupDirectory>,
-    /// Groups of which it shall have a replica.
-    pub expected: Vec<GroupId>,
+    /// Which replicas it holds.
+    pub records: Arc<ReplicaRecords>,
+    /// What it knows of where nodes and replicas are.
+    pub topology: Arc<TopologyCache>,
     /// Free space.
     pub disk: watch::Receiver<DiskState>,
     /// Its client side.
@@ -76,9 +81,20 @@ impl Readiness for NodeView {
                 false => Check::new("routes", false, "the catalog is not known yet"),
             },
         ];
-        for group in &self.expected {
+        let topology = self.topology.current();
+        for (group, record) in self.records.all() {
             let what = format!("group {group}");
-            checks.push(match self.directory.replica(*group) {
+            let listed = topology.groups.get(&group).and_then(|group| group.replicas.get(&self.node));
+            match (record.state, listed.map(|replica| replica.state)) {
+                (RecordState::Removing, _) | (_, Some(ReplicaState::Leaving)) => continue,
+                // It does not serve yet, and the node serves all the same.
+                (_, Some(ReplicaState::Joining)) => {
+                    checks.push(Check::new(what, true, "the replica is joining"));
+                    continue;
+                }
+                (RecordState::Founding | RecordState::Held, _) => {}
+            }
+            checks.push(match self.directory.replica(group) {
                 None | Some(Replica::Starting) => Check::new(what, false, "the replica is starting"),
                 Some(Replica::Stopped(why)) => Check::new(what, false, why),
                 Some(Replica::Running(group)) => ready(what, &group),

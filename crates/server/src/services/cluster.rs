@@ -7,7 +7,9 @@ use drover_keys::{ClusterId, GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::{self, cluster_server::Cluster};
-use drover_wire::{GroupAnswer, GroupDigest, GroupOp, error_to_status, status_to_error};
+use drover_wire::{GroupAnswer, GroupDigest, GroupOp, encode_topology, error_to_status, status_to_error};
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
@@ -25,26 +27,46 @@ pub struct ClusterService {
     view: NodeView,
     front: Arc<Front>,
     directory: Arc<GroupDirectory>,
-    others: BTreeMap<NodeId, (String, ClusterClient<Channel>)>,
+    /// Where the nodes of the configuration are, for as long as the catalog is not known.
+    configured: BTreeMap<NodeId, String>,
+    /// By address.
+    clients: Mutex<BTreeMap<String, ClusterClient<Channel>>>,
 }
 
 impl ClusterService {
-    /// The service of a node; `others` are the gRPC addresses of the other nodes.
-    ///
-    /// # Errors
-    /// If an address cannot be one.
+    /// The service of a node; `configured` are the gRPC addresses of the other nodes of its configuration.
     pub fn new(
         cluster: ClusterId,
         view: NodeView,
         front: Arc<Front>,
-        others: impl IntoIterator<Item = (NodeId, String)>,
-    ) -> Result<Self, tonic::transport::Error> {
-        let mut clients = BTreeMap::new();
-        for (node, address) in others {
-            let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(STATUS_TIMEOUT);
-            clients.insert(node, (address, ClusterClient::new(endpoint.connect_lazy())));
+        configured: impl IntoIterator<Item = (NodeId, String)>,
+    ) -> Self {
+        let configured = configured.into_iter().collect();
+        Self { cluster, directory: Arc::clone(&view.directory), view, front, configured, clients: Mutex::default() }
+    }
+
+    /// Where the other nodes are.
+    fn others(&self) -> BTreeMap<NodeId, String> {
+        let topology = self.view.topology.current();
+        let mut others = match topology.revision {
+            0 => self.configured.clone(),
+            _ => topology.nodes.iter().map(|(node, addresses)| (*node, addresses.address.clone())).collect(),
+        };
+        others.remove(&self.view.node);
+        self.clients.lock().retain(|address, _| others.values().any(|other| other == address));
+        others
+    }
+
+    /// The client of the node at `address`.
+    fn client(&self, address: &str) -> Result<ClusterClient<Channel>, String> {
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(address) {
+            return Ok(client.clone());
         }
-        Ok(Self { cluster, directory: Arc::clone(&view.directory), view, front, others: clients })
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+        let client = ClusterClient::new(endpoint.connect_timeout(STATUS_TIMEOUT).connect_lazy());
+        clients.insert(address.to_owned(), client.clone());
+        Ok(client)
     }
 
     fn group(&self, id: u64) -> Result<GroupId, Error> {
@@ -63,9 +85,11 @@ impl ClusterService {
         let leader = self.front.coordinator().dispatcher().believed_leader(group);
         match leader {
             Some(leader) if leader == self.view.node => Ok(None),
-            Some(leader) => match self.others.get(&leader) {
-                Some((_, client)) => Ok(Some(client.clone())),
-                None => Err(Error::definite(Reason::UnknownNode, format!("the address of node {leader} is not known"))),
+            Some(leader) => match self.others().get(&leader).map(|address| self.client(address)) {
+                Some(Ok(client)) => Ok(Some(client)),
+                Some(Err(_)) | None => {
+                    Err(Error::definite(Reason::UnknownNode, format!("the address of node {leader} is not known")))
+                }
             },
             None => Err(Error::definite(
                 Reason::Unavailable,
@@ -137,17 +161,24 @@ impl Cluster for ClusterService {
         &self,
         _request: tonic::Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        let asked = self.others.iter().map(|(node, (address, client))| async move {
-            let mut client = client.clone();
-            let asked = tokio::time::timeout(STATUS_TIMEOUT, client.get_node_status(v1::GetNodeStatusRequest {})).await;
+        let others = self.others();
+        let asked = others.iter().map(|(node, address)| async move {
             let unknown = |error: String| v1::NodeStatus {
                 node_id: node.0,
                 grpc_address: address.clone(),
                 error,
                 ..Default::default()
             };
-            match asked {
-                Ok(Ok(answer)) => answer.into_inner().node.unwrap_or_else(|| unknown("the answer is empty".to_owned())),
+            let mut client = match self.client(address) {
+                Ok(client) => client,
+                Err(error) => return unknown(error),
+            };
+            let asked = tokio::time::timeout(STATUS_TIMEOUT, client.get_node_status(v1::GetNodeStatusRequest {})).await;
+            match asked.map(|answer| answer.map(Response::into_inner)) {
+                Ok(Ok(v1::GetNodeStatusResponse { cluster_id, .. })) if cluster_id != self.cluster.to_string() => {
+                    unknown(format!("it belongs to another cluster ({cluster_id})"))
+                }
+                Ok(Ok(answer)) => answer.node.unwrap_or_else(|| unknown("the answer is empty".to_owned())),
                 Ok(Err(status)) => unknown(status.message().to_owned()),
                 Err(_) => unknown(format!("no answer within {} s", STATUS_TIMEOUT.as_secs())),
             }
@@ -162,7 +193,8 @@ impl Cluster for ClusterService {
         &self,
         _request: tonic::Request<v1::GetNodeStatusRequest>,
     ) -> Result<Response<v1::GetNodeStatusResponse>, Status> {
-        Ok(Response::new(v1::GetNodeStatusResponse { node: Some(self.view.status()) }))
+        let cluster_id = self.cluster.to_string();
+        Ok(Response::new(v1::GetNodeStatusResponse { node: Some(self.view.status()), cluster_id }))
     }
 
     async fn transfer_leader(
@@ -201,6 +233,51 @@ impl Cluster for ClusterService {
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
         let answer = membership::remove_node(self.front.coordinator(), request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn register_node(
+        &self,
+        request: tonic::Request<v1::RegisterNodeRequest>,
+    ) -> Result<Response<v1::RegisterNodeResponse>, Status> {
+        let answer = membership::register_node(self.cluster, self.front.coordinator(), request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn add_replica(
+        &self,
+        request: tonic::Request<v1::AddReplicaRequest>,
+    ) -> Result<Response<v1::AddReplicaResponse>, Status> {
+        let answer = membership::add_replica(self.front.coordinator(), request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn remove_replicas(
+        &self,
+        request: tonic::Request<v1::RemoveReplicasRequest>,
+    ) -> Result<Response<v1::RemoveReplicasResponse>, Status> {
+        let answer = membership::remove_replicas(self.front.coordinator(), request.into_inner()).await;
+        answer.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    type WatchTopologyStream = BoxStream<'static, Result<v1::Topology, Status>>;
+
+    async fn watch_topology(
+        &self,
+        request: tonic::Request<v1::WatchTopologyRequest>,
+    ) -> Result<Response<Self::WatchTopologyStream>, Status> {
+        let known = request.into_inner().known_revision;
+        let (newest, drained) = (self.view.topology.subscribe(), self.front.drained());
+        let told = futures::stream::unfold((newest, known), move |(mut newest, known)| {
+            let drained = drained.clone();
+            async move {
+                let next = tokio::select! {
+                    () = drained.cancelled() => return None,
+                    next = newest.wait_for(|topology| topology.revision > known) => Arc::clone(&*next.ok()?),
+                };
+                Some((Ok(encode_topology(&next)), (newest, next.revision)))
+            }
+        });
+        Ok(Response::new(Box::pin(told)))
     }
 
     async fn list_groups(

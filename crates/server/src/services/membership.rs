@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use drover_catalog::{CatalogCommandKind, CatalogReply, CatalogRow, GroupDescriptor, ReplicaRole, ReplicaState};
+use drover_catalog::{CatalogCommandKind, CatalogReply, CatalogRow, GroupDescriptor, RegisterNode, Version};
 use drover_coordinator::Coordinator;
-use drover_keys::NodeId;
-use drover_kv::Error;
-use drover_wire::CatalogPart;
+use drover_keys::{ClusterId, GroupId, NodeId, StoreId};
+use drover_kv::{Error, Reason};
 use drover_wire::proto::v1;
+use drover_wire::{CatalogPart, encode_replicas};
 
 use super::compat::software_version;
 use super::distribution::{actor, misfit, request_id};
@@ -101,27 +101,73 @@ pub async fn list_groups(
     coordinator: &Coordinator,
     request: &v1::ListGroupsRequest,
 ) -> Result<v1::ListGroupsResponse, Error> {
-    use v1::group_replica::State;
-    let groups = groups(coordinator, deadline(request.timeout_ms)).await?.into_iter().map(|group| v1::GroupInfo {
+    let groups = groups(coordinator, deadline(request.timeout_ms)).await?;
+    Ok(v1::ListGroupsResponse { groups: groups.iter().map(|group| group_info(coordinator, group)).collect() })
+}
+
+fn group_info(coordinator: &Coordinator, group: &GroupDescriptor) -> v1::GroupInfo {
+    v1::GroupInfo {
         group_id: group.id.0,
         leader: coordinator.dispatcher().believed_leader(group.id).map_or(0, |node| node.0),
-        replicas: group
-            .replicas
-            .iter()
-            .map(|(node, replica)| v1::GroupReplica {
-                node_id: node.0,
-                replica_id: replica.id.0,
-                votes: replica.role == ReplicaRole::Voter,
-                state: match replica.state {
-                    ReplicaState::Joining => State::Joining,
-                    ReplicaState::Active => State::Active,
-                    ReplicaState::Leaving => State::Leaving,
-                }
-                .into(),
-            })
-            .collect(),
+        replicas: encode_replicas(group),
+    }
+}
+
+/// Gives a new node its number.
+pub async fn register_node(
+    cluster: ClusterId,
+    coordinator: &Coordinator,
+    request: v1::RegisterNodeRequest,
+) -> Result<v1::RegisterNodeResponse, Error> {
+    let invalid = |what: &str| Error::definite(Reason::InvalidArgument, format!("{what}; nothing was changed"));
+    let store = request.store_id.as_ref().try_into().map_err(|_| invalid("store_id is not 16 bytes long"))?;
+    let kind = CatalogCommandKind::RegisterNode(RegisterNode {
+        node: None,
+        store: StoreId(store),
+        address: request.grpc_address,
+        admin_address: request.admin_address,
+        version: version_of(request.version).ok_or_else(|| invalid("the version is missing or too large"))?,
+        capabilities: request.capabilities.into_iter().collect(),
     });
-    Ok(v1::ListGroupsResponse { groups: groups.collect() })
+    let id = request_id(&request.request_id)?;
+    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+        CatalogReply::Registered { node, .. } => {
+            Ok(v1::RegisterNodeResponse { node_id: node.0, cluster_id: cluster.to_string() })
+        }
+        other => Err(misfit(&other)),
+    }
+}
+
+fn version_of(version: Option<v1::SoftwareVersion>) -> Option<Version> {
+    let v1::SoftwareVersion { major, minor } = version?;
+    Some(Version::new(u16::try_from(major).ok()?, u16::try_from(minor).ok()?))
+}
+
+/// Lets a node get a replica of a group.
+pub async fn add_replica(
+    coordinator: &Coordinator,
+    request: v1::AddReplicaRequest,
+) -> Result<v1::AddReplicaResponse, Error> {
+    let kind = CatalogCommandKind::AddReplica { group: GroupId(request.group_id), node: NodeId(request.node_id) };
+    let id = request_id(&request.request_id)?;
+    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+        CatalogReply::Group(group) => Ok(v1::AddReplicaResponse { group: Some(group_info(coordinator, &group)) }),
+        other => Err(misfit(&other)),
+    }
+}
+
+/// Lets nodes give up their replicas of a group.
+pub async fn remove_replicas(
+    coordinator: &Coordinator,
+    request: v1::RemoveReplicasRequest,
+) -> Result<v1::RemoveReplicasResponse, Error> {
+    let nodes = request.node_ids.into_iter().map(NodeId).collect();
+    let kind = CatalogCommandKind::RemoveReplicas { group: GroupId(request.group_id), nodes };
+    let id = request_id(&request.request_id)?;
+    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+        CatalogReply::Group(group) => Ok(v1::RemoveReplicasResponse { group: Some(group_info(coordinator, &group)) }),
+        other => Err(misfit(&other)),
+    }
 }
 
 /// Who changed what, when.

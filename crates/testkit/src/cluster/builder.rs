@@ -104,7 +104,8 @@ impl ClusterBuilder {
             let text = self.config(cluster_id, &nodes, node);
             write(node.config_path(), &text)?;
         }
-        Ok(Cluster { dir: Some(dir), nodes, data_groups: self.data_groups, failed: AtomicBool::new(false) })
+        let (settings, data_groups) = (self.settings, self.data_groups);
+        Ok(Cluster { dir: Some(dir), nodes, settings, data_groups, failed: AtomicBool::new(false) })
     }
 
     fn config(&self, cluster_id: ClusterId, nodes: &[Node], node: &Node) -> String {
@@ -173,6 +174,16 @@ fn bootstrap_node(node: &Node) -> toml::Value {
         ("admin".to_owned(), node.admin_address().into()),
     ];
     toml::Value::Table(fields.into_iter().collect())
+}
+
+/// Adds settings to a configuration file that a node was given.
+pub(super) fn add_settings(path: &Path, settings: &BTreeMap<String, toml::Value>) -> Result<(), ClusterError> {
+    let text = std::fs::read_to_string(path).map_err(ClusterError::io(format!("reading {}", path.display())))?;
+    let mut root: toml::Table = text.parse().expect("what `drover node join` writes is TOML");
+    for (name, value) in settings {
+        put(&mut root, name, value.clone());
+    }
+    write(path, &root.to_string())
 }
 
 fn put(root: &mut toml::Table, path: &str, value: toml::Value) {
