@@ -106,6 +106,7 @@ impl Client {
                 request_id: request_id.clone(),
                 actor: actor.to_owned(),
                 timeout_ms,
+                ..RegisterNodeRequest::default()
             };
             let mut cluster = asked.cluster();
             async move { cluster.register_node(request).await }

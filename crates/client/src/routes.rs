@@ -115,7 +115,8 @@ impl Client {
     pub async fn watch_routes(&self, known: Option<CatalogVersion>) -> Result<RouteWatch, Error> {
         let mut last = Error::definite(Reason::Unavailable, "no node is known");
         for node in self.nodes_in_order() {
-            let request = WatchRoutesRequest { known_version: known.map_or(0, |version| version.0) };
+            let request =
+                WatchRoutesRequest { known_version: known.map_or(0, |version| version.0), cluster_id: String::new() };
             match tokio::time::timeout(self.deadline(), node.distribution().watch_routes(request)).await {
                 Ok(Ok(events)) => return Ok(RouteWatch { node, events: events.into_inner() }),
                 Ok(Err(status)) => last = explain(&node, &status),

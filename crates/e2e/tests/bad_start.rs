@@ -105,7 +105,7 @@ fn contents(dir: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8
 }
 
 #[tokio::test]
-async fn groups_and_routes_that_are_added_to_the_configuration_of_a_cluster_that_exists_own_nothing() {
+async fn groups_and_routes_that_are_added_to_the_configuration_of_a_node_that_was_started_are_not_read() {
     let cluster = single();
     let node = cluster.node(NodeId(1));
     node.start().unwrap();
@@ -113,21 +113,44 @@ async fn groups_and_routes_that_are_added_to_the_configuration_of_a_cluster_that
     cluster.client().await.unwrap().put("z", "before").await.unwrap();
     node.terminate(PATIENCE).await.unwrap();
 
+    add_group_nine(node, 1);
+    node.start().unwrap();
+    node.wait_ready(PATIENCE).await.unwrap();
+    let replicas = cluster.node_status(node.id()).await.unwrap().replicas;
+    assert_eq!(replicas.iter().map(|replica| replica.group_id).collect::<Vec<_>>(), [1, 2]);
+    group_two_owns_everything(&cluster).await;
+}
+
+#[tokio::test]
+async fn groups_and_routes_that_a_node_of_the_cluster_alone_is_configured_with_own_nothing() {
+    let cluster = Cluster::builder().nodes(3).data_groups(1).prepare().unwrap();
+    for id in [1, 2] {
+        cluster.node(NodeId(id)).start().unwrap();
+    }
+    for id in [1, 2] {
+        cluster.node(NodeId(id)).wait_ready(PATIENCE).await.unwrap();
+    }
+    cluster.client().await.unwrap().put("z", "before").await.unwrap();
+    let node = cluster.node(NodeId(3));
+    add_group_nine(node, 3);
+    node.start().unwrap();
+    wait_for_log(node, "the catalog does not know this group").await;
+    group_two_owns_everything(&cluster).await;
+}
+
+/// Writes a group into the configuration of a node that no other node knows, and gives it half of the keys.
+fn add_group_nine(node: &Node, replica: u64) {
     edit(node.config_path(), |table| {
         let bootstrap = table["bootstrap"].as_table_mut().unwrap();
-        let group: toml::Table = "id = 9\nreplicas = [1]".parse().unwrap();
+        let group: toml::Table = format!("id = 9\nreplicas = [{replica}]").parse().unwrap();
         bootstrap["groups"].as_array_mut().unwrap().push(group.into());
         let routes = "routes = [{ start = '', end = 'm', group = 2 }, { start = 'm', group = 9 }]";
         let routes: toml::Table = routes.parse().unwrap();
         bootstrap.insert("routes".to_owned(), routes["routes"].clone());
     });
-    node.start().unwrap();
-    wait_until("the node to say that it does not know the group", PATIENCE, || async {
-        let log = node.log();
-        if log.contains("the catalog does not know this group") { Ok(()) } else { Err("not yet".to_owned()) }
-    })
-    .await
-    .unwrap();
+}
+
+async fn group_two_owns_everything(cluster: &Cluster) {
     let client = cluster.client().await.unwrap();
     let owner = client.route_ownership("z").await.unwrap();
     assert_eq!(owner.route.unwrap().group_id, 2);
@@ -216,10 +239,10 @@ async fn a_node_of_another_cluster_is_turned_away_and_the_cluster_serves_on() {
     }
     let client = cluster.client_of(NodeId(1)).await.unwrap();
     client.put("k", "v").await.unwrap();
-    wait_for_log(stranger, "the peer belongs to cluster").await;
-    // Nothing of the cluster's groups has reached it.
-    let replicas = cluster.node_status(stranger.id()).await.unwrap().replicas;
-    assert!(replicas.iter().all(|replica| replica.term == 0 && replica.last_log_index == 0), "{replicas:?}");
+    let ended = stranger.wait_exit(PATIENCE).await.unwrap();
+    assert!(!ended.success());
+    wait_for_log(stranger, "the cluster refuses this node: WRONG_CLUSTER").await;
+    client.put("k", "w").await.unwrap();
 }
 
 #[tokio::test]
@@ -232,6 +255,10 @@ async fn a_node_whose_disk_was_wiped_is_recognised_and_may_not_vote() {
     std::fs::remove_dir_all(wiped.data_dir()).unwrap();
     wiped.start().unwrap();
     wait_for_log(cluster.node(NodeId(1)), "the data directory of node 3 was replaced").await;
+    // It is told so, and what to do.
+    assert!(!wiped.wait_exit(PATIENCE).await.unwrap().success());
+    wait_for_log(wiped, "must join under a new id").await;
+    wiped.start().unwrap();
     client.put("k", "w").await.unwrap();
     // Without its vote there is no quorum once another node is gone.
     cluster.node(NodeId(2)).kill().unwrap();

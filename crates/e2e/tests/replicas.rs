@@ -4,12 +4,15 @@
 
 use std::sync::Arc;
 
-use drover_client::{Client, GroupId, NodeId, ReplicaState};
+use drover_client::{Client, GroupId, NewNode, NodeId, Reason, ReplicaState};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::ledger::Ledger;
 use drover_testkit::wait::wait_until;
 use drover_testkit::workload::Load;
+use drover_wire::proto::v1::WatchTopologyRequest;
+use drover_wire::proto::v1::cluster_client::ClusterClient;
+use drover_wire::status_to_error;
 use tokio_util::sync::CancellationToken;
 
 const ME: &str = "test";
@@ -115,4 +118,136 @@ async fn a_cluster_grows_from_three_nodes_to_five_and_back_under_traffic() {
     }
     cluster.wait_ready(PATIENCE).await.unwrap();
     ledger.audit(&cluster.all_rows(NodeId(5)).await.unwrap()).assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_was_wiped_is_replaced_by_a_new_one_and_nothing_is_lost() {
+    let mut cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let ledger = Arc::new(Ledger::new());
+    let load = Load { rows: rows().take(300), on_row: Arc::new(|_, _| {}) };
+    load.run(vec![client.clone(); 4], &ledger, &CancellationToken::new()).await;
+    cluster.node(NodeId(3)).kill().unwrap();
+    std::fs::remove_dir_all(cluster.node(NodeId(3)).data_dir()).unwrap();
+
+    let new = cluster.join().await.unwrap();
+    for group in cluster.groups() {
+        add(&client, group, new).await;
+        remove(&client, group, &[NodeId(3)]).await;
+        assert_eq!(settled(&client, group).await, [1, 2, 4]);
+    }
+    client.remove_node(NodeId(3), ME).await.unwrap();
+    ledger.audit(&cluster.all_rows(new).await.unwrap()).assert_clean();
+    cluster.assert_replicas_equal().await.unwrap();
+    // Its number stays gone.
+    cluster.node(NodeId(3)).start().unwrap();
+    assert!(!cluster.node(NodeId(3)).wait_exit(PATIENCE).await.unwrap().success());
+    // The group does without another node, so the new one votes.
+    cluster.node(NodeId(1)).kill().unwrap();
+    client.put("zz", "v").await.unwrap();
+}
+
+/// A reason, and a part of what it is explained with.
+async fn assert_refused<T: std::fmt::Debug>(
+    call: impl Future<Output = Result<T, drover_client::Error>>,
+    reason: Reason,
+    part: &str,
+) {
+    let error = call.await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (reason, false), "{error}");
+    assert!(error.to_string().contains(part), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_would_hurt_are_refused_and_change_nothing() {
+    let mut cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let new = cluster.join().await.unwrap();
+    let (group, n) = (GroupId(2), NodeId);
+    let before = client.groups().await.unwrap();
+    let failed = Reason::FailedPrecondition;
+    assert_refused(client.remove_replicas(group, &[n(1), n(2)], ME), failed, "a majority").await;
+    assert_refused(client.remove_replicas(group, &[n(1), n(2), n(3)], ME), failed, "no replica left").await;
+    assert_refused(client.remove_replicas(group, &[], ME), Reason::InvalidArgument, "no node was named").await;
+    assert_refused(client.remove_replicas(group, &[new], ME), failed, "holds no replica").await;
+    assert_refused(client.remove_replicas(group, &[n(9)], ME), failed, "holds no replica").await;
+    assert_refused(client.remove_replicas(GroupId(9), &[n(1)], ME), Reason::UnknownGroup, "no group 9").await;
+    assert_refused(client.add_replica(GroupId(9), new, ME), Reason::UnknownGroup, "no group 9").await;
+    assert_refused(client.add_replica(group, n(9), ME), Reason::UnknownNode, "no node 9").await;
+    assert_refused(client.add_replica(group, n(1), ME), failed, "already holds").await;
+    client.drain_node(new, true, ME).await.unwrap();
+    assert_refused(client.add_replica(group, new, ME), failed, "draining").await;
+    client.drain_node(new, false, ME).await.unwrap();
+    let stray = |capabilities| NewNode {
+        store: [9; 16],
+        grpc_address: "127.0.0.1:1".to_owned(),
+        admin_address: String::new(),
+        version: (0, 1),
+        capabilities,
+    };
+    let huge = vec!["x".repeat(10 << 20)];
+    assert_refused(client.register_node(&stray(huge), ME), Reason::InvalidArgument, "64 are allowed").await;
+    let taken = NewNode { grpc_address: cluster.node(n(1)).grpc_address(), ..stray(Vec::new()) };
+    assert_refused(client.register_node(&taken, ME), Reason::WrongNode, "is the address of node 1").await;
+    let old = NewNode { version: (0, 0), ..stray(Vec::new()) };
+    let known = client.compat(drover_client::CompatAction::Show, ME).await.unwrap();
+    if known.high_water.is_some_and(|version| (version.major, version.minor) > (0, 0)) {
+        assert_refused(client.register_node(&old, ME), failed, "Upgrade the node").await;
+    }
+    assert_eq!(client.groups().await.unwrap(), before);
+    assert_eq!(client.nodes().await.unwrap().len(), 4);
+
+    // A replica that cannot catch up is called off, and nothing of it stays.
+    cluster.node(new).stop().unwrap();
+    client.add_replica(group, new, ME).await.unwrap();
+    assert_refused(client.add_replica(group, new, ME), failed, "already holds").await;
+    assert_refused(client.remove_replicas(group, &[n(1)], ME), failed, "node 4 is joining").await;
+    client.put("k", "v").await.unwrap();
+    remove(&client, group, &[new]).await;
+    cluster.node(new).resume().unwrap();
+    no_data_left(&cluster, new, group).await;
+    // It may come again, as another replica.
+    add(&client, group, new).await;
+    cluster.assert_replicas_equal().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_under_a_number_that_is_taken_or_into_another_cluster_is_told_so() {
+    let cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let stranger = Cluster::builder().nodes(1).data_groups(1).prepare().unwrap();
+    let node = stranger.node(NodeId(1));
+    let original: toml::Table = std::fs::read_to_string(node.config_path()).unwrap().parse().unwrap();
+    let text = std::fs::read_to_string(cluster.node(NodeId(1)).config_path()).unwrap();
+    let theirs = text.parse::<toml::Table>().unwrap()["cluster"]["id"].as_str().unwrap().to_owned();
+    let join = |cluster_id: &str| {
+        let mut table = original.clone();
+        table.remove("bootstrap");
+        let joined = table["cluster"].as_table_mut().unwrap();
+        joined.insert("id".to_owned(), cluster_id.into());
+        joined.insert("join".to_owned(), cluster.endpoints().join(",").into());
+        std::fs::write(node.config_path(), table.to_string()).unwrap();
+    };
+    let said = async |part: &str| {
+        let from = node.log().len();
+        node.start().unwrap();
+        assert!(!node.wait_exit(PATIENCE).await.unwrap().success());
+        let log = node.log()[from..].to_owned();
+        assert!(log.contains(part), "{log}");
+    };
+    let ours = original["cluster"]["id"].as_str().unwrap().to_owned();
+    join(&ours);
+    said("WRONG_CLUSTER").await;
+    // What this cluster knows is not told to nodes of another: they would give up what they shall keep.
+    let address = format!("http://{}", cluster.node(NodeId(1)).grpc_address());
+    let mut client = ClusterClient::connect(address).await.unwrap();
+    let request = WatchTopologyRequest { known_revision: 0, cluster_id: ours.clone() };
+    let refused = client.watch_topology(request).await.unwrap_err();
+    assert_eq!(status_to_error(&refused).reason, Reason::WrongCluster);
+    // The directory is one of its own cluster now.
+    join(&theirs);
+    said("it belongs to cluster").await;
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    // A new directory under a number that is taken.
+    said("must join under a new id").await;
+    assert_eq!(cluster.client().await.unwrap().nodes().await.unwrap().len(), 3);
 }

@@ -11,7 +11,7 @@ use drover_catalog::{
 use drover_coordinator::{Coordinator, RouteCache};
 use drover_fsm::{Grant, encode_catalog_command};
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_keys::{CatalogVersion, ClusterId, GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_raftgroup::{GrantSource, Group};
 use drover_wire::proto::v1;
@@ -41,6 +41,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// What a node follows the catalog with.
 #[derive(Clone)]
 pub struct Followed {
+    /// Whose catalog it is. That of another cluster is not followed.
+    pub cluster: ClusterId,
     /// The routes.
     pub routes: Arc<RouteCache>,
     /// Nodes and replicas.
@@ -129,25 +131,27 @@ async fn follow_node(address: &str, followed: &Followed) -> Result<(), FollowErr
         .keep_alive_while_idle(true);
     let channel = endpoint.connect().await?;
     tokio::select! {
-        ended = follow_topology(channel.clone(), &followed.topology) => ended,
-        ended = follow_routes(channel, &followed.routes) => ended,
+        ended = follow_topology(channel.clone(), followed) => ended,
+        ended = follow_routes(channel, followed) => ended,
     }
 }
 
-async fn follow_topology(channel: Channel, topology: &TopologyCache) -> Result<(), FollowError> {
-    let known_revision = topology.current().revision;
-    let asked = ClusterClient::new(channel).watch_topology(v1::WatchTopologyRequest { known_revision }).await;
-    let mut told = asked?.into_inner();
+async fn follow_topology(channel: Channel, followed: &Followed) -> Result<(), FollowError> {
+    let topology = &followed.topology;
+    let (known_revision, cluster_id) = (topology.current().revision, followed.cluster.to_string());
+    let request = v1::WatchTopologyRequest { known_revision, cluster_id };
+    let mut told = ClusterClient::new(channel).watch_topology(request).await?.into_inner();
     while let Some(next) = told.message().await? {
         topology.follow(decode_topology(next)?);
     }
     Ok(())
 }
 
-async fn follow_routes(channel: Channel, routes: &RouteCache) -> Result<(), FollowError> {
+async fn follow_routes(channel: Channel, followed: &Followed) -> Result<(), FollowError> {
+    let routes = &followed.routes;
     let mut client = DistributionClient::new(channel);
-    let known_version = routes.current().version().0;
-    let mut events = client.watch_routes(v1::WatchRoutesRequest { known_version }).await?.into_inner();
+    let (known_version, cluster_id) = (routes.current().version().0, followed.cluster.to_string());
+    let mut events = client.watch_routes(v1::WatchRoutesRequest { known_version, cluster_id }).await?.into_inner();
     let mut parts: Vec<Route> = Vec::new();
     while let Some(event) = events.message().await? {
         match event.event {

@@ -134,7 +134,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let routes = RouteCache::unknown();
     let configured = config.bootstrap.nodes.iter().map(|node| node.id).filter(|node| *node != config.node.id).collect();
     let topology = TopologyCache::new(Arc::clone(&directory), Arc::clone(&peers), configured);
-    let followed = Followed { routes: Arc::clone(&routes), topology, by_replica: Arc::default() };
+    let (cluster, by_replica) = (config.cluster.id, Arc::default());
+    let followed = Followed { cluster, routes: Arc::clone(&routes), topology, by_replica };
     let clock = NodeClock::new(millis(config.oracle.max_clock_step));
     let service = PeerService::new(
         Arc::clone(&directory),
@@ -178,6 +179,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
             address: config.advertised_grpc().as_str().to_owned(),
             admin_address: config.advertised_admin().as_str().to_owned(),
             version: build::version().map_err(NodeError::Failed)?,
+            cluster: config.cluster.id,
+            seeds: seeds(&config),
         },
         Arc::clone(front.coordinator()),
         view.clone(),

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use drover_catalog::{CHANGES_REPLICAS, CatalogCommandKind, Heartbeat, RegisterNode, RequestId, Version};
 use drover_coordinator::Coordinator;
-use drover_keys::{NodeId, StoreId};
+use drover_keys::{ClusterId, NodeId, StoreId};
 use drover_kv::{Error, Reason};
+use drover_wire::proto::v1;
+use drover_wire::proto::v1::cluster_client::ClusterClient;
+use drover_wire::status_to_error;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +24,8 @@ pub const CAPABILITIES: &[&str] = &["catalog", "split", CHANGES_REPLICAS];
 const INTERVAL: Duration = Duration::from_secs(3);
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long one node may take that is asked as by a client.
+const SEED: Duration = Duration::from_secs(3);
 /// Pause after an attempt that failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -36,6 +42,12 @@ pub struct Announcement {
     pub admin_address: String,
     /// Of its build.
     pub version: Version,
+    /// Of its configuration.
+    pub cluster: ClusterId,
+    /// Where other nodes are by its configuration. They are asked as a client asks while the cluster cannot be reached
+    /// otherwise: peers that know another data directory under this number take nothing from this node, and cannot tell
+    /// it why.
+    pub seeds: Vec<String>,
 }
 
 impl Announcement {
@@ -52,6 +64,39 @@ impl Announcement {
             version: self.version,
             capabilities: Self::capabilities(),
         })
+    }
+
+    /// Registers as a client would, with whichever node answers first.
+    async fn register_by_seed(&self, id: RequestId, actor: &str) -> Result<(), Error> {
+        let mut last = Error::definite(Reason::Unavailable, "no other node is configured");
+        for seed in &self.seeds {
+            let request = v1::RegisterNodeRequest {
+                store_id: Bytes::copy_from_slice(&self.store.0),
+                grpc_address: self.address.clone(),
+                admin_address: self.admin_address.clone(),
+                version: Some(v1::SoftwareVersion {
+                    major: self.version.major.into(),
+                    minor: self.version.minor.into(),
+                }),
+                capabilities: Self::capabilities().into_iter().collect(),
+                request_id: Bytes::copy_from_slice(&id.0),
+                actor: actor.to_owned(),
+                timeout_ms: u32::try_from(SEED.as_millis()).unwrap_or(u32::MAX),
+                node_id: self.node.0,
+                cluster_id: self.cluster.to_string(),
+            };
+            let asked = async {
+                let mut client = ClusterClient::connect(format!("http://{seed}")).await.ok()?;
+                Some(client.register_node(request).await.map(drop).map_err(|status| status_to_error(&status)))
+            };
+            match tokio::time::timeout(SEED, asked).await {
+                Ok(Some(Ok(()))) => return Ok(()),
+                Ok(Some(Err(error))) if judge(false, Some(&error)) == Next::Stop => return Err(error),
+                Ok(Some(Err(error))) => last = error,
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Err(last)
     }
 
     fn heartbeat(&self, serving: bool) -> CatalogCommandKind {
@@ -86,9 +131,11 @@ fn judge(registered: bool, error: Option<&Error>) -> Next {
         Some(error) => match error.reason {
             Reason::Timeout => Next::Again,
             _ if registered => Next::Register,
-            Reason::WrongNode | Reason::UnknownNode | Reason::FailedPrecondition | Reason::InvalidArgument => {
-                Next::Stop
-            }
+            Reason::WrongNode
+            | Reason::WrongCluster
+            | Reason::UnknownNode
+            | Reason::FailedPrecondition
+            | Reason::InvalidArgument => Next::Stop,
             _ => Next::Again,
         },
     }
@@ -112,7 +159,14 @@ pub async fn announce(
         let deadline = Instant::now() + ATTEMPT;
         let answer = tokio::select! {
             () = stop.cancelled() => return None,
-            answer = coordinator.catalog(id, actor.clone(), kind, deadline) => answer,
+            answer = coordinator.catalog(id, actor.clone(), kind, deadline) => answer.map(drop),
+        };
+        let answer = match judge(registered, answer.as_ref().err()) {
+            Next::Again if !registered => tokio::select! {
+                () = stop.cancelled() => return None,
+                answer = me.register_by_seed(id, &actor) => answer,
+            },
+            _ => answer,
         };
         let pause = match judge(registered, answer.as_ref().err()) {
             Next::Renew => {
@@ -150,6 +204,7 @@ mod tests {
             (true, definite(Reason::UnknownNode), Next::Register),
             (false, definite(Reason::FailedPrecondition), Next::Stop),
             (false, definite(Reason::WrongNode), Next::Stop),
+            (false, definite(Reason::WrongCluster), Next::Stop),
             (false, definite(Reason::UnknownNode), Next::Stop),
         ];
         for (registered, error, next) in table {

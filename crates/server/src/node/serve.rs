@@ -48,9 +48,11 @@ pub fn start(
         .max_encoding_message_size(usize::MAX);
     let nodes = config.bootstrap.nodes.iter();
     let configured = nodes.map(|node| (node.id, node.grpc.as_str().to_owned()));
-    let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, configured));
-    let distribution = DistributionServer::new(DistributionService::new(Arc::clone(&view_front)));
-    let compat = CompatServer::new(CompatService::new(view_front));
+    let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, configured))
+        .max_decoding_message_size(message_bytes);
+    let distribution = DistributionServer::new(DistributionService::new(config.cluster.id, Arc::clone(&view_front)))
+        .max_decoding_message_size(message_bytes);
+    let compat = CompatServer::new(CompatService::new(view_front)).max_decoding_message_size(message_bytes);
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
+use super::distribution::check_cluster;
 use super::{Front, membership};
 use crate::node::NodeView;
 
@@ -265,7 +266,9 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::WatchTopologyRequest>,
     ) -> Result<Response<Self::WatchTopologyStream>, Status> {
-        let known = request.into_inner().known_revision;
+        let request = request.into_inner();
+        check_cluster(self.cluster, &request.cluster_id).map_err(|error| error_to_status(&error))?;
+        let known = request.known_revision;
         let (newest, drained) = (self.view.topology.subscribe(), self.front.drained());
         let told = futures::stream::unfold((newest, known), move |(mut newest, known)| {
             let drained = drained.clone();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use drover_catalog::{CatalogCommandKind, CatalogReply, RequestId, Route, RouteMap};
 use drover_coordinator::{Repeat, RouteCache};
-use drover_keys::{CatalogVersion, GroupId, Interval, RouteId};
+use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, RouteId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::distribution_server::Distribution;
 use drover_wire::proto::v1::{self, route_event::Event};
@@ -30,6 +30,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `drover.v1.Distribution`.
 pub struct DistributionService {
+    cluster: ClusterId,
     front: Arc<Front>,
 }
 
@@ -37,8 +38,8 @@ type Events = Pin<Box<dyn Stream<Item = Result<v1::RouteEvent, Status>> + Send>>
 
 impl DistributionService {
     /// The service of a node.
-    pub fn new(front: Arc<Front>) -> Self {
-        Self { front }
+    pub fn new(cluster: ClusterId, front: Arc<Front>) -> Self {
+        Self { cluster, front }
     }
 
     fn routes(&self) -> &Arc<RouteCache> {
@@ -160,6 +161,16 @@ pub(super) fn request_id(bytes: &Bytes) -> Result<RequestId, Error> {
     Ok(RequestId(id))
 }
 
+/// Refuses a caller that takes this cluster for another one. What one cluster knows must never be followed by a node of
+/// another: it would give up replicas that it shall keep.
+pub(super) fn check_cluster(cluster: ClusterId, asked: &str) -> Result<(), Error> {
+    if asked.is_empty() || asked == cluster.to_string() {
+        return Ok(());
+    }
+    let message = format!("this is cluster {cluster}, not {asked}; nothing was changed");
+    Err(Error::definite(Reason::WrongCluster, message))
+}
+
 /// Who asks, for the audit log.
 pub(super) fn actor(named: String) -> String {
     if named.is_empty() { "unnamed".to_owned() } else { named }
@@ -238,7 +249,9 @@ impl Distribution for DistributionService {
     async fn watch_routes(&self, request: Request<v1::WatchRoutesRequest>) -> Result<Response<Events>, Status> {
         let cache = Arc::clone(self.routes());
         let drained = self.front.drained();
-        let known = CatalogVersion(request.into_inner().known_version);
+        let request = request.into_inner();
+        check_cluster(self.cluster, &request.cluster_id).map_err(|error| error_to_status(&error))?;
+        let known = CatalogVersion(request.known_version);
         let start = (known, std::collections::VecDeque::new());
         let events = futures::stream::unfold(start, move |(mut known, mut queue)| {
             let (cache, drained) = (Arc::clone(&cache), drained.clone());

@@ -11,7 +11,7 @@ use drover_wire::proto::v1;
 use drover_wire::{CatalogPart, encode_replicas};
 
 use super::compat::software_version;
-use super::distribution::{actor, misfit, request_id};
+use super::distribution::{actor, check_cluster, misfit, request_id};
 
 /// How long a call may take if the caller does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -119,10 +119,11 @@ pub async fn register_node(
     coordinator: &Coordinator,
     request: v1::RegisterNodeRequest,
 ) -> Result<v1::RegisterNodeResponse, Error> {
+    check_cluster(cluster, &request.cluster_id)?;
     let invalid = |what: &str| Error::definite(Reason::InvalidArgument, format!("{what}; nothing was changed"));
     let store = request.store_id.as_ref().try_into().map_err(|_| invalid("store_id is not 16 bytes long"))?;
     let kind = CatalogCommandKind::RegisterNode(RegisterNode {
-        node: None,
+        node: (request.node_id != 0).then_some(NodeId(request.node_id)),
         store: StoreId(store),
         address: request.grpc_address,
         admin_address: request.admin_address,
