@@ -125,8 +125,15 @@ impl Group {
             tracing::info!(group = %self.id, ?step, "the group's members change");
         }
         match step {
-            MembershipStep::None | MembershipStep::WaitForLearner { .. } => return Ok(false),
+            MembershipStep::None => return Ok(false),
+            MembershipStep::WaitForLearner { lag, .. } => {
+                if lag.is_none() {
+                    self.begin_with_snapshots(leadership, deadline).await?;
+                }
+                return Ok(false);
+            }
             MembershipStep::AddLearner(node) => {
+                self.begin_with_snapshots(leadership, deadline).await?;
                 let address = plan.known().borrow().nodes.get(&node).map(|addresses| addresses.address.clone());
                 let Some(address) = address else { return Ok(false) };
                 let learner = [(node.0, Node::new(address))].into();
@@ -156,6 +163,31 @@ impl Group {
             MembershipStep::Command(kind) => plan.tell(kind, deadline).await?,
         }
         Ok(true)
+    }
+
+    /// Makes sure that a replica which has nothing gets a snapshot and not the log from its beginning: a snapshot holds each
+    /// row once, and is sent at a bounded rate. Cutting off the first entry of the log does it; nobody else needs that one.
+    async fn begin_with_snapshots(&self, leadership: &Leadership, deadline: Instant) -> Result<(), Error> {
+        let mut metrics = self.raft.metrics();
+        if metrics.borrow_watched().purged.is_some() {
+            return Ok(());
+        }
+        let stopped = |error: &dyn std::fmt::Display| {
+            Error::definite(Reason::ReplicaStopped, format!("the replica stopped; nothing was changed: {error}"))
+        };
+        self.fsm.flush().await.map_err(|error| stopped(&error))?;
+        self.raft.trigger().snapshot().await.map_err(|error| stopped(&error))?;
+        let cut = async {
+            while metrics.borrow_and_update().snapshot.is_none() {
+                metrics.changed().await.map_err(|error| stopped(&error))?;
+            }
+            self.raft.trigger().purge_log(0).await.map_err(|error| stopped(&error))?;
+            while metrics.borrow_and_update().purged.is_none() {
+                metrics.changed().await.map_err(|error| stopped(&error))?;
+            }
+            Ok(())
+        };
+        leadership.wait(deadline, cut).await?
     }
 
     /// Changes the members, if they are still those of `since`. Voters that lose their vote stay as learners, so that they

@@ -144,6 +144,7 @@ async fn members_become_what_the_catalog_wants_and_a_leader_that_leaves_hands_ov
     plan.add(5);
     plan.settled(&[1, 2, 3, 4, 5]).await;
     assert_eq!(voters(&cluster, leader), [1, 2, 3, 4, 5]);
+    assert!(cluster.snapshots() >= 2, "a new replica does not replay the log from its beginning");
     cluster.caught_up(leader).await;
 
     plan.remove(leader);

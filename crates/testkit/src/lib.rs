@@ -23,6 +23,7 @@ pub mod cluster;
 pub mod history;
 pub mod ledger;
 pub mod nemesis;
+pub mod traffic;
 pub mod wait;
 pub mod workload;
 

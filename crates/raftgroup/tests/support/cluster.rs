@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_fsm::{FsmStateMachine, Grant};
@@ -40,6 +41,8 @@ pub fn patient() -> GroupOptions {
 struct Links {
     rafts: Mutex<BTreeMap<u64, GroupRaft>>,
     cut: Mutex<BTreeSet<(u64, u64)>>,
+    /// How many snapshots were sent.
+    snapshots: AtomicUsize,
 }
 
 impl Links {
@@ -113,12 +116,17 @@ impl RaftNetworkV2<TypeConfig> for Link {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: SnapshotOf<TypeConfig, SnapshotDir>,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotDir>,
         _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        panic!("no replica lags that far in these tests")
+        let raft = self.links.reach(self.from, self.to)?;
+        self.links.snapshots.fetch_add(1, Ordering::Relaxed);
+        let copy = snapshot.snapshot.path().with_extension(format!("for-{}", self.to));
+        copy_files(snapshot.snapshot.path(), &copy).map_err(|error| Unreachable::new(&error))?;
+        let copy = SnapshotOf::<TypeConfig, SnapshotDir> { meta: snapshot.meta, snapshot: SnapshotDir::new(copy) };
+        Ok(raft.install_full_snapshot(vote, copy).await.map_err(|error| Unreachable::new(&error))?)
     }
 
     async fn transfer_leader(
@@ -230,6 +238,12 @@ impl Cluster {
         self.links.cut.lock().clear();
     }
 
+    /// How many snapshots were sent.
+    #[allow(dead_code, reason = "only some of the tests that share this file ask")]
+    pub fn snapshots(&self) -> usize {
+        self.links.snapshots.load(Ordering::Relaxed)
+    }
+
     pub fn group(&self, id: u64) -> &Arc<Group> {
         &self.replicas[&id].group
     }
@@ -300,6 +314,16 @@ impl Cluster {
             other => panic!("a get was answered with {other:?}"),
         }
     }
+}
+
+/// The files of a checkpoint lie next to each other.
+fn copy_files(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 fn made(dir: &std::path::Path) -> &std::path::Path {
