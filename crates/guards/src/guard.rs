@@ -225,7 +225,7 @@ guards! {
     /// H43: a voter whose data is gone would be opened again, empty, and vote a second time in a term.
     VotersNotReopened:
         "drover-catalog" "topology::tests::every_difference_has_a_step";
-    /// A group would be left that can never agree on anything.
+    /// H25: a group would be left that can never agree on anything.
     QuorumStays:
         "drover-catalog" "apply::tests::groups::a_group_is_not_left_without_a_live_majority";
 
