@@ -207,6 +207,25 @@ impl CatalogCommandKind {
         matches!(self, CatalogCommandKind::Heartbeat(_))
     }
 
+    /// Whether the cluster asks for this by itself, and cannot do without: it is carried out even where disks are full.
+    pub fn is_upkeep(&self) -> bool {
+        match self {
+            CatalogCommandKind::Bootstrap(_)
+            | CatalogCommandKind::RegisterNode(_)
+            | CatalogCommandKind::Heartbeat(_)
+            | CatalogCommandKind::PromoteReplica { .. }
+            | CatalogCommandKind::DropReplica { .. } => true,
+            CatalogCommandKind::SplitRange { .. }
+            | CatalogCommandKind::DrainNode { .. }
+            | CatalogCommandKind::RemoveNode { .. }
+            | CatalogCommandKind::AddReplica { .. }
+            | CatalogCommandKind::RemoveReplicas { .. }
+            | CatalogCommandKind::Freeze
+            | CatalogCommandKind::Unfreeze
+            | CatalogCommandKind::ReadCompat => false,
+        }
+    }
+
     /// What every live node has to be able to do before this may be asked for.
     pub fn required_capability(&self) -> Option<&'static str> {
         match self {

@@ -308,7 +308,7 @@ impl Coordinator {
             self.options.limits.check_key(key)?;
         }
         self.options.limits.check_batch(keys.iter().map(Bytes::len).sum())?;
-        let mut versions = vec![None; keys.len()];
+        let (mut versions, mut bytes) = (vec![None; keys.len()], 0);
         let mut patience = Patience::default();
         let mut attempts: BTreeMap<GroupId, Attempts> = BTreeMap::new();
         let mut open: Vec<usize> = (0..keys.len()).collect();
@@ -335,6 +335,8 @@ impl Coordinator {
             for (group, places, tried, answer) in futures::future::join_all(calls).await {
                 match answer {
                     Ok(GroupAnswer::Read(ReadAnswer::BatchGet { versions: found })) if found.len() == places.len() => {
+                        bytes += found.iter().flatten().map(|version| version.value.len()).sum::<usize>();
+                        self.options.limits.check_answer(bytes)?;
                         for (place, version) in places.into_iter().zip(found) {
                             versions[place] = version;
                         }

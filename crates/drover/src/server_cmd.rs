@@ -24,6 +24,7 @@ const FEW_OPEN_FILES: u64 = 4096;
 
 const CONFIG: &str = "config";
 const EXIT_WITH_PARENT: &str = "exit-with-parent";
+const SHIFT_CLOCK: &str = "shift-clock-ms";
 
 /// What the command line says. There is a flag for every setting of the table in `drover_server::config`.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct ServerArgs {
     file: Option<PathBuf>,
     /// Process whose end is the end of this one.
     parent: Option<u32>,
+    /// By how much the clock of the node is wrong, for rehearsals.
+    shift_clock: Option<i64>,
     flags: Vec<(&'static str, String)>,
 }
 
@@ -47,11 +50,17 @@ impl Args for ServerArgs {
             .value_name("PID")
             .value_parser(value_parser!(u32))
             .hide(true);
+        let shift = Arg::new(SHIFT_CLOCK)
+            .long(SHIFT_CLOCK)
+            .value_name("MS")
+            .value_parser(value_parser!(i64))
+            .allow_negative_numbers(true)
+            .hide(true);
         command
             .after_help(
                 "Each setting can also be given by the file or by an environment variable: docs/configuration.md.",
             )
-            .args([file, parent])
+            .args([file, parent, shift])
             .args(config::all().map(setting_arg))
     }
 
@@ -68,6 +77,7 @@ impl FromArgMatches for ServerArgs {
         Ok(Self {
             file: matches.get_one::<PathBuf>(CONFIG).cloned(),
             parent: matches.get_one::<u32>(EXIT_WITH_PARENT).copied(),
+            shift_clock: matches.get_one::<i64>(SHIFT_CLOCK).copied(),
             flags: config::all().filter_map(given).collect(),
         })
     }
@@ -117,6 +127,10 @@ fn serve(args: ServerArgs) -> anyhow::Result<ExitCode> {
         Ok(Some(files)) if files < FEW_OPEN_FILES => tracing::warn!(files, "few files may be open at once"),
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+    if let Some(ms) = args.shift_clock {
+        tracing::warn!(ms, "the clock of this node is shifted: a rehearsal");
+        node::shift_clock(ms);
     }
     let data = DataDir::open(&config.node.data_dir, config.cluster.id, config.node.id)?;
     tracing::info!(
@@ -189,7 +203,7 @@ mod tests {
         command.build();
         let help = command.render_long_help().to_string();
         assert!(help.contains("DROVER_RAFT_HEARTBEAT_MS") && help.contains("[default: 100ms]"), "{help}");
-        assert!(!help.contains(EXIT_WITH_PARENT), "{help}");
+        assert!(!help.contains(EXIT_WITH_PARENT) && !help.contains(SHIFT_CLOCK), "{help}");
     }
 
     #[test]

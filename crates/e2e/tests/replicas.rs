@@ -8,6 +8,7 @@ use drover_client::{Client, GroupId, NewNode, NodeId, Reason, ReplicaState};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::ledger::Ledger;
+use drover_testkit::nemesis::{Fault, strike};
 use drover_testkit::wait::wait_until;
 use drover_testkit::workload::Load;
 use drover_wire::proto::v1::WatchTopologyRequest;
@@ -250,4 +251,64 @@ async fn a_node_that_joins_under_a_number_that_is_taken_or_into_another_cluster_
     // A new directory under a number that is taken.
     said("must join under a new id").await;
     assert_eq!(cluster.client().await.unwrap().nodes().await.unwrap().len(), 3);
+}
+
+/// Adds and removes replicas of all groups without end, one after the other, until `stop`; how many changes came to their end.
+async fn keep_changing(client: &Client, groups: &[GroupId], nodes: u64, stop: &CancellationToken) -> usize {
+    let mut changes = 0;
+    for round in 0.. {
+        let group = groups[round % groups.len()];
+        let members = settled(client, group).await;
+        let absent = (1..=nodes).find(|node| !members.contains(node));
+        // The catalog may be between two leaders, and a live node may count as silent for a moment: the next round tries
+        // again. What was decided goes on in any case.
+        let decided = match absent {
+            Some(node) => client.add_replica(group, NodeId(node), ME).await,
+            None => client.remove_replicas(group, &[NodeId(members[round / groups.len() % members.len()])], ME).await,
+        };
+        match decided {
+            Ok(_) => changes += 1,
+            Err(error) => {
+                let known =
+                    [Reason::FailedPrecondition, Reason::TimeoutIndefinite, Reason::Timeout, Reason::Unavailable];
+                assert!(known.contains(&error.reason), "{error}");
+            }
+        }
+        if stop.is_cancelled() {
+            return changes;
+        }
+    }
+    unreachable!("the rounds have no end")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_change_while_nodes_are_killed_and_nothing_is_lost() {
+    // Short logs, so that replicas that come or were away get snapshots.
+    let builder = Cluster::builder().data_groups(2).set("raft.log_retention_entries", 50);
+    let builder = builder.set("raft.snapshot_entries", 200).set("raft.purge_batch_entries", 1);
+    let mut cluster = builder.set("storage.flush_interval_ms", 300).start().await.unwrap();
+    cluster.join().await.unwrap();
+    let ledger = Arc::new(Ledger::new());
+    let (stop, admin) = (CancellationToken::new(), cluster.client().await.unwrap());
+    let load = Load { rows: rows(), on_row: Arc::new(|_, _| {}) };
+    let clients = vec![cluster.client().await.unwrap(); 8];
+    let groups = cluster.groups();
+    let faults =
+        [Fault::KillAny, Fault::KillLeader, Fault::KillAny, Fault::KillLeader, Fault::StopLeader, Fault::KillAny];
+    let nemesis = async {
+        let struck = strike(&cluster, &groups, &faults, 7, 300, || ledger.tally().0).await;
+        stop.cancel();
+        struck.unwrap();
+    };
+    let (_, (), changes) =
+        tokio::join!(load.run(clients, &ledger, &stop), nemesis, keep_changing(&admin, &groups, 4, &stop));
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    assert!(changes > 6, "only {changes} changes");
+    for group in cluster.groups() {
+        settled(&admin, group).await;
+    }
+    for node in cluster.node_ids() {
+        ledger.audit(&cluster.all_rows(node).await.unwrap()).assert_clean();
+    }
+    cluster.assert_replicas_equal().await.unwrap();
 }

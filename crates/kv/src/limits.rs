@@ -56,6 +56,18 @@ impl Limits {
         Ok(())
     }
 
+    /// Refuses to answer with more than fits into one message.
+    ///
+    /// # Errors
+    /// [`Reason::BatchTooLarge`]; definite.
+    pub fn check_answer(&self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.batch_bytes {
+            let error = too_large(Reason::BatchTooLarge, "the answer", bytes, self.batch_bytes);
+            return Err(Error { message: format!("{}; ask for fewer keys at a time", error.message), ..error });
+        }
+        Ok(())
+    }
+
     /// Refuses oversized bounds. Empty bounds are legal: the start of the key space.
     ///
     /// # Errors
@@ -108,6 +120,15 @@ mod tests {
 
     fn put(key: usize, value: usize) -> WriteKind {
         WriteKind::Put { key: vec![1; key].into(), value: vec![2; value].into(), ttl_ms: None }
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_into_a_message_is_refused_with_advice() {
+        let limits = Limits { batch_bytes: 10, ..Limits::default() };
+        assert_eq!(limits.check_answer(10), Ok(()));
+        let error = limits.check_answer(11).unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::BatchTooLarge, false));
+        assert!(error.message.contains("the limit is 10 bytes") && error.message.contains("fewer keys"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use drover_keys::DataKey;
@@ -30,7 +31,12 @@ pub struct CheckpointInfo {
     pub bytes: u64,
 }
 
-/// Reads every row of the store or checkpoint in `dir`, without changing it: each block against its checksum, each key
+/// How fast a checkpoint is read through, in bytes of keys and values per second.
+const INSPECT_RATE: u64 = 256 << 20;
+/// How many of these bytes are read between two pauses.
+const INSPECT_STRIDE: u64 = 4 << 20;
+
+/// Reads every row of the store or checkpoint in `dir`, at a pace that leaves disk and processor to others, without changing it: each block against its checksum, each key
 /// and value against its format. Must not be written to meanwhile.
 ///
 /// # Errors
@@ -39,12 +45,19 @@ pub struct CheckpointInfo {
 pub fn inspect_checkpoint(dir: &Path) -> Result<CheckpointInfo, StoreError> {
     let (db, applied_state) = open_closed(dir, &bare_resources()?)?;
     let mut rows = 0;
+    let (began, mut read, mut pause_at) = (Instant::now(), 0, INSPECT_STRIDE);
     let view = View::latest(&db);
     let everything = PhysicalRange { lower: Vec::new(), upper: None };
     for family in Family::ALL {
         view.each(family, &everything, Caching::Bypass, |key, value| {
             rows += 1;
             check_row(family, key, value)?;
+            read += (key.len() + value.len()) as u64;
+            if read >= pause_at {
+                pause_at = read + INSPECT_STRIDE;
+                let due = Duration::from_secs_f64(read as f64 / INSPECT_RATE as f64);
+                std::thread::sleep(due.saturating_sub(began.elapsed()));
+            }
             Ok(ControlFlow::<()>::Continue(()))
         })?;
     }

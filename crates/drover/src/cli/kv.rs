@@ -1,6 +1,6 @@
 //! `drover kv`: single keys and ranges.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -191,7 +191,10 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::Scan(args) => scan(global, &args, output).await,
         Command::Count { range, at } => {
             let interval = range.interval(notation)?;
+            let spinner = ProgressBar::new_spinner().with_message("counting");
+            spinner.enable_steady_tick(Duration::from_millis(200));
             let rows = global.connect().await?.count(interval, at).await?;
+            spinner.finish_and_clear();
             match global.json {
                 true => output.json(&json!({ "count": rows }))?,
                 false => output.line(&rows.to_string())?,
@@ -301,7 +304,13 @@ async fn scan(global: &Global, args: &ScanArgs, output: &mut Output) -> anyhow::
         ..ScanQuery::new(args.range.interval(notation)?)
     };
     let mut scan = global.connect().await?.scan(query);
+    // Where rows scroll by, they are the progress.
+    let (spinner, mut rows) =
+        (if std::io::stdout().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new_spinner() }, 0);
     while let Some(page) = scan.next_page().await? {
+        rows += page.entries.len();
+        spinner.set_message(format!("{rows} rows"));
+        spinner.tick();
         for Entry { key, version } in &page.entries {
             match (global.json, args.keys_only) {
                 (true, keys_only) => output.json(&row_json(notation, key, version, keys_only))?,
@@ -313,6 +322,7 @@ async fn scan(global: &Global, args: &ScanArgs, output: &mut Output) -> anyhow::
         }
         output.flush()?;
     }
+    spinner.finish_and_clear();
     Ok(End::Done)
 }
 

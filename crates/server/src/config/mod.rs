@@ -85,7 +85,7 @@ impl Limits {
             key_bytes: bytes(self.key_bytes),
             value_bytes: bytes(self.value_bytes),
             batch_bytes: bytes(self.batch_bytes),
-            ..drover_kv::Limits::default()
+            idempotency_key_bytes: bytes(self.idempotency_key_bytes),
         }
     }
 }

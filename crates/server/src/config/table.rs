@@ -294,6 +294,8 @@ group = 3
         "value_bytes" => value_bytes: ByteSize, default "8MiB", range 1..=GIB;
         /// Largest request as a whole: its keys and values together.
         "batch_bytes" => batch_bytes: ByteSize, default "16MiB", range 1..=2 * GIB - MIB;
+        /// Longest idempotency key.
+        "idempotency_key_bytes" => idempotency_key_bytes: ByteSize, default "64", range 16..=KIB;
         /// Most rows in a page of a scan.
         "scan_rows" => scan_rows: u64, default "10000", range 1..=10_000_000;
         /// Requests that the node works on at once. Above it, requests are refused as `OVERLOADED`.

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use drover_hlc::{Hlc, PhysicalMs, Timestamp, WallClock};
@@ -7,6 +7,14 @@ use drover_kv::Error;
 use drover_raftgroup::{SharedTimestamps, TimestampSource};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+
+/// By how many milliseconds [`SystemClock`] differs from the machine's.
+static SHIFT_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Shifts what this process takes for the time, to rehearse what clocks that are wrong do to a cluster.
+pub fn shift_clock(ms: i64) {
+    SHIFT_MS.store(ms, Ordering::Relaxed);
+}
 
 /// The machine's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,7 +25,8 @@ impl WallClock for SystemClock {
         // A clock that stands before 1970 counts as zero: the oracle ignores clocks that are behind.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        PhysicalMs::new(unix_ms).unwrap_or(PhysicalMs::MAX)
+        let shifted = unix_ms.saturating_add_signed(SHIFT_MS.load(Ordering::Relaxed));
+        PhysicalMs::new(shifted).unwrap_or(PhysicalMs::MAX)
     }
 }
 

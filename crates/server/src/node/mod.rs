@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::services::{Front, FrontParts};
 
 pub use build::version as build_version;
-pub use clock::{NodeClock, SystemClock};
+pub use clock::{NodeClock, SystemClock, shift_clock};
 pub use presence::CAPABILITIES;
 pub use status::NodeView;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_coordinator::{GroupDirectory, RouteCache, is_misrouted};
+use drover_fsm::decode_catalog_command;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, NodeId};
 use drover_kv::{Error, Reason};
@@ -94,7 +95,7 @@ impl NodeService for PeerService {
         let _at_work = self.calls.token();
         let observed = CatalogVersion(request.observed_version);
         let answer = match decode_group_request(request) {
-            Ok(call) if matches!(call.op, GroupOp::Write(_)) && self.disk.borrow().full => Err(disk_full()),
+            Ok(call) if self.disk.borrow().full && needs_space(&call.op) => Err(disk_full()),
             Ok(call) => {
                 let deadline = Instant::now() + Duration::from_millis(u64::from(call.timeout_ms));
                 self.directory.serve(call, deadline).await
@@ -124,6 +125,17 @@ impl NodeService for PeerService {
 
     fn snapshot_staging_dir(&self, group: GroupId) -> PathBuf {
         self.snapshots.join(group.to_string())
+    }
+}
+
+/// Whether a request is refused while there is no space. One that does not decode is refused for that, elsewhere.
+fn needs_space(op: &GroupOp) -> bool {
+    match op {
+        GroupOp::Write(_) => true,
+        GroupOp::Catalog { command } => {
+            decode_catalog_command(command.clone()).is_ok_and(|command| !command.kind.is_upkeep())
+        }
+        GroupOp::Read { .. } | GroupOp::Digest { .. } | GroupOp::Describe { .. } | GroupOp::ReadCatalog { .. } => false,
     }
 }
 

@@ -224,7 +224,7 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::DrainNodeRequest>,
     ) -> Result<Response<v1::DrainNodeResponse>, Status> {
-        let answer = membership::drain_node(self.front.coordinator(), request.into_inner()).await;
+        let answer = membership::drain_node(&self.front, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 
@@ -232,7 +232,7 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
-        let answer = membership::remove_node(self.front.coordinator(), request.into_inner()).await;
+        let answer = membership::remove_node(&self.front, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 
@@ -240,7 +240,7 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::RegisterNodeRequest>,
     ) -> Result<Response<v1::RegisterNodeResponse>, Status> {
-        let answer = membership::register_node(self.cluster, self.front.coordinator(), request.into_inner()).await;
+        let answer = membership::register_node(self.cluster, &self.front, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 
@@ -248,7 +248,7 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::AddReplicaRequest>,
     ) -> Result<Response<v1::AddReplicaResponse>, Status> {
-        let answer = membership::add_replica(self.front.coordinator(), request.into_inner()).await;
+        let answer = membership::add_replica(&self.front, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 
@@ -256,7 +256,7 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::RemoveReplicasRequest>,
     ) -> Result<Response<v1::RemoveReplicasResponse>, Status> {
-        let answer = membership::remove_replicas(self.front.coordinator(), request.into_inner()).await;
+        let answer = membership::remove_replicas(&self.front, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 

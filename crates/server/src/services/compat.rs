@@ -49,7 +49,7 @@ impl CompatService {
         let deadline = Instant::now() + timeout;
         let id = request_id(&request.request_id)?;
         let coordinator = self.front.coordinator();
-        let (outcome, state) = match coordinator.catalog(id, actor(request.actor), kind, deadline).await? {
+        let (outcome, state) = match self.front.change_catalog(id, actor(request.actor), kind, deadline).await? {
             CatalogReply::Compat { outcome, state } => (outcome, state),
             other => return Err(misfit(&other)),
         };

@@ -141,7 +141,7 @@ impl DistributionService {
             route: RouteId(request.route_id),
             key: request.key,
         };
-        match self.front.coordinator().catalog(id, actor(request.actor), kind, deadline).await? {
+        match self.front.change_catalog(id, actor(request.actor), kind, deadline).await? {
             CatalogReply::Split(split) => Ok(v1::SplitRangeResponse {
                 version: split.version.0,
                 left: Some(self.shown(&split.left)),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use drover_catalog::{CatalogCommandKind, CatalogReply, RequestId};
 use drover_coordinator::{Answer, Coordinator};
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
@@ -99,10 +100,7 @@ impl Front {
 
     fn admit(&self, request: &Request) -> Result<OwnedSemaphorePermit, Error> {
         if self.is_draining() {
-            return Err(Error::definite(
-                Reason::ShuttingDown,
-                "this node is stopping; nothing happened, ask another node",
-            ));
+            return Err(stopping());
         }
         if writes(request) && self.parts.disk.borrow().full {
             return Err(disk_full());
@@ -114,11 +112,35 @@ impl Front {
         })
     }
 
+    /// Has the catalog carry out what somebody asks for.
+    ///
+    /// # Errors
+    /// What the catalog refused; [`Reason::ShuttingDown`], [`Reason::DiskFull`]; otherwise as for writes.
+    pub async fn change_catalog(
+        &self,
+        id: RequestId,
+        actor: String,
+        kind: CatalogCommandKind,
+        deadline: Instant,
+    ) -> Result<CatalogReply, Error> {
+        if self.is_draining() {
+            return Err(stopping());
+        }
+        if self.parts.disk.borrow().full {
+            return Err(disk_full());
+        }
+        self.parts.coordinator.catalog(id, actor, kind, deadline).await
+    }
+
     /// The node that is believed to lead the group of the key that a request is about.
     pub fn leader_hint(&self, key: &Bytes) -> Option<NodeId> {
         let coordinator = &self.parts.coordinator;
         coordinator.dispatcher().believed_leader(coordinator.group_of(key))
     }
+}
+
+fn stopping() -> Error {
+    Error::definite(Reason::ShuttingDown, "this node is stopping; nothing happened, ask another node")
 }
 
 /// What a write is told while there is no space.

@@ -10,6 +10,7 @@ use drover_kv::{Error, Reason};
 use drover_wire::proto::v1;
 use drover_wire::{CatalogPart, encode_replicas};
 
+use super::Front;
 use super::compat::software_version;
 use super::distribution::{actor, check_cluster, misfit, request_id};
 
@@ -71,26 +72,20 @@ pub async fn list_nodes(
 }
 
 /// Lets a node get no new replicas, or get them again.
-pub async fn drain_node(
-    coordinator: &Coordinator,
-    request: v1::DrainNodeRequest,
-) -> Result<v1::DrainNodeResponse, Error> {
+pub async fn drain_node(front: &Front, request: v1::DrainNodeRequest) -> Result<v1::DrainNodeResponse, Error> {
     let kind = CatalogCommandKind::DrainNode { node: NodeId(request.node_id), on: request.on };
     let id = request_id(&request.request_id)?;
-    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+    match front.change_catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
         CatalogReply::Drain { changed, .. } => Ok(v1::DrainNodeResponse { changed }),
         other => Err(misfit(&other)),
     }
 }
 
 /// Forgets a node that holds no replica.
-pub async fn remove_node(
-    coordinator: &Coordinator,
-    request: v1::RemoveNodeRequest,
-) -> Result<v1::RemoveNodeResponse, Error> {
+pub async fn remove_node(front: &Front, request: v1::RemoveNodeRequest) -> Result<v1::RemoveNodeResponse, Error> {
     let kind = CatalogCommandKind::RemoveNode { node: NodeId(request.node_id) };
     let id = request_id(&request.request_id)?;
-    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+    match front.change_catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
         CatalogReply::Removed { .. } => Ok(v1::RemoveNodeResponse {}),
         other => Err(misfit(&other)),
     }
@@ -116,7 +111,7 @@ fn group_info(coordinator: &Coordinator, group: &GroupDescriptor) -> v1::GroupIn
 /// Gives a new node its number.
 pub async fn register_node(
     cluster: ClusterId,
-    coordinator: &Coordinator,
+    front: &Front,
     request: v1::RegisterNodeRequest,
 ) -> Result<v1::RegisterNodeResponse, Error> {
     check_cluster(cluster, &request.cluster_id)?;
@@ -131,7 +126,7 @@ pub async fn register_node(
         capabilities: request.capabilities.into_iter().collect(),
     });
     let id = request_id(&request.request_id)?;
-    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+    match front.change_catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
         CatalogReply::Registered { node, .. } => {
             Ok(v1::RegisterNodeResponse { node_id: node.0, cluster_id: cluster.to_string() })
         }
@@ -145,28 +140,29 @@ fn version_of(version: Option<v1::SoftwareVersion>) -> Option<Version> {
 }
 
 /// Lets a node get a replica of a group.
-pub async fn add_replica(
-    coordinator: &Coordinator,
-    request: v1::AddReplicaRequest,
-) -> Result<v1::AddReplicaResponse, Error> {
+pub async fn add_replica(front: &Front, request: v1::AddReplicaRequest) -> Result<v1::AddReplicaResponse, Error> {
     let kind = CatalogCommandKind::AddReplica { group: GroupId(request.group_id), node: NodeId(request.node_id) };
     let id = request_id(&request.request_id)?;
-    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
-        CatalogReply::Group(group) => Ok(v1::AddReplicaResponse { group: Some(group_info(coordinator, &group)) }),
+    match front.change_catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+        CatalogReply::Group(group) => {
+            Ok(v1::AddReplicaResponse { group: Some(group_info(front.coordinator(), &group)) })
+        }
         other => Err(misfit(&other)),
     }
 }
 
 /// Lets nodes give up their replicas of a group.
 pub async fn remove_replicas(
-    coordinator: &Coordinator,
+    front: &Front,
     request: v1::RemoveReplicasRequest,
 ) -> Result<v1::RemoveReplicasResponse, Error> {
     let nodes = request.node_ids.into_iter().map(NodeId).collect();
     let kind = CatalogCommandKind::RemoveReplicas { group: GroupId(request.group_id), nodes };
     let id = request_id(&request.request_id)?;
-    match coordinator.catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
-        CatalogReply::Group(group) => Ok(v1::RemoveReplicasResponse { group: Some(group_info(coordinator, &group)) }),
+    match front.change_catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+        CatalogReply::Group(group) => {
+            Ok(v1::RemoveReplicasResponse { group: Some(group_info(front.coordinator(), &group)) })
+        }
         other => Err(misfit(&other)),
     }
 }

@@ -2,6 +2,7 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use drover_keys::NodeId;
@@ -32,6 +33,8 @@ pub struct Node {
     log_path: PathBuf,
     /// The build to start; `None`: the one that the tests were built with.
     binary: Mutex<Option<PathBuf>>,
+    /// By how much its clock is wrong from the next start on, in milliseconds.
+    clock_shift: AtomicI64,
     process: Mutex<Process>,
 }
 
@@ -52,6 +55,7 @@ impl Node {
             data_dir: dir.join(format!("node-{id}")),
             log_path: dir.join(format!("node-{id}.log")),
             binary: Mutex::new(None),
+            clock_shift: AtomicI64::new(0),
             process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0 }),
         }
     }
@@ -106,6 +110,11 @@ impl Node {
         *self.binary.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = path;
     }
 
+    /// From the next start on the node's clock is wrong by this many milliseconds.
+    pub fn shift_clock(&self, ms: i64) {
+        self.clock_shift.store(ms, Ordering::Relaxed);
+    }
+
     /// Starts the process. Returns before it is ready.
     ///
     /// # Errors
@@ -118,6 +127,10 @@ impl Node {
         let chosen = self.binary.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let mut command = Command::new(chosen.map_or_else(drover_binary, Ok)?);
         command.arg("server").arg("--config").arg(&self.config_path);
+        match self.clock_shift.load(Ordering::Relaxed) {
+            0 => {}
+            ms => drop(command.arg(format!("--shift-clock-ms={ms}"))),
+        }
         // Settings that the environment of the test happens to hold are not for the nodes.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
             command.env_remove(name);

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use drover_wire::proto::v1;
 use xxhash_rust::xxh3::Xxh3;
@@ -75,7 +76,11 @@ fn plain_path(name: &str) -> Result<PathBuf, String> {
     Ok(name.split('/').collect())
 }
 
-/// Lists the files below `dir` with their checksums, in the order of their names. Reads all of them.
+/// How fast a snapshot that is to be sent is read through, in bytes per second.
+const READ_RATE: u64 = 256 << 20;
+
+/// Lists the files below `dir` with their checksums, in the order of their names. Reads all of them, at a pace that leaves
+/// disk and processor to others.
 ///
 /// # Errors
 /// If a file cannot be read, or is none: links and devices are not part of a snapshot.
@@ -94,7 +99,10 @@ fn walk(root: &Path, below: &Path, files: &mut Vec<ManifestFile>) -> io::Result<
         if kind.is_dir() {
             walk(root, &name, files)?;
         } else if kind.is_file() && name.to_str().is_some_and(|name| plain_path(name).is_ok()) {
+            let began = Instant::now();
             let content = checksum(&root.join(&name))?;
+            let due = Duration::from_secs_f64(content.bytes as f64 / READ_RATE as f64);
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
             files.push(ManifestFile { name, content });
         } else {
             return Err(io::Error::other(format!("{} cannot be part of a snapshot", name.display())));

@@ -146,9 +146,19 @@ async fn measure(target: &Target, args: &Args) -> anyhow::Result<Report> {
         clients.spawn(one_client(target.clone(), args.clone(), number, from, to));
     }
     let mut report = Report::new(Duration::from_secs(args.seconds))?;
-    while let Some(client) = clients.join_next().await {
-        report.add(&client??)?;
+    let whole = args.warm_up + Duration::from_secs(args.seconds);
+    let bar = ProgressBar::new(whole.as_secs()).with_message("measuring");
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            client = clients.join_next() => match client {
+                Some(client) => report.add(&client??)?,
+                None => break,
+            },
+            _ = tick.tick() => bar.set_position(whole.saturating_sub(to.saturating_duration_since(Instant::now())).as_secs()),
+        }
     }
+    bar.finish_and_clear();
     Ok(report)
 }
 
