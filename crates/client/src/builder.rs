@@ -18,6 +18,7 @@ pub enum IdempotencyKeys {
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
     pub(crate) endpoints: Vec<String>,
+    pub(crate) only_endpoints: bool,
     pub(crate) deadline: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) max_in_flight: usize,
@@ -31,6 +32,7 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            only_endpoints: false,
             deadline: Duration::from_secs(10),
             retry: RetryPolicy::default(),
             max_in_flight: 8_192,
@@ -48,6 +50,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn endpoints<I: IntoIterator<Item = S>, S: Into<String>>(mut self, endpoints: I) -> Self {
         self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sends to the endpoints alone and learns of no other node: every request enters the cluster through one of them,
+    /// whoever leads. This costs a hop, and the client stands still when they do. Default: off.
+    #[must_use]
+    pub fn only_these_endpoints(mut self) -> Self {
+        self.only_endpoints = true;
         self
     }
 

@@ -119,7 +119,7 @@ impl Client {
         if nodes.is_empty() {
             return Err(Error::definite(Reason::InvalidArgument, "no endpoint is given; name at least one node"));
         }
-        let learned = refresh::learn(&nodes, settings.connect_timeout);
+        let learned = refresh::learn(&nodes, &settings);
         let topology = tokio::time::timeout(settings.connect_timeout, learned).await.map_err(|_| {
             Error::definite(Reason::Unavailable, "no endpoint answered in time; nothing was sent or changed")
         })??;

@@ -179,7 +179,8 @@ impl Inner {
     }
 
     fn learn_leader(&self, key: &[u8], leader: NodeId) {
-        if !self.topology.load().learn_leader(key, leader) {
+        let known = self.topology.load().learn_leader(key, leader);
+        if !known && !self.settings.only_endpoints {
             self.refresh.notify_one();
         }
     }
@@ -197,9 +198,11 @@ impl Inner {
     /// Whether the next attempt goes somewhere that has not been tried: to the hinted leader, or, after the loss of a
     /// node, to one of the others, each once.
     fn is_fresh(&self, error: &Error, tried: &Arc<Node>, attempts: u32) -> bool {
-        let others_left = (attempts as usize) < self.topology.load().nodes().len();
+        let topology = self.topology.load();
+        let others_left = (attempts as usize) < topology.nodes().len();
+        let reachable = |leader| !self.settings.only_endpoints || topology.knows(leader);
         match error.leader_hint {
-            Some(leader) => Some(leader) != tried.id() && attempts <= 2,
+            Some(leader) => Some(leader) != tried.id() && attempts <= 2 && reachable(leader),
             None => error.reason == Reason::Unavailable && tried.is_resting() && others_left,
         }
     }

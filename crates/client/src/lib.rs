@@ -4,7 +4,8 @@
 //!
 //! A [`Client`] knows a few *endpoints* and learns the rest: which groups own which keys and which node leads each
 //! group. Any node accepts any request and passes it on, so what the client believes about leaders is only a guess
-//! that saves a hop; it is corrected by the hint in every answer.
+//! that saves a hop; it is corrected by the hint in every answer. A client that was told to use
+//! [only its endpoints](ClientBuilder::only_these_endpoints) always lets them pass its requests on.
 //!
 //! ```text
 //! Client ── drive (retry loop) ── decide (pure) ─┐

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use tokio::sync::Notify;
 use tonic::{Code, Status};
 
+use crate::ClientBuilder;
 use crate::drive::Inner;
 use crate::node::Node;
 use crate::routes::all_routes;
@@ -23,16 +24,17 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest wait for one node's answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads the topology from the first node that answers, starting from `known` nodes.
+/// Reads the topology from the first node that answers, starting from `known` nodes, which stay the only ones if the
+/// client is to send to its endpoints alone.
 ///
 /// # Errors
 /// `UNAVAILABLE`, definite, if no node answers.
-pub(crate) async fn learn(known: &[Arc<Node>], connect_timeout: Duration) -> Result<Topology, Error> {
+pub(crate) async fn learn(known: &[Arc<Node>], settings: &ClientBuilder) -> Result<Topology, Error> {
     let (routes, ()) = tokio::join!(first_routes(known), identify(known));
     let routes = routes?;
     let mut topology = Topology::new(known.to_vec(), &routes);
-    if !topology.knows_all_leaders() {
-        let nodes = with_advertised(known, connect_timeout).await;
+    if !settings.only_endpoints && !topology.knows_all_leaders() {
+        let nodes = with_advertised(known, settings.connect_timeout).await;
         topology = Topology::new(nodes, &routes);
     }
     Ok(topology)
@@ -45,7 +47,7 @@ pub(crate) async fn keep_learning(inner: Weak<Inner>, hints: Arc<Notify>) {
         let _ = tokio::time::timeout(INTERVAL, hints.notified()).await;
         let Some(inner) = inner.upgrade() else { return };
         let known = inner.topology.load_full();
-        match learn(known.nodes(), inner.settings.connect_timeout).await {
+        match learn(known.nodes(), &inner.settings).await {
             Ok(topology) => inner.topology.store(Arc::new(topology)),
             Err(error) => tracing::debug!(%error, "routes cannot be read; the last ones stay"),
         }

@@ -82,14 +82,19 @@ impl Topology {
         {
             slot.store(leader.0, Ordering::Relaxed);
         }
-        self.by_id.contains_key(&leader)
+        self.knows(leader)
+    }
+
+    /// Whether the node's address is known.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.by_id.contains_key(&node)
     }
 
     /// Whether every believed leader is a node whose address is known.
     pub(crate) fn knows_all_leaders(&self) -> bool {
         let known = |slot: &AtomicU64| match slot.load(Ordering::Relaxed) {
             0 => true,
-            id => self.by_id.contains_key(&NodeId(id)),
+            id => self.knows(NodeId(id)),
         };
         self.leaders.iter().all(known)
     }

@@ -237,6 +237,19 @@ async fn a_leader_hint_in_a_refusal_is_followed_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_of_one_endpoint_alone_sends_nothing_to_the_leader_it_is_told_of() {
+    let hinting = || Act::Answer(Answer::Put(PutResponse { commit_ts: 1 }), 2);
+    let refusing = || failed(&Error::definite(Reason::NotLeader, "node 2 leads").leader_hint(Some(NodeId(2))));
+    let (first, second) = pair(2, in_turn(vec![hinting, refusing, hinting]), script(|_| written(2))).await;
+    let client = Client::builder().endpoints([first.endpoint()]).only_these_endpoints().connect().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.put("k", "v").await.unwrap(), Timestamp::from_raw(1));
+    }
+    assert_eq!(first.calls.load(Ordering::SeqCst), 3);
+    assert_eq!(second.connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn when_a_node_is_gone_its_calls_go_to_another_endpoint() {
     let first = Server::start(1, one_route(1), Vec::new(), script(|_| Act::HangUp)).await;
     let second = Server::start(2, one_route(1), Vec::new(), script(|_| written(2))).await;

@@ -71,6 +71,93 @@ async fn keys_values_and_batches_beyond_the_limits_are_refused_and_write_nothing
     assert_eq!(cluster.all_rows(NodeId(1)).await.unwrap().len(), 1);
 }
 
+/// Requests that would write `k` or remove it, each with something that is too large.
+async fn oversized(kv: &mut KvClient<Channel>) -> Vec<(&'static str, Reason, Result<(), tonic::Status>)> {
+    let named = |bytes: usize| {
+        let not_after = Timestamp::MAX.raw();
+        Some(v1::Options { idempotency_key: vec![b'i'; bytes].into(), not_after, ..v1::Options::default() })
+    };
+    let put = |ttl_ms, options| v1::PutRequest { key: "k".into(), value: "new".into(), ttl_ms, options };
+    let cas = |ttl_ms, options| {
+        let expect = Some(v1::Expectation { expect: Some(v1::expectation::Expect::Present(v1::Unit {})) });
+        let update = Some(v1::compare_and_set_request::Update::Put(v1::PutUpdate { value: "new".into(), ttl_ms }));
+        v1::CompareAndSetRequest { key: "k".into(), expect, update, options }
+    };
+    let range = |start: usize, end: Option<usize>| {
+        let start = vec![b'a'; start].into();
+        Some(v1::KeyRange { start, end: end.map(|bytes| vec![b'z'; bytes].into()) })
+    };
+    let scan = |range| v1::ScanRequest { range, ..v1::ScanRequest::default() };
+    let clear = |range, options| v1::DeleteRangeRequest { range, options, ..v1::DeleteRangeRequest::default() };
+    let (invalid, large) = (Reason::InvalidArgument, Reason::KeyTooLarge);
+    let century = 100 * 365 * 24 * 3_600 * 1_000;
+    vec![
+        ("put, name of 65 bytes", invalid, kv.put(put(0, named(65))).await.map(drop)),
+        ("put, name of 1 MiB", invalid, kv.put(put(0, named(1 << 20))).await.map(drop)),
+        ("compare, name of 65 bytes", invalid, kv.compare_and_set(cas(0, named(65))).await.map(drop)),
+        ("clear, name of 65 bytes", invalid, kv.delete_range(clear(range(1, None), named(65))).await.map(drop)),
+        ("delete, name of 65 bytes", invalid, {
+            kv.delete(v1::DeleteRequest { key: "k".into(), options: named(65) }).await.map(drop)
+        }),
+        ("settle, name of 65 bytes", invalid, {
+            kv.settle(v1::SettleRequest { key: "k".into(), options: named(65) }).await.map(drop)
+        }),
+        ("put, time to live above a century", invalid, kv.put(put(century + 1, None)).await.map(drop)),
+        ("put, endless time to live", invalid, kv.put(put(u64::MAX, None)).await.map(drop)),
+        ("compare, time to live above a century", invalid, kv.compare_and_set(cas(century + 1, None)).await.map(drop)),
+        ("compare, endless time to live", invalid, kv.compare_and_set(cas(u64::MAX, None)).await.map(drop)),
+        ("scan, start of 4098 bytes", large, kv.scan(scan(range(4098, None))).await.map(drop)),
+        ("scan, end of 4098 bytes", large, kv.scan(scan(range(1, Some(4098)))).await.map(drop)),
+        ("clear, start of 4098 bytes", large, kv.delete_range(clear(range(4098, None), None)).await.map(drop)),
+        ("clear, end of 4098 bytes", large, kv.delete_range(clear(range(1, Some(4098)), None)).await.map(drop)),
+    ]
+}
+
+#[tokio::test]
+async fn names_lifetimes_and_bounds_beyond_the_limits_are_refused_and_change_nothing() {
+    let cluster = cluster().await;
+    let mut kv = raw(&cluster).await;
+    let client = cluster.client().await.unwrap();
+    client.put("k", "old").await.unwrap();
+    let before = client.get("k").await.unwrap();
+    for (what, reason, answer) in oversized(&mut kv).await {
+        let error = status_to_error(&answer.expect_err(what));
+        assert_eq!((error.reason, error.certainty), (reason, Certainty::Definite), "{what}: {error}");
+        assert!(error.message.contains("limit"), "{what}: {error}");
+        assert_eq!(client.get("k").await.unwrap(), before, "{what}");
+    }
+    assert_eq!(cluster.all_rows(NodeId(1)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn names_lifetimes_and_bounds_at_the_limits_are_taken() {
+    let cluster = cluster().await;
+    let mut kv = raw(&cluster).await;
+    let client = cluster.client().await.unwrap();
+    let name = v1::Options { idempotency_key: vec![b'i'; 64].into(), ..v1::Options::default() };
+    let not_after = client.new_idempotency().not_after.raw();
+    let century = 100 * 365 * 24 * 3_600 * 1_000;
+    for (key, ttl_ms, options) in [("kept", 0, None), ("named", century, Some(v1::Options { not_after, ..name }))] {
+        kv.put(v1::PutRequest { key: key.into(), value: "v".into(), ttl_ms, options }).await.unwrap();
+    }
+    let kept = client.get("kept").await.unwrap().unwrap();
+    assert_eq!(kept.expire_at, None, "a time to live of zero is none");
+    let named = client.get("named").await.unwrap().unwrap();
+    let lives_ms = named.expire_at.unwrap().physical().unix_ms() - named.commit_ts.physical().unix_ms();
+    assert_eq!(lives_ms, century);
+    let range = Some(v1::KeyRange { start: vec![b'a'; 4097].into(), end: Some(vec![b'z'; 4097].into()) });
+    let found = kv.scan(v1::ScanRequest { range: range.clone(), ..v1::ScanRequest::default() }).await.unwrap();
+    assert_eq!(found.into_inner().entries.len(), 2);
+    let mut clear = v1::DeleteRangeRequest { range, ..v1::DeleteRangeRequest::default() };
+    loop {
+        clear.cursor = kv.delete_range(clear.clone()).await.unwrap().into_inner().cursor;
+        if clear.cursor.is_empty() {
+            break;
+        }
+    }
+    assert!(cluster.all_rows(NodeId(1)).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn ranges_that_are_reversed_or_empty_are_refused() {
     let cluster = cluster().await;

@@ -268,3 +268,38 @@ async fn a_node_whose_disk_was_wiped_is_recognised_and_may_not_vote() {
     cluster.node(NodeId(2)).wait_ready(PATIENCE).await.unwrap();
     client.put("k", "y").await.unwrap();
 }
+
+/// The number and the addresses of every node that is registered.
+async fn registered(cluster: &Cluster) -> Vec<(u64, String, String)> {
+    let nodes = cluster.client().await.unwrap().nodes().await.unwrap();
+    nodes.into_iter().map(|node| (node.node_id, node.grpc_address, node.admin_address)).collect()
+}
+
+#[tokio::test]
+async fn a_second_node_under_the_id_of_a_live_one_is_turned_away_and_changes_nothing() {
+    let cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    cluster.client().await.unwrap().put("k", "v").await.unwrap();
+    let before = registered(&cluster).await;
+
+    let spare = single();
+    let second = spare.node(NodeId(1));
+    std::fs::copy(cluster.node(NodeId(3)).config_path(), second.config_path()).unwrap();
+    edit(second.config_path(), |table| {
+        set(table, "node", "data_dir", second.data_dir().display().to_string());
+        set(table, "node", "grpc_listen", second.grpc_address());
+        set(table, "node", "grpc_advertise", second.grpc_address());
+        set(table, "node", "admin_listen", second.admin_address());
+    });
+    second.start().unwrap();
+    for node in [cluster.node(NodeId(1)), cluster.node(NodeId(2)), second] {
+        wait_for_log(node, "the data directory of node 3 was replaced").await;
+    }
+    let replicas = spare.node_status(second.id()).await.unwrap().replicas;
+    assert!(replicas.iter().all(|replica| replica.term == 0 && replica.last_log_index == 0), "{replicas:?}");
+    assert_eq!(registered(&cluster).await, before);
+    // The live one is a voter as before.
+    cluster.node(NodeId(2)).kill().unwrap();
+    let client = cluster.client_of(NodeId(3)).await.unwrap();
+    client.put("k", "w").await.unwrap();
+    assert_eq!(client.get("k").await.unwrap().unwrap().value, "w");
+}

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 const CHECK_BUDGET: Duration = Duration::from_secs(120);
 
-/// One client for each node that starts there, and two that give up soon, so that writes of unknown fate occur.
+/// One client for each node, which sends nothing elsewhere, and two that learn who leads and give up soon, so that
+/// writes of unknown fate occur.
 async fn clients(cluster: &Cluster) -> Vec<Client> {
     let mut clients = Vec::new();
     for node in cluster.node_ids() {

@@ -23,16 +23,7 @@ impl Group {
         let mut command = decode_catalog_command(command)?;
         command.now = self.timestamps.timestamps(1, deadline).await?.physical();
         let command = Command::Catalog(Box::new(command)).encode(leadership.term)?;
-        match self.propose(&leadership, command, deadline).await? {
-            ControlReply::Catalog(answer) => match *answer {
-                Ok(reply) => Ok(encode_catalog_reply(&reply)),
-                Err(refusal) => Err(catalog_refusal_to_error(&refusal)),
-            },
-            // Appended in another term than it was admitted in: another attempt may succeed. It is no verdict of the catalog;
-            // a node that registers would take one for good and stop.
-            ControlReply::Refused(why) => Err(Error::definite(Reason::NotLeader, why)),
-            other => Err(Error::unknown(Reason::Internal, format!("the catalog was answered with {other:?}"))),
-        }
+        answer_of(self.propose(&leadership, command, deadline).await?)
     }
 
     /// Rows of the catalog as of now, at most `limit`, each as it stands in the store.
@@ -77,5 +68,45 @@ impl Group {
             facts
         });
         Ok(facts.collect())
+    }
+}
+
+/// What a caller is told of what apply made of a command.
+fn answer_of(reply: ControlReply) -> Result<Bytes, Error> {
+    match reply {
+        ControlReply::Catalog(answer) => match *answer {
+            Ok(reply) => Ok(encode_catalog_reply(&reply)),
+            Err(refusal) => Err(catalog_refusal_to_error(&refusal)),
+        },
+        // Appended in another term than it was admitted in: another attempt may succeed. It is no verdict of the catalog;
+        // a node that registers would take one for good and stop.
+        ControlReply::Refused(why) => Err(Error::definite(Reason::NotLeader, why)),
+        other => Err(Error::unknown(Reason::Internal, format!("the catalog was answered with {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_catalog::CatalogRefusal;
+    use drover_keys::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_catalog_is_a_verdict() {
+        let verdict = ControlReply::Catalog(Box::new(Err(CatalogRefusal::UnknownNode { node: NodeId(7) })));
+        let table = [
+            (verdict, Reason::UnknownNode, false, false),
+            (ControlReply::Refused("the term is over".to_owned()), Reason::NotLeader, false, true),
+            (ControlReply::AlreadyDone, Reason::Internal, true, false),
+        ];
+        for (reply, reason, unknown, transient) in table {
+            let error = answer_of(reply.clone()).unwrap_err();
+            assert_eq!(
+                (error.reason, error.is_unknown(), error.is_transient()),
+                (reason, unknown, transient),
+                "{reply:?}"
+            );
+        }
     }
 }

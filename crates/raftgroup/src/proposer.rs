@@ -390,8 +390,14 @@ pub(crate) async fn propose_control(
 ) -> Result<(u64, ControlReply), Error> {
     let (responder, answer) = ProgressResponder::complete_only();
     leadership.admission().await;
+    // What is not proposed needs no answer, and so cannot end unknown.
+    if leadership.over.is_cancelled() {
+        let message = "the leadership of the group ended before the command was proposed; nothing happened";
+        return Err(Error::definite(Reason::NotLeader, message));
+    }
     bound(raft.write(command), leadership).responder(responder).await.map_err(|_| stopped())?;
     let answer = tokio::select! {
+        biased;
         answer = answer => interpret(answer.ok()),
         () = tokio::time::sleep_until(deadline.into()) => Answer::Unknown(unknown("the deadline passed while a command was being replicated")),
         () = leadership.over.cancelled() => Answer::Unknown(unknown("the leadership of the group ended while a command was being replicated")),

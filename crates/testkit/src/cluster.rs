@@ -195,15 +195,16 @@ impl Cluster {
         Ok(Client::connect(self.endpoints()).await?)
     }
 
-    /// A client that starts from one node. It learns of the others.
+    /// A client that sends everything to one node, whoever leads.
     ///
     /// # Errors
     /// If the node does not answer.
     pub async fn client_of(&self, node: NodeId) -> Result<Client, ClusterError> {
-        Ok(Client::connect([self.node(node).grpc_address()]).await?)
+        let builder = Client::builder().endpoints([self.node(node).grpc_address()]);
+        Ok(builder.only_these_endpoints().connect().await?)
     }
 
-    /// Every row of the cluster, from one scan that starts at the given node.
+    /// Every row of the cluster, from one scan, every page of which is asked of the given node.
     ///
     /// # Errors
     /// If the scan fails.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use drover_fsm::{FsmStateMachine, Grant};
@@ -43,6 +43,7 @@ struct Links {
     cut: Mutex<BTreeSet<(u64, u64)>>,
     /// How many snapshots were sent.
     snapshots: AtomicUsize,
+    delivered: AtomicU64,
 }
 
 impl Links {
@@ -81,6 +82,7 @@ impl Link {
         deliver: impl AsyncFnOnce(GroupRaft) -> Result<T, E>,
     ) -> Result<T, Unreachable<TypeConfig>> {
         let raft = self.links.reach(self.from, self.to)?;
+        self.links.delivered.fetch_add(1, Ordering::SeqCst);
         let answer = tokio::time::timeout(option.soft_ttl(), deliver(raft)).await;
         self.links.reach(self.from, self.to)?;
         answer.map_err(|error| Unreachable::new(&error))?.map_err(|error| Unreachable::new(&error))
@@ -234,6 +236,11 @@ impl Cluster {
         self.links.cut.lock().insert((a.min(b), a.max(b)));
     }
 
+    /// How many messages have been delivered.
+    pub fn delivered(&self) -> u64 {
+        self.links.delivered.load(Ordering::SeqCst)
+    }
+
     pub fn heal(&self) {
         self.links.cut.lock().clear();
     }
@@ -276,17 +283,28 @@ impl Cluster {
     /// Lets `candidate` stand for election as soon as its own promises permit, and again until it or another one of
     /// `ids` leads and has written `key`; returns that one.
     pub async fn elected(&self, candidate: u64, ids: &[u64], key: &str, value: &str) -> u64 {
-        let stand = async {
-            loop {
-                if !ids.iter().any(|id| self.group(*id).is_leader()) {
-                    self.group(candidate).raft().trigger().elect(true).await.unwrap();
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         tokio::select! {
             leader = self.written_by_leader(ids, key, value) => leader,
-            () = stand => unreachable!("it goes on for ever"),
+            () = self.stand(candidate, ids) => unreachable!("it goes on for ever"),
+        }
+    }
+
+    /// As [`Cluster::elected`], without a write: until `candidate` leads.
+    pub async fn leads(&self, candidate: u64) {
+        let only = [candidate];
+        tokio::select! {
+            _ = self.group(candidate).led() => {}
+            () = self.stand(candidate, &only) => unreachable!("it goes on for ever"),
+        }
+    }
+
+    /// Lets `candidate` stand for election whenever none of `ids` leads.
+    async fn stand(&self, candidate: u64, ids: &[u64]) {
+        loop {
+            if !ids.iter().any(|id| self.group(*id).is_leader()) {
+                self.group(candidate).raft().trigger().elect(true).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

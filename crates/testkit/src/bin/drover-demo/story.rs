@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use drover_client::{Client, Routes, ScanQuery};
+use drover_client::{Client, ClientBuilder, Routes, ScanQuery};
 use drover_keys::{End, GroupId, Interval, NodeId};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::{PATIENCE, Split};
@@ -37,7 +37,7 @@ pub async fn tell(args: &Args) -> Result<bool> {
 }
 
 async fn act(args: &Args, cluster: &Cluster, rows: &Rows) -> Result<bool> {
-    let client = connect(&cluster.endpoints()).await?;
+    let client = client(&cluster.endpoints()).connect().await?;
     let group = busiest_group(&client.routes().await?, rows);
     let victim = cluster.leader(group, PATIENCE).await?;
 
@@ -102,9 +102,9 @@ async fn start(rows: &Rows) -> Result<Cluster> {
     Ok(cluster)
 }
 
-async fn connect(endpoints: &[String]) -> Result<Client> {
+fn client(endpoints: &[String]) -> ClientBuilder {
     // Longer than an election and a restart: a killed leader shall cost latency and no errors.
-    Ok(Client::builder().endpoints(endpoints).deadline(Duration::from_secs(30)).connect().await?)
+    Client::builder().endpoints(endpoints).deadline(Duration::from_secs(30))
 }
 
 fn intervals_of(routes: &Routes, group: GroupId) -> Result<Vec<Interval>> {
@@ -134,7 +134,7 @@ async fn load_with_kill(
     watch: &Arc<OutageWatch>,
     victim: NodeId,
 ) -> Result<LoadReport> {
-    let client = connect(&cluster.endpoints()).await?;
+    let client = client(&cluster.endpoints()).connect().await?;
     let bar = progress("loading", rows.len());
     let done = Arc::new(AtomicUsize::new(0));
     let on_row = {
@@ -181,7 +181,7 @@ fn reader(cluster: &Cluster, victim: NodeId) -> NodeId {
 }
 
 async fn read_back(cluster: &Cluster, reader: NodeId, records: usize) -> Result<BTreeMap<Bytes, Bytes>> {
-    let client = connect(&[cluster.node(reader).grpc_address()]).await?;
+    let client = client(&[cluster.node(reader).grpc_address()]).only_these_endpoints().connect().await?;
     let bar = progress("reading back", records);
     let mut found = BTreeMap::new();
     let mut scan = client.scan(ScanQuery::new(Interval::all()));

@@ -1,0 +1,37 @@
+//! One value for each case of `golden.txt`.
+
+mod distribution;
+mod group;
+mod internal;
+mod kv;
+mod topology;
+
+use std::fmt::Debug;
+
+use prost::Message;
+
+/// Looks at bytes, and panics if they are not right.
+type Check = Box<dyn Fn(&[u8])>;
+
+/// A message, its bytes, and what has to come of them.
+pub struct Case {
+    /// The message, a slash, and what is special about this one.
+    pub name: &'static str,
+    /// What this build writes.
+    pub bytes: Vec<u8>,
+    /// Reads bytes, and panics unless they are this value.
+    pub read: Check,
+}
+
+/// All of them.
+pub fn all() -> Vec<Case> {
+    [kv::cases(), internal::cases(), group::cases(), distribution::cases(), topology::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn case<M: Message + Default + PartialEq + Debug + 'static>(name: &'static str, message: M) -> Case {
+    let bytes = message.encode_to_vec();
+    Case { name, bytes, read: Box::new(move |bytes| assert_eq!(M::decode(bytes).as_ref(), Ok(&message), "{name}")) }
+}
