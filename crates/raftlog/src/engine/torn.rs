@@ -58,14 +58,15 @@ fn newest(dir: &Path, suffix: &str) -> Result<Option<(u64, PathBuf)>, LogError> 
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Damage {
+pub(crate) struct Damage {
     /// Where the batch, or the file's header, that is wrong begins.
-    offset: usize,
+    pub(crate) offset: usize,
     /// Where a whole batch begins behind it.
-    next_whole: usize,
+    pub(crate) next_whole: usize,
 }
 
-fn check(file: &[u8], signature: u32) -> Result<(), Damage> {
+/// Checks the content of a file. `signature` is the low half of its number.
+pub(crate) fn check(file: &[u8], signature: u32) -> Result<(), Damage> {
     let mut offset = if header_is_whole(file) { FILE_HEADER_LEN } else { 0 };
     while offset > 0 && offset < file.len() {
         match whole_batch(&file[offset..], signature) {
@@ -106,6 +107,19 @@ fn sealed(bytes: &[u8], signature: u32) -> bool {
     bytes
         .split_last_chunk::<CHECKSUM_LEN>()
         .is_some_and(|(content, checksum)| crc32fast::hash(content) == u32::from_le_bytes(*checksum) ^ signature)
+}
+
+/// A file with a batch for each content, as [`check`] reads it.
+pub(crate) fn file_of(contents: &[&[u8]], signature: u32) -> Vec<u8> {
+    let mut file = [MAGIC, &FORMAT_VERSION.to_be_bytes(), &0_u64.to_be_bytes()].concat();
+    for items in contents {
+        let len = (BATCH_HEADER_LEN + items.len() + CHECKSUM_LEN) as u64;
+        file.extend_from_slice(&(len << 8).to_be_bytes());
+        file.extend_from_slice(&(BATCH_HEADER_LEN as u64).to_be_bytes());
+        file.extend_from_slice(items);
+        file.extend_from_slice(&(crc32fast::hash(items) ^ signature).to_le_bytes());
+    }
+    file
 }
 
 fn be_u64(bytes: &[u8]) -> Option<u64> {
