@@ -12,11 +12,15 @@ use drover_fsm::codec::record::OutcomeRecord;
 use drover_fsm::{Applied, Command, codec};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{
-    CatalogVersion, DataKey, End, GroupId, Interval, JobId, KeyFamily, LogicalKey, NodeId, RouteId, ShardId,
-    memcomparable,
+    CatalogVersion, ClusterId, DataKey, End, GroupId, Interval, JobId, KeyFamily, LogicalKey, NodeId, RouteId, ShardId,
+    StoreId, memcomparable,
 };
-use drover_mvcc::Stored;
+use drover_mvcc::{Stored, fuzzing as mvcc};
+use drover_raftlog::fuzzing as raftlog;
 use drover_rafttypes::{CommandBytes, decode_entry, decode_snapshot_meta, encode_entry, encode_snapshot_meta};
+use drover_server::datadir::Identity;
+use drover_server::fuzzing as server;
+use drover_transport::fuzzing as transport;
 use drover_wire::proto::storage::v1 as stored;
 use drover_wire::proto::v1;
 use drover_wire::{Request, decode_group_request, decode_operation, encode_group_request, encode_operation};
@@ -53,6 +57,17 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "catalog_reply", run: catalog_reply, seeds: catalog_reply_seeds },
     Decoder { name: "catalog_row", run: catalog_row, seeds: catalog_row_seeds },
     Decoder { name: "route_delta", run: route_delta, seeds: route_delta_seeds },
+    Decoder { name: "session_response", run: session_response, seeds: session_response_seeds },
+    Decoder { name: "handshake", run: transport::handshake, seeds: transport::handshakes },
+    Decoder { name: "snapshot_offer", run: transport::snapshot_offer, seeds: transport::snapshot_offers },
+    Decoder { name: "raftlog_record", run: raftlog::record, seeds: raftlog::records },
+    Decoder { name: "raftlog_tail", run: raftlog::tail, seeds: raftlog::tails },
+    Decoder { name: "record_key", run: mvcc::record, seeds: mvcc::records },
+    Decoder { name: "store_format", run: mvcc::store_format, seeds: mvcc::store_formats },
+    Decoder { name: "active_store", run: drover_fsm::fuzzing::active, seeds: drover_fsm::fuzzing::actives },
+    Decoder { name: "identity", run: identity, seeds: identity_seeds },
+    Decoder { name: "peer_identities", run: transport::peers, seeds: transport::peer_files },
+    Decoder { name: "configuration", run: server::configuration, seeds: server::configurations },
 ];
 
 /// The decoder called `name`.
@@ -408,13 +423,13 @@ fn link_body(body: v1::link_message::Body) -> bool {
             }
             true
         }
-        Body::AppendRequest(append) => append.entries.iter().all(|entry| log_entry(&entry.encode_to_vec())),
         Body::TimestampRequest(_)
         | Body::AppendOpen(_)
+        | Body::AppendRequest(_)
         | Body::AppendResponse(_)
         | Body::AppendClose(_)
         | Body::RaftRequest(_)
-        | Body::RaftResponse(_) => true,
+        | Body::RaftResponse(_) => transport::raft_body(&body),
     }
 }
 
@@ -435,15 +450,53 @@ fn link_frame_seeds() -> Vec<Vec<u8>> {
         }),
         Body::TimestampRequest(v1::TimestampRequest { count: 4 }),
         Body::AppendRequest(v1::AppendRequest {
-            vote: Some(stored::Vote { term: 3, node_id: 1, committed: true }),
+            vote: elected(),
             prev_log_id: log_id(8),
-            entries: log_entry_seeds().into_iter().map(entry).collect(),
+            entries: log_entry_seeds().into_iter().take(1).map(entry).collect(),
             leader_commit: log_id(8),
         }),
     ];
-    let bodies = requests.chain(others);
+    let bodies = requests.chain(others).chain(raft_bodies());
     let frames = bodies.map(|body| v1::LinkFrame { messages: vec![v1::LinkMessage { id: 1, body: Some(body) }] });
     frames.map(|frame| frame.encode_to_vec()).collect()
+}
+
+fn elected() -> Option<stored::Vote> {
+    Some(stored::Vote { term: 3, node_id: 1, committed: true })
+}
+
+/// Votes, transfers, and answers to them and to appends.
+fn raft_bodies() -> Vec<v1::link_message::Body> {
+    use v1::link_message::Body;
+    use v1::{raft_request, raft_response};
+    let candidate = v1::VoteRequest {
+        vote: Some(stored::Vote { term: 4, node_id: 2, committed: false }),
+        last_log_id: log_id(9),
+        leadership_transfer: true,
+    };
+    let asked = [
+        raft_request::Body::Append(v1::AppendRequest { vote: elected(), ..v1::AppendRequest::default() }),
+        raft_request::Body::Vote(candidate),
+        raft_request::Body::PreVote(candidate),
+        raft_request::Body::Transfer(v1::TransferRequest {
+            from_leader: elected(),
+            to_node: 2,
+            last_log_id: log_id(9),
+        }),
+    ];
+    let success = v1::append_response::Kind::Success.into();
+    let success = v1::AppendResponse { kind: success, ..v1::AppendResponse::default() };
+    let higher = v1::append_response::Kind::HigherVote.into();
+    let higher = v1::AppendResponse { kind: higher, vote: elected(), ..v1::AppendResponse::default() };
+    let changed = v1::transfer_response::Kind::VoteChanged.into();
+    let answered = [
+        raft_response::Body::Append(success.clone()),
+        raft_response::Body::Vote(v1::VoteResponse { vote: elected(), granted: true, last_log_id: log_id(9) }),
+        raft_response::Body::Transfer(v1::TransferResponse { kind: changed, vote: elected(), log_id: None }),
+    ];
+    let asked = asked.map(|body| Body::RaftRequest(v1::RaftRequest { group_id: 2, body: Some(body) }));
+    let answered = answered.map(|body| Body::RaftResponse(v1::RaftResponse { body: Some(body) }));
+    asked.into_iter().chain(answered).chain([Body::AppendResponse(success), Body::AppendResponse(higher)]).collect()
 }
 
 /// The form in which a peer sends an error: google.rpc.Status with an ErrorInfo.
@@ -488,4 +541,55 @@ fn session_request_seeds() -> Vec<Vec<u8>> {
     let requests =
         calls.into_iter().map(|call| v1::SessionRequest { calls: vec![v1::SessionCall { id: 1, call: Some(call) }] });
     requests.map(|request| request.encode_to_vec()).collect()
+}
+
+/// What a client reads.
+fn session_response(bytes: &[u8]) -> bool {
+    use v1::session_answer::Answer;
+    let Ok(response) = v1::SessionResponse::decode(bytes) else { return false };
+    response.answers.into_iter().all(|answer| match answer.answer {
+        // Every error has a meaning, so all decode.
+        Some(Answer::Error(status)) => {
+            drop(drover_wire::status_bytes_to_error(&status));
+            true
+        }
+        Some(Answer::Get(got)) => got.version.into_iter().all(survives),
+        Some(Answer::BatchGet(got)) => got.versions.into_iter().filter_map(|maybe| maybe.version).all(survives),
+        Some(Answer::Scan(page)) => page.entries.into_iter().filter_map(|entry| entry.version).all(survives),
+        Some(_) => true,
+        None => false,
+    })
+}
+
+fn survives(version: v1::Version) -> bool {
+    let read = drover_wire::decode_version(version.clone());
+    assert_eq!(drover_wire::encode_version(read), version);
+    true
+}
+
+fn session_response_seeds() -> Vec<Vec<u8>> {
+    use v1::session_answer::Answer;
+    let version = Some(v1::Version { value: "v".into(), commit_ts: 300, expire_at: 400 });
+    let entry = v1::KeyValue { key: "k".into(), version: version.clone() };
+    let answers = [
+        Answer::Error(error_bytes()),
+        Answer::Get(v1::GetResponse { version: version.clone(), read_ts: 7 }),
+        Answer::BatchGet(v1::BatchGetResponse { versions: vec![v1::MaybeVersion { version }], read_ts: 7 }),
+        Answer::Put(v1::PutResponse { commit_ts: 300 }),
+        Answer::Scan(v1::ScanResponse { entries: vec![entry], count: 1, cursor: "c".into(), read_ts: 7 }),
+    ];
+    let wrap = |answer| v1::SessionAnswer { id: 1, leader_hint: 2, answer: Some(answer) };
+    let responses = answers.map(|answer| v1::SessionResponse { answers: vec![wrap(answer)] });
+    responses.iter().map(Message::encode_to_vec).collect()
+}
+
+fn identity(bytes: &[u8]) -> bool {
+    let Ok(identity) = Identity::decode(bytes) else { return false };
+    assert_eq!(identity.encode(), bytes);
+    true
+}
+
+fn identity_seeds() -> Vec<Vec<u8>> {
+    let (cluster, store) = (ClusterId([0xc1; 16]), StoreId([0x5e; 16]));
+    vec![Identity { format: 1, cluster, node: NodeId(7), store }.encode()]
 }

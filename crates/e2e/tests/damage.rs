@@ -9,6 +9,8 @@ use drover_testkit::Cluster;
 use drover_testkit::cluster::{Node, NodeState, PATIENCE};
 use drover_testkit::wait::wait_until;
 use drover_wire::proto::v1::replica_status::Role;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 /// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -30,13 +32,23 @@ fn damage(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Three nodes that have written enough to have log files and table files; node 3 is down.
+/// Cuts a file off in the middle.
+fn cut(path: &Path) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+}
+
+/// Three nodes that have written enough to have several log files, and table files; node 3 is down.
 async fn cluster_with_files() -> Cluster {
     let builder = Cluster::builder().data_groups(1).set("storage.flush_interval_ms", 200);
-    let cluster = builder.start().await.unwrap();
+    let cluster = builder.set("storage.raftlog_file_bytes", 1 << 20).start().await.unwrap();
     let client = cluster.client().await.unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
     for n in 0..500 {
-        client.put(format!("key {n:05}"), vec![b'x'; 500]).await.unwrap();
+        // Does not compress.
+        let mut value = vec![0; 4_000];
+        rng.fill(&mut value[..]);
+        client.put(format!("key {n:05}"), value).await.unwrap();
     }
     let node = cluster.node(NodeId(3));
     let has_tables = || files(node.data_dir()).iter().any(|path| path.extension().is_some_and(|e| e == "sst"));
@@ -45,19 +57,29 @@ async fn cluster_with_files() -> Cluster {
     cluster
 }
 
-/// The node ends, or a replica of it says that it stopped; `file` is named in either case.
-async fn assert_stops_and_names(cluster: &Cluster, node: &Node, file: &str) {
+/// The files below a node's folder whose names end so, oldest first.
+fn files_ending(node: &Node, suffix: &str) -> Vec<PathBuf> {
+    let mut found = files(node.data_dir());
+    found.retain(|path| path.to_string_lossy().ends_with(suffix));
+    found.sort();
+    found
+}
+
+/// The node ends, or a replica of it says that it stopped; the file and the place in it are named in either case.
+async fn assert_stops_and_names(cluster: &Cluster, node: &Node, file: &Path, place: &str) {
+    let file = file.file_name().unwrap().to_str().unwrap();
+    let told = |text: &str| text.lines().any(|line| line.contains(file) && line.contains(place));
     wait_until("the damage to be noticed", PATIENCE, async || {
         // A damaged table is noticed when it is read: all replicas read everything. Some of these calls must fail.
         let _ = cluster.compare_digests(NodeId(1), cluster.data_groups()[0]).await;
-        if !node.log().contains(file) {
-            return Err(format!("{file} is not named in the log"));
+        if !told(&node.log()) {
+            return Err(format!("{file} and {place:?} are not named in the log"));
         }
         if node.state() == NodeState::Down {
             return Ok(());
         }
         let status = cluster.node_status(node.id()).await.map_err(|e| e.to_string())?;
-        let stopped = status.replicas.iter().any(|r| r.role == Role::Stopped as i32 && r.error.contains(file));
+        let stopped = status.replicas.iter().any(|r| r.role == Role::Stopped as i32 && told(&r.error));
         if stopped { Ok(()) } else { Err(format!("{:?}", status.replicas)) }
     })
     .await
@@ -68,30 +90,47 @@ async fn assert_stops_and_names(cluster: &Cluster, node: &Node, file: &str) {
 async fn assert_others_serve(cluster: &Cluster) {
     let client = cluster.client_of(NodeId(1)).await.unwrap();
     client.put("after", "damage").await.unwrap();
-    assert_eq!(client.get("key 00017").await.unwrap().unwrap().value.len(), 500);
+    assert_eq!(client.get("key 00017").await.unwrap().unwrap().value.len(), 4_000);
 }
 
-#[tokio::test]
-async fn a_damaged_raft_log_stops_the_node_and_names_the_file() {
+/// Harms one file of node 3, starts the node, and waits until it says what is wrong where; the others serve.
+async fn assert_noticed(suffix: &str, choose: impl Fn(Vec<PathBuf>) -> PathBuf, harm: impl Fn(&Path), place: &str) {
     let cluster = cluster_with_files().await;
     let node = cluster.node(NodeId(3));
-    let logs = files(node.data_dir()).into_iter().filter(|path| path.components().any(|c| c.as_os_str() == "raftlog"));
-    let log = logs.max_by_key(|path| std::fs::metadata(path).unwrap().len()).expect("the node has a raft log");
-    damage(&log);
+    let file = choose(files_ending(node, suffix));
+    harm(&file);
     node.start().unwrap();
-    assert_stops_and_names(&cluster, node, log.file_name().unwrap().to_str().unwrap()).await;
+    assert_stops_and_names(&cluster, node, &file, place).await;
     assert_others_serve(&cluster).await;
 }
 
+/// The largest one holds values of the data group.
+fn largest(files: Vec<PathBuf>) -> PathBuf {
+    files.into_iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// Behind the newest log file nothing is missing that a crash could not have cut off.
+fn older(files: Vec<PathBuf>) -> PathBuf {
+    assert!(files.len() > 1, "{files:?}");
+    files[0].clone()
+}
+
 #[tokio::test]
-async fn a_damaged_table_file_stops_the_replica_and_names_the_file() {
-    let cluster = cluster_with_files().await;
-    let node = cluster.node(NodeId(3));
-    let tables = files(node.data_dir()).into_iter().filter(|path| path.extension().is_some_and(|e| e == "sst"));
-    // The largest one holds values of the data group.
-    let table = tables.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
-    damage(&table);
-    node.start().unwrap();
-    assert_stops_and_names(&cluster, node, table.file_name().unwrap().to_str().unwrap()).await;
-    assert_others_serve(&cluster).await;
+async fn a_damaged_raft_log_stops_the_node_and_names_the_file_and_the_place() {
+    assert_noticed(".raftlog", |files| files.last().unwrap().clone(), damage, " at byte ").await;
+}
+
+#[tokio::test]
+async fn a_raft_log_that_was_cut_off_stops_the_node_and_names_the_file_and_the_place() {
+    assert_noticed(".raftlog", older, cut, " at byte ").await;
+}
+
+#[tokio::test]
+async fn a_damaged_table_file_stops_the_replica_and_names_the_file_and_the_place() {
+    assert_noticed(".sst", largest, damage, " offset ").await;
+}
+
+#[tokio::test]
+async fn a_table_file_that_was_cut_off_stops_the_replica_and_names_the_file_and_its_sizes() {
+    assert_noticed(".sst", largest, cut, "Sst file size mismatch").await;
 }

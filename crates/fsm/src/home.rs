@@ -126,7 +126,7 @@ impl GroupDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        text.trim_end().parse().map(Some).map_err(|_| {
+        parse_active(&text).map(Some).ok_or_else(|| {
             let why = format!("{} holds {text:?}, which is not a number; nothing was changed", path.display());
             io::Error::new(io::ErrorKind::InvalidData, why)
         })
@@ -135,7 +135,7 @@ impl GroupDir {
     fn activate(&self, number: u64) -> io::Result<()> {
         let draft = self.root.join(format!("{ACTIVE}.new"));
         let mut file = File::create(&draft)?;
-        file.write_all(format!("{number}\n").as_bytes())?;
+        file.write_all(render_active(number).as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, self.root.join(ACTIVE))?;
         File::open(&self.root)?.sync_all()
@@ -157,4 +157,14 @@ impl GroupDir {
         }
         Ok(())
     }
+}
+
+/// The number in an `ACTIVE` file.
+pub(crate) fn parse_active(text: &str) -> Option<u64> {
+    text.trim_end().parse().ok()
+}
+
+/// The content of an `ACTIVE` file.
+pub(crate) fn render_active(number: u64) -> String {
+    format!("{number}\n")
 }

@@ -43,6 +43,8 @@ pub mod codec;
 mod digest;
 mod error;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 mod handle;
 mod home;

@@ -85,7 +85,7 @@ pub(crate) fn write(dir: &Path) -> Result<(), StoreError> {
     let path = dir.join(FILE);
     let temporary = dir.join("FORMAT.tmp");
     let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(format!("{MAGIC}{CURRENT}\n").as_bytes())?;
+        file.write_all(current().as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, &path)
     });
@@ -93,7 +93,13 @@ pub(crate) fn write(dir: &Path) -> Result<(), StoreError> {
     sync_dir(dir)
 }
 
-fn parse(bytes: &[u8]) -> Option<u32> {
+/// The content of the file that this build writes.
+pub(crate) fn current() -> String {
+    format!("{MAGIC}{CURRENT}\n")
+}
+
+/// The version that a file names.
+pub(crate) fn parse(bytes: &[u8]) -> Option<u32> {
     std::str::from_utf8(bytes).ok()?.strip_prefix(MAGIC)?.strip_suffix('\n')?.parse().ok()
 }
 

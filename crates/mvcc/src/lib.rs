@@ -43,6 +43,8 @@ mod engine;
 mod env;
 mod error;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gc;
 mod install;
 mod meta;

@@ -45,6 +45,8 @@
 mod cache;
 mod engine;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group_log;
 mod group_state;
 mod node_log;

@@ -150,6 +150,19 @@ async fn a_file_cut_off_is_refused_or_ends_at_a_whole_batch() {
 }
 
 #[tokio::test]
+async fn the_error_of_an_older_file_that_was_cut_off_names_file_and_offset() {
+    let kind = EngineKind::RaftEngine;
+    let options = LogOptions { reclaim_bytes: 1 << 20, file_bytes: 4 << 10, ..small(kind) };
+    let (dir, after) = history(&options, 16).await;
+    let files = log_files(dir.path(), &[".raftlog"]);
+    assert!(files.len() > 1, "{files:?}");
+    let (file, bytes) = &files[0];
+    let found = damage(dir.path(), &options, &after, file, |content| content.truncate(*bytes as usize / 2)).await;
+    let Found::Refused(error) = found else { panic!("{found:?}") };
+    assert!(error.contains("0000000000000001.raftlog at byte "), "{error}");
+}
+
+#[tokio::test]
 async fn rocksdb_never_gives_a_wrong_answer_for_a_flipped_byte_in_its_write_ahead_log() {
     let options = small(EngineKind::RocksDb);
     let (dir, after) = history(&options, 8).await;

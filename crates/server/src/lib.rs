@@ -23,6 +23,8 @@ pub mod config;
 pub mod datadir;
 pub mod disk;
 pub mod durable;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod listen;
 pub mod metrics;

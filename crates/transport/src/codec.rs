@@ -382,6 +382,42 @@ mod tests {
         }
 
         #[test]
+        fn appends_round_trip(
+            prev in prop::option::of((0u64..5, 0u64..u64::MAX - 20)),
+            commit in prop::option::of(any::<(u64, u64)>()),
+            sizes in prop::collection::vec(0usize..50, 0..8),
+        ) {
+            let first = prev.map_or(0, |(_, index)| index + 1);
+            let entries: Vec<_> = (first..).zip(&sizes).map(|(index, bytes)| (5, index, *bytes)).collect();
+            let leader_commit = commit.map(|(term, index)| log_id(term, index));
+            let sent = AppendEntriesRequest { leader_commit, ..request(prev, &entries) };
+            let bytes = encode_append(&sent).encode_to_vec();
+            let read = decode_append(v1::AppendRequest::decode(&bytes[..]).unwrap()).unwrap();
+            prop_assert_eq!((read.vote, read.prev_log_id), (sent.vote, sent.prev_log_id));
+            prop_assert_eq!((read.entries, read.leader_commit), (sent.entries, sent.leader_commit));
+        }
+
+        #[test]
+        fn votes_and_transfers_of_every_term_round_trip(
+            (term, node, to) in any::<(u64, u64, u64)>(),
+            last in prop::option::of(any::<(u64, u64)>()),
+            (leadership_transfer, granted) in any::<(bool, bool)>(),
+        ) {
+            let last = last.map(|(term, index)| log_id(term, index));
+            let vote = |committed| Vote { leader_id: LeaderId { term, voted_for: node }, committed };
+            let mut ask = VoteRequest::new(vote(false), last);
+            ask.leadership_transfer = leadership_transfer;
+            let bytes = encode_vote_request(&ask).encode_to_vec();
+            prop_assert_eq!(decode_vote_request(&v1::VoteRequest::decode(&bytes[..]).unwrap()), Ok(ask));
+            let answer = VoteResponse::new(vote(granted), last, granted);
+            let bytes = encode_vote_response(&answer).encode_to_vec();
+            prop_assert_eq!(decode_vote_response(&v1::VoteResponse::decode(&bytes[..]).unwrap()), Ok(answer));
+            let transfer = TransferLeaderRequest::new(vote(true), to, last);
+            let bytes = encode_transfer(&transfer).encode_to_vec();
+            prop_assert_eq!(decode_transfer(&v1::TransferRequest::decode(&bytes[..]).unwrap()), Ok(transfer));
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             if let Ok(request) = v1::AppendRequest::decode(&bytes[..]) {
                 let _ = decode_append(request);

@@ -128,7 +128,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn encode(known: &BTreeMap<NodeId, StoreId>) -> Vec<u8> {
+pub(crate) fn encode(known: &BTreeMap<NodeId, StoreId>) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER + ENTRY * known.len() + CRC);
     out.extend_from_slice(MAGIC);
     out.push(VERSION);
@@ -141,7 +141,7 @@ fn encode(known: &BTreeMap<NodeId, StoreId>) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Result<BTreeMap<NodeId, StoreId>, &'static str> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<BTreeMap<NodeId, StoreId>, &'static str> {
     let Some((body, crc)) = bytes.split_last_chunk::<CRC>() else { return Err("it is too short") };
     let Some((header, entries)) = body.split_first_chunk::<HEADER>() else { return Err("it is too short") };
     if !header.starts_with(MAGIC) {

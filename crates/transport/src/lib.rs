@@ -44,6 +44,8 @@ mod backoff;
 mod codec;
 mod connection;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod identities;
 mod inbound;

@@ -2,7 +2,7 @@
 
 mod raft_engine;
 mod rocks;
-mod torn;
+pub(crate) mod torn;
 
 #[cfg(test)]
 mod conformance;

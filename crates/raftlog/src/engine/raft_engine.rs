@@ -28,7 +28,7 @@ use protobuf2::reflect::MessageDescriptor;
 use protobuf2::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufError, ProtobufResult, UnknownFields};
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
-use super::torn::check_newest_files;
+use super::torn::{check_newest_files, first_damage};
 use super::{Change, LogEngine, Recovered, check_read};
 use crate::error::{LogError, Place};
 use crate::options::LogOptions;
@@ -64,7 +64,12 @@ impl RaftEngineLog {
             enable_log_recycle: false,
             ..Config::default()
         };
-        let engine = guarded(Place::file(dir), "open", || Engine::open(config))?;
+        let engine = guarded(Place::file(dir), "open", || Engine::open(config)).map_err(|error| match error {
+            LogError::Corrupt { place, detail } => {
+                LogError::Corrupt { place: first_damage(dir).unwrap_or(place), detail }
+            }
+            other => other,
+        })?;
         Ok(Self {
             engine: Some(engine),
             dir: dir.to_owned(),

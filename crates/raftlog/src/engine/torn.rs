@@ -30,7 +30,7 @@ const CHECKSUM_LEN: usize = 4;
 /// If a file is damaged before its last batch, or cannot be read.
 pub fn check_newest_files(dir: &Path) -> Result<(), LogError> {
     for suffix in [".raftlog", ".rewrite"] {
-        let Some((number, path)) = newest(dir, suffix)? else { continue };
+        let Some((number, path)) = numbered(dir, suffix)?.into_iter().max() else { continue };
         let bytes = fs::read(&path).map_err(|e| LogError::io(Place::file(&path), "read", e))?;
         // The number is xored into checksums with its low half.
         check(&bytes, number as u32).map_err(|damage| {
@@ -41,31 +41,60 @@ pub fn check_newest_files(dir: &Path) -> Result<(), LogError> {
     Ok(())
 }
 
-fn newest(dir: &Path, suffix: &str) -> Result<Option<(u64, PathBuf)>, LogError> {
+/// Where the first batch that is wrong begins, oldest file first, to say so after raft-engine has refused the directory.
+/// Reads the files whole.
+pub fn first_damage(dir: &Path) -> Option<Place> {
+    for suffix in [".raftlog", ".rewrite"] {
+        let mut files = numbered(dir, suffix).ok()?;
+        files.sort();
+        for (number, path) in files {
+            if let Some(offset) = end_of_whole(&fs::read(&path).ok()?, number as u32) {
+                return Some(Place::at(&path, offset as u64));
+            }
+        }
+    }
+    None
+}
+
+/// Where a file stops to be whole batches; `None` if it is whole.
+fn end_of_whole(file: &[u8], signature: u32) -> Option<usize> {
+    if !header_is_whole(file) {
+        return Some(0);
+    }
+    let mut offset = FILE_HEADER_LEN;
+    while let Some(len) = whole_batch(&file[offset..], signature) {
+        offset += len;
+    }
+    file[offset..].iter().any(|byte| *byte != 0).then_some(offset)
+}
+
+/// The files of one kind with their numbers, in any order. `dir` need not exist.
+fn numbered(dir: &Path, suffix: &str) -> Result<Vec<(u64, PathBuf)>, LogError> {
     if !dir.exists() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let failed = |e| LogError::io(Place::file(dir), "list", e);
-    let mut newest = None;
+    let mut found = Vec::new();
     for item in fs::read_dir(dir).map_err(failed)? {
         let path = item.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(suffix));
         if let Some(number) = name.and_then(|digits| digits.parse::<u64>().ok()) {
-            newest = newest.max(Some((number, path)));
+            found.push((number, path));
         }
     }
-    Ok(newest)
+    Ok(found)
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Damage {
+pub(crate) struct Damage {
     /// Where the batch, or the file's header, that is wrong begins.
-    offset: usize,
+    pub(crate) offset: usize,
     /// Where a whole batch begins behind it.
-    next_whole: usize,
+    pub(crate) next_whole: usize,
 }
 
-fn check(file: &[u8], signature: u32) -> Result<(), Damage> {
+/// Checks the content of a file. `signature` is the low half of its number.
+pub(crate) fn check(file: &[u8], signature: u32) -> Result<(), Damage> {
     let mut offset = if header_is_whole(file) { FILE_HEADER_LEN } else { 0 };
     while offset > 0 && offset < file.len() {
         match whole_batch(&file[offset..], signature) {
@@ -108,6 +137,19 @@ fn sealed(bytes: &[u8], signature: u32) -> bool {
         .is_some_and(|(content, checksum)| crc32fast::hash(content) == u32::from_le_bytes(*checksum) ^ signature)
 }
 
+/// A file with a batch for each content, as [`check`] reads it.
+pub(crate) fn file_of(contents: &[&[u8]], signature: u32) -> Vec<u8> {
+    let mut file = [MAGIC, &FORMAT_VERSION.to_be_bytes(), &0_u64.to_be_bytes()].concat();
+    for items in contents {
+        let len = (BATCH_HEADER_LEN + items.len() + CHECKSUM_LEN) as u64;
+        file.extend_from_slice(&(len << 8).to_be_bytes());
+        file.extend_from_slice(&(BATCH_HEADER_LEN as u64).to_be_bytes());
+        file.extend_from_slice(items);
+        file.extend_from_slice(&(crc32fast::hash(items) ^ signature).to_le_bytes());
+    }
+    file
+}
+
 fn be_u64(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
@@ -140,7 +182,7 @@ mod tests {
             let len = engine.write(&changes).unwrap() as usize;
             starts.push(starts.last().unwrap() + len);
         }
-        let (number, file) = newest(&path, ".raftlog").unwrap().unwrap();
+        let (number, file) = numbered(&path, ".raftlog").unwrap().pop().unwrap();
         assert_eq!(number, 1);
         // Without close: preallocated zeros stand at the end.
         (fs::read(file).unwrap(), starts)

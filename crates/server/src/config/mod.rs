@@ -50,7 +50,7 @@ impl Config {
         }
     }
 
-    fn from_text(file: Option<(&Path, &str)>, sources: &Sources) -> Result<Self, ConfigError> {
+    pub(crate) fn from_text(file: Option<(&Path, &str)>, sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(file, sources);
         let config = Self::read(&mut reader);
         if let Some(config) = &config {

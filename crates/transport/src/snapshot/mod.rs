@@ -17,3 +17,13 @@ mod staging;
 pub(crate) use rate::RateLimit;
 pub(crate) use receive::Receiver;
 pub(crate) use send::{TransferLocks, send};
+
+/// Whether the files of an offer are read, for fuzzing.
+///
+/// # Panics
+/// If they do not survive being written and read again.
+pub(crate) fn survives(files: Vec<drover_wire::proto::v1::SnapshotFile>) -> bool {
+    let Ok(files) = manifest::decode(files) else { return false };
+    assert_eq!(manifest::decode(manifest::encode(&files)), Ok(files));
+    true
+}
