@@ -234,7 +234,7 @@ fn log_id(index: u64) -> Option<stored::LogId> {
 }
 
 fn membership() -> stored::Membership {
-    let member = |node_id| stored::Member { node_id, address: format!("127.0.0.1:{node_id}") };
+    let member = |node_id| stored::Member { node_id, address: format!("127.0.0.1:{node_id}"), replica_id: node_id };
     let configs = vec![stored::NodeSet { node_ids: vec![1, 2] }, stored::NodeSet { node_ids: vec![2, 3] }];
     stored::Membership { configs, members: vec![member(1), member(2), member(3)] }
 }
@@ -494,7 +494,7 @@ fn raft_bodies() -> Vec<v1::link_message::Body> {
         raft_response::Body::Vote(v1::VoteResponse { vote: elected(), granted: true, last_log_id: log_id(9) }),
         raft_response::Body::Transfer(v1::TransferResponse { kind: changed, vote: elected(), log_id: None }),
     ];
-    let asked = asked.map(|body| Body::RaftRequest(v1::RaftRequest { group_id: 2, body: Some(body) }));
+    let asked = asked.map(|body| Body::RaftRequest(v1::RaftRequest { group_id: 2, replica_id: 3, body: Some(body) }));
     let answered = answered.map(|body| Body::RaftResponse(v1::RaftResponse { body: Some(body) }));
     asked.into_iter().chain(answered).chain([Body::AppendResponse(success), Body::AppendResponse(higher)]).collect()
 }

@@ -23,6 +23,7 @@ async fn h24_replicas_agree_although_configuration_clock_and_route_cache_of_thei
         .set_on(two, "storage.flush_interval_ms", 200)
         .set_on(two, "raft.snapshot_entries", 100)
         .set_on(two, "raft.log_retention_entries", 10)
+        .set_on(two, "raft.purge_batch_entries", 1)
         .set_on(two, "limits.key_bytes", 300)
         .set_on(three, "storage.write_buffer_bytes", 1 << 20)
         .set_on(three, "oracle.max_clock_step_ms", "2h")

@@ -312,3 +312,26 @@ async fn members_change_while_nodes_are_killed_and_nothing_is_lost() {
     }
     cluster.assert_replicas_equal().await.unwrap();
 }
+
+/// A node hangs while its replica is removed and a new one is wanted in its place. When it goes on it holds the old replica
+/// still, with a log that would do. It must not become the new one: the node is about to remove it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_a_node_that_hung_does_not_take_the_place_of_the_one_that_follows_it() {
+    let mut cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let (group, new) = (GroupId(2), cluster.join().await.unwrap());
+    add(&client, group, new).await;
+    client.put("k", "v").await.unwrap();
+    cluster.node(new).stop().unwrap();
+    remove(&client, group, &[new]).await;
+    client.add_replica(group, new, ME).await.unwrap();
+    client.put("k", "w").await.unwrap();
+    cluster.node(new).resume().unwrap();
+    assert_eq!(settled(&client, group).await, [1, 2, 3, 4]);
+    cluster.assert_replicas_equal().await.unwrap();
+    let status = cluster.node_status(new).await.unwrap();
+    let replica = status.replicas.iter().find(|replica| replica.group_id == group.0).unwrap();
+    assert_eq!(replica.error, "");
+    let log = cluster.node(new).log();
+    assert!(log.contains("the group goes on without the replica here") && !log.contains("a replica is lost"), "{log}");
+}

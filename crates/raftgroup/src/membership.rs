@@ -135,8 +135,9 @@ impl Group {
             MembershipStep::AddLearner(node) => {
                 self.begin_with_snapshots(leadership, deadline).await?;
                 let address = plan.known().borrow().nodes.get(&node).map(|addresses| addresses.address.clone());
-                let Some(address) = address else { return Ok(false) };
-                let learner = [(node.0, Node::new(address))].into();
+                let replica = wanted.replicas.get(&node).map(|replica| replica.id);
+                let (Some(address), Some(replica)) = (address, replica) else { return Ok(false) };
+                let learner = [(node.0, Node::new(address, replica))].into();
                 self.change_members(leadership, ChangeMembers::AddNodes(learner), since, deadline).await?;
             }
             MembershipStep::RemoveLearner(node) => {

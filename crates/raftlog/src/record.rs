@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn membership() -> Membership {
-        let nodes: BTreeMap<u64, Node> = [(1, Node::new("a:1"))].into();
+        let nodes: BTreeMap<u64, Node> = [(1, Node::new("a:1", drover_keys::ReplicaId(1)))].into();
         Membership::new(vec![[1].into()], nodes).unwrap()
     }
 

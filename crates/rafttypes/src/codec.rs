@@ -7,6 +7,7 @@ use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::RaftLeaderId;
 
 use crate::{CommandBytes, Entry, LogId, Membership, Node, Payload, SnapshotMeta, StoredMembership, Vote};
+use drover_keys::ReplicaId;
 
 /// Why bytes or messages are not one of openraft's structures. They are corrupt or come from a newer version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +46,10 @@ pub fn encode_membership(membership: &Membership) -> pb::Membership {
     let configs = membership.get_joint_config().iter();
     pb::Membership {
         configs: configs.map(|set| pb::NodeSet { node_ids: set.iter().copied().collect() }).collect(),
-        members: membership.nodes().map(|(id, node)| pb::Member { node_id: *id, address: node.addr.clone() }).collect(),
+        members: membership
+            .nodes()
+            .map(|(id, node)| pb::Member { node_id: *id, address: node.addr.clone(), replica_id: node.replica.0 })
+            .collect(),
     }
 }
 
@@ -60,7 +64,7 @@ pub fn decode_membership(message: &pb::Membership) -> Result<Membership, CodecEr
     let configs: Vec<BTreeSet<u64>> =
         message.configs.iter().map(|set| set.node_ids.iter().copied().collect()).collect();
     let members: BTreeMap<u64, Node> =
-        message.members.iter().map(|m| (m.node_id, Node::new(m.address.clone()))).collect();
+        message.members.iter().map(|m| (m.node_id, Node::new(m.address.clone(), ReplicaId(m.replica_id)))).collect();
     Membership::new(configs, members).map_err(|e| CodecError::Membership(e.to_string()))
 }
 
@@ -139,13 +143,14 @@ mod tests {
     }
 
     fn joint() -> Membership {
-        let nodes: BTreeMap<u64, Node> = [1, 2, 3].map(|id| (id, Node::new(format!("127.0.0.1:{id}")))).into();
+        let nodes: BTreeMap<u64, Node> =
+            [1, 2, 3].map(|id| (id, Node::new(format!("127.0.0.1:{id}"), ReplicaId(id + 6)))).into();
         Membership::new(vec![[1, 2].into(), [2].into()], nodes).unwrap()
     }
 
     /// The bytes of [`joint`].
     fn joint_bytes() -> Vec<u8> {
-        let member = |id: u8| [&[0x12, 15, 8, id, 0x12, 11][..], b"127.0.0.1:", &[b'0' + id]].concat();
+        let member = |id: u8| [&[0x12, 17, 8, id, 0x12, 11][..], b"127.0.0.1:", &[b'0' + id, 24, id + 6]].concat();
         [&[0x0a, 4, 0x0a, 2, 1, 2, 0x0a, 3, 0x0a, 1, 2][..], &member(1), &member(2), &member(3)].concat()
     }
 
@@ -190,7 +195,7 @@ mod tests {
     fn a_voter_that_is_no_member_is_refused() {
         let bad = pb::Membership {
             configs: vec![pb::NodeSet { node_ids: vec![5] }],
-            members: vec![pb::Member { node_id: 1, address: String::new() }],
+            members: vec![pb::Member { node_id: 1, ..pb::Member::default() }],
         };
         assert!(matches!(decode_membership(&bad), Err(CodecError::Membership(_))));
         assert!(matches!(decode_entry(pb::RaftEntry::default()), Err(CodecError::Missing(_))));
@@ -202,14 +207,15 @@ mod tests {
 
     /// One set of voters or two, and learners besides.
     fn any_membership() -> impl Strategy<Value = Membership> {
-        let nodes = proptest::collection::btree_map(1u64..50, "[a-z0-9:.]{0,20}", 1..8);
+        let nodes = proptest::collection::btree_map(1u64..50, ("[a-z0-9:.]{0,20}", any::<u64>()), 1..8);
         (nodes, any::<[u64; 2]>(), any::<bool>()).prop_map(|(nodes, masks, joint)| {
             let voters = |mask: u64| {
                 let chosen: BTreeSet<u64> = nodes.keys().copied().filter(|id| mask >> (id % 64) & 1 == 1).collect();
                 if chosen.is_empty() { nodes.keys().copied().take(1).collect() } else { chosen }
             };
             let configs = if joint { vec![voters(masks[0]), voters(masks[1])] } else { vec![voters(masks[0])] };
-            let nodes: BTreeMap<u64, Node> = nodes.iter().map(|(id, address)| (*id, Node::new(address))).collect();
+            let nodes: BTreeMap<u64, Node> =
+                nodes.iter().map(|(id, (address, replica))| (*id, Node::new(address, ReplicaId(*replica)))).collect();
             Membership::new(configs, nodes).unwrap()
         })
     }

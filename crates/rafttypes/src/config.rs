@@ -1,3 +1,4 @@
+use drover_keys::ReplicaId;
 use openraft::RaftTypeConfig;
 
 use crate::{ApplyReply, CommandBytes};
@@ -8,12 +9,29 @@ openraft::declare_raft_types!(
         D = CommandBytes,
         R = ApplyReply,
         NodeId = u64,
-        Node = openraft::impls::BasicNode,
+        Node = Node,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 
-/// A node as the membership of a group names it.
-pub type Node = openraft::impls::BasicNode;
+/// A member of a group as its membership names it.
+///
+/// Raft must never take a replica that came later for the one that a node held before: the later one knows nothing of what
+/// the other has voted and acknowledged. So a member is named with the number of the replica, and every message to it is, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Where the node is.
+    pub addr: String,
+    /// Number of the replica within the group.
+    pub replica: ReplicaId,
+}
+
+impl Node {
+    /// The replica with this number, at this address.
+    pub fn new(addr: impl Into<String>, replica: ReplicaId) -> Self {
+        Self { addr: addr.into(), replica }
+    }
+}
+
 /// `(term, index)`.
 pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 /// A vote.

@@ -266,10 +266,13 @@ impl Cluster {
     /// # Errors
     /// If one does not become ready.
     pub async fn start_all(&self, bound: Duration) -> Result<(), ClusterError> {
-        for node in &self.nodes {
-            if node.state() == NodeState::Down {
-                node.start()?;
-            }
+        let down: Vec<&Node> = self.nodes.iter().filter(|node| node.state() == NodeState::Down).collect();
+        for node in &down {
+            node.start()?;
+        }
+        // One that ends at once is not passed over as one that is down.
+        for node in down {
+            node.wait_ready(bound).await?;
         }
         self.wait_ready(bound).await
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_keys::GroupId;
+use drover_keys::{GroupId, ReplicaId};
 use drover_rafttypes::TypeConfig;
 use drover_wire::proto::v1;
 use futures::future::BoxFuture;
@@ -65,7 +65,7 @@ struct Flow<S> {
 /// Runs a replication stream to a peer, if it is known. `connect` bounds the wait for a connection.
 pub(crate) fn stream_append<S>(
     peer: Result<Arc<Peer>, CallError>,
-    group: GroupId,
+    to: (GroupId, ReplicaId),
     tuning: Tuning,
     mut requests: S,
     connect: Duration,
@@ -75,7 +75,7 @@ where
 {
     let start = async move {
         let Some(first) = requests.next().await else { return stream::empty().boxed() };
-        match Flow::open(peer, group, tuning, requests, connect).await {
+        match Flow::open(peer, to, tuning, requests, connect).await {
             Err(error) => stream::once(async { Err(error) }).boxed(),
             Ok(mut flow) => {
                 flow.enqueue(first);
@@ -92,7 +92,7 @@ where
 {
     async fn open(
         peer: Result<Arc<Peer>, CallError>,
-        group: GroupId,
+        (group, replica): (GroupId, ReplicaId),
         tuning: Tuning,
         requests: S,
         connect: Duration,
@@ -100,7 +100,7 @@ where
         let peer = peer.map_err(unreachable)?;
         let connection = peer.connection(Instant::now() + connect).await.map_err(unreachable)?;
         let stream = connection.bulk.open_stream().ok_or_else(lost)?;
-        let open = stream.message(Answer::AppendOpen(v1::AppendOpen { group_id: group.0 }));
+        let open = stream.message(Answer::AppendOpen(v1::AppendOpen { group_id: group.0, replica_id: replica.0 }));
         let queued = tokio::time::timeout(stall(&tuning), stream.outbox().send(open)).await;
         match queued {
             Ok(Ok(())) => {}

@@ -85,12 +85,13 @@ pub fn snapshot_offer(bytes: &[u8]) -> bool {
 /// Offers of snapshots.
 pub fn snapshot_offers() -> Vec<Vec<u8>> {
     let log_id = |index| Some(pb::LogId { term: 2, index });
-    let members = vec![pb::Member { node_id: 1, address: "a:1".to_owned() }];
+    let members = vec![pb::Member { node_id: 1, address: "a:1".to_owned(), replica_id: 2 }];
     let configs = vec![pb::NodeSet { node_ids: vec![1] }];
     let membership = Some(pb::Membership { configs, members });
     let last_membership = Some(pb::StoredMembership { log_id: log_id(1), membership });
     let file = |name: &str| v1::SnapshotFile { name: name.to_owned(), bytes: 300, checksum: vec![0xcc; 16].into() };
     let offer = v1::OfferSnapshotRequest {
+        replica_id: 2,
         group_id: 2,
         vote: Some(pb::Vote { term: 3, node_id: 1, committed: true }),
         meta: Some(pb::SnapshotMeta { last_log_id: log_id(9), last_membership }),

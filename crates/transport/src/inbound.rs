@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use drover_keys::{GroupId, NodeId};
+use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_kv::{Error, Reason};
 use drover_rafttypes::TypeConfig;
 use drover_wire::proto::v1;
@@ -85,7 +85,7 @@ impl Inbound {
             Some(Answer::TimestampRequest(request)) => self.timestamp_request(id, request.count).await,
             Some(Answer::RaftRequest(request)) => self.raft_request(id, request).await,
             Some(Answer::AppendOpen(open)) => {
-                let opened = self.appends.open(id, GroupId(open.group_id));
+                let opened = self.appends.open(id, GroupId(open.group_id), ReplicaId(open.replica_id));
                 self.refuse(id, opened).await;
             }
             Some(Answer::AppendRequest(request)) => {
@@ -152,9 +152,10 @@ impl Inbound {
     }
 
     async fn raft_request(&self, id: u64, request: v1::RaftRequest) {
-        let group = GroupId(request.group_id);
-        let Some(raft) = self.service.raft(group) else {
-            return self.answer(id, raft_error(format!("this node has no replica of group {group}"))).await;
+        let (group, replica) = (GroupId(request.group_id), ReplicaId(request.replica_id));
+        let Some(raft) = self.service.raft(group, replica) else {
+            let why = format!("this node does not hold replica {replica} of group {group}");
+            return self.answer(id, raft_error(why)).await;
         };
         match Arc::clone(&self.raft_calls).try_acquire_owned() {
             Ok(permit) => self.spawn(id, permit, raft_call(raft, request)),

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use drover_keys::GroupId;
+use drover_keys::{GroupId, ReplicaId};
 use drover_rafttypes::TypeConfig;
 use drover_wire::proto::v1;
 use futures::StreamExt;
@@ -35,16 +35,16 @@ impl Appends {
     }
 
     /// Opens a stream. The error is what to tell the peer.
-    pub(crate) fn open(&mut self, id: u64, group: GroupId) -> Result<(), String> {
+    pub(crate) fn open(&mut self, id: u64, group: GroupId, replica: ReplicaId) -> Result<(), String> {
         if self.inboxes.len() >= self.max_streams {
             return Err("too many replication streams on one link".to_owned());
         }
         let Entry::Vacant(vacant) = self.inboxes.entry(id) else {
             return Err("the replication stream is open already".to_owned());
         };
-        let Some(raft) = self.service.raft(group) else {
+        let Some(raft) = self.service.raft(group, replica) else {
             vacant.insert(None);
-            return Err(format!("this node has no replica of group {group}"));
+            return Err(format!("this node does not hold replica {replica} of group {group}"));
         };
         let (inbox, requests) = mpsc::channel(MAX_WINDOW);
         vacant.insert(Some(inbox));

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use drover_keys::{GroupId, NodeId};
+use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_rafttypes::{Node, SnapshotDir, TypeConfig, Vote};
 use drover_wire::proto::v1;
 use futures::Stream;
@@ -33,6 +33,8 @@ pub struct GroupNetwork {
     pool: Arc<PeerPool>,
     node: NodeId,
     group: GroupId,
+    /// The replica there that is meant.
+    replica: ReplicaId,
     /// Sends appends one by one over the control link, past what the bulk link has to carry.
     unary: bool,
 }
@@ -45,7 +47,7 @@ impl GroupNetworkFactory {
     fn client(&self, target: u64, node: &Node, unary: bool) -> GroupNetwork {
         let target = NodeId(target);
         self.pool.peer_or_start(target, &node.addr);
-        GroupNetwork { pool: Arc::clone(&self.pool), node: target, group: self.group, unary }
+        GroupNetwork { pool: Arc::clone(&self.pool), node: target, group: self.group, replica: node.replica, unary }
     }
 }
 
@@ -70,7 +72,11 @@ impl GroupNetwork {
     ) -> Result<v1::raft_response::Body, RPCError<TypeConfig>> {
         let limit = option.soft_ttl();
         let deadline = Instant::now() + limit;
-        let request = Answer::RaftRequest(v1::RaftRequest { group_id: self.group.0, body: Some(body) });
+        let request = Answer::RaftRequest(v1::RaftRequest {
+            group_id: self.group.0,
+            replica_id: self.replica.0,
+            body: Some(body),
+        });
         let answer =
             async { self.pool.peer(self.node)?.connection(deadline).await?.control.call(request, deadline).await }
                 .await;
@@ -149,7 +155,8 @@ impl RaftNetworkV2<TypeConfig> for GroupNetwork {
         }
         let tuning = self.pool.options().tuning.clone();
         let connect = Duration::from_millis(tuning.connect_timeout_ms);
-        let answers = append_stream::stream_append(self.pool.peer(self.node), self.group, tuning, input, connect);
+        let answers =
+            append_stream::stream_append(self.pool.peer(self.node), (self.group, self.replica), tuning, input, connect);
         Box::pin(async move {
             let answers: BoxStream<'s, _> = answers;
             Ok(answers)
@@ -196,7 +203,7 @@ impl RaftNetworkV2<TypeConfig> for GroupNetwork {
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = snapshot::send(&self.pool, self.node, self.group, vote, snapshot) => {
+            sent = snapshot::send(&self.pool, self.node, (self.group, self.replica), vote, snapshot) => {
                 sent.map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))
             }
         }

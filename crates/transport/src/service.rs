@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use drover_hlc::Timestamp;
-use drover_keys::GroupId;
+use drover_keys::{GroupId, ReplicaId};
 use drover_rafttypes::{SnapshotDir, TypeConfig, Vote};
 use drover_wire::proto::v1;
 use futures::StreamExt;
@@ -22,8 +22,9 @@ pub type Snapshot = SnapshotOf<TypeConfig, SnapshotDir>;
 /// What a node does with the messages of its peers.
 #[tonic::async_trait]
 pub trait NodeService: Send + Sync + 'static {
-    /// The Raft of a group, or `None` if this node has no replica of it.
-    fn raft(&self, group: GroupId) -> Option<Arc<dyn RaftEndpoint>>;
+    /// The Raft of a group, or `None` if this node does not hold that replica of it. Another one that it holds must not be
+    /// taken for it.
+    fn raft(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<dyn RaftEndpoint>>;
 
     /// An operation that was forwarded to this node.
     async fn group_call(&self, request: v1::GroupRequest) -> v1::GroupResponse;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use drover_fsm::{FsmStateMachine, Grant};
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, GroupId, Interval, NodeId, RouteId, ShardId};
+use drover_keys::{CatalogVersion, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId};
 use drover_kv::{Error, Outcome, ReadAnswer, ReadOp, Reason, WriteOp};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, GroupRaft};
@@ -168,7 +168,7 @@ impl Cluster {
         for id in 1..=size {
             cluster.start(id).await;
         }
-        let voters = (1..=size).map(|id| (id, Node::new(format!("127.0.0.1:{id}")))).collect();
+        let voters = (1..=size).map(|id| (id, Node::new(format!("127.0.0.1:{id}"), ReplicaId(id)))).collect();
         cluster.group(1).initialize(voters).await.unwrap();
         let leader = cluster.written_by_leader(&(1..=size).collect::<Vec<_>>(), "founded", "").await;
         cluster.caught_up(leader).await;

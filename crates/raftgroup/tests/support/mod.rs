@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use drover_fsm::{FsmStateMachine, Grant};
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, NodeId, RouteId, ShardId, StoreId};
+use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId, StoreId};
 use drover_kv::{Error, Idempotency, Outcome, ReadAnswer, ReadOp, Reason, WriteKind, WriteOp};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, OpenError, TimestampSource};
@@ -140,7 +140,7 @@ impl Fixture {
         .await?;
         group.run().await;
         if !group.has_history() {
-            group.initialize(BTreeMap::from([(1, Node::new("127.0.0.1:1"))])).await.unwrap();
+            group.initialize(BTreeMap::from([(1, Node::new("127.0.0.1:1", ReplicaId(1)))])).await.unwrap();
         }
         let stop = CancellationToken::new();
         let grant = Grant {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use drover_coordinator::{GroupDirectory, RouteCache, is_misrouted};
 use drover_fsm::decode_catalog_command;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_keys::{CatalogVersion, GroupId, NodeId, ReplicaId};
 use drover_kv::{Error, Reason};
 use drover_oracle::{Oracle, OracleNetwork};
 use drover_transport::{NodeService, PeerPool, RaftEndpoint};
@@ -35,7 +35,7 @@ pub struct PeerService {
     directory: Arc<GroupDirectory>,
     routes: Arc<RouteCache>,
     /// Replicas that take part in their groups; one that still keeps silent is not here.
-    endpoints: RwLock<HashMap<GroupId, Arc<dyn RaftEndpoint>>>,
+    endpoints: RwLock<HashMap<GroupId, (ReplicaId, Arc<dyn RaftEndpoint>)>>,
     oracle: RwLock<Option<Arc<Oracle>>>,
     disk: watch::Receiver<DiskState>,
     snapshots: PathBuf,
@@ -69,9 +69,9 @@ impl PeerService {
         self.disk.clone()
     }
 
-    /// From now on the messages of `group` are delivered.
-    pub fn deliver(&self, group: GroupId, endpoint: Arc<dyn RaftEndpoint>) {
-        self.endpoints.write().insert(group, endpoint);
+    /// From now on the messages to this replica of `group` are delivered.
+    pub fn deliver(&self, group: GroupId, replica: ReplicaId, endpoint: Arc<dyn RaftEndpoint>) {
+        self.endpoints.write().insert(group, (replica, endpoint));
     }
 
     /// The messages of `group` are no longer delivered.
@@ -87,8 +87,10 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl NodeService for PeerService {
-    fn raft(&self, group: GroupId) -> Option<Arc<dyn RaftEndpoint>> {
-        self.endpoints.read().get(&group).cloned()
+    fn raft(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<dyn RaftEndpoint>> {
+        let endpoints = self.endpoints.read();
+        let (held, endpoint) = endpoints.get(&group)?;
+        (*held == replica).then(|| Arc::clone(endpoint))
     }
 
     async fn group_call(&self, request: v1::GroupRequest) -> v1::GroupResponse {

@@ -149,7 +149,7 @@ impl Replicas {
         let stop = stop.child_token();
         match self.try_open(group).await {
             Ok(running) => {
-                let tasks = tokio::spawn(Arc::clone(self).take_part(running, record.state, stop.clone()));
+                let tasks = tokio::spawn(Arc::clone(self).take_part(running, record, stop.clone()));
                 self.opened.lock().insert(group, Opened { stop, tasks });
             }
             Err(why) => {
@@ -180,7 +180,7 @@ impl Replicas {
     }
 
     /// Lets a replica take part in its group until `stop`, or until it fails.
-    async fn take_part(self: Arc<Self>, group: Arc<Group>, origin: RecordState, stop: CancellationToken) {
+    async fn take_part(self: Arc<Self>, group: Arc<Group>, record: ReplicaRecord, stop: CancellationToken) {
         let id = group.id();
         let mut tasks = tokio::task::JoinSet::new();
         if id == GroupId::DEFAULT {
@@ -190,7 +190,7 @@ impl Replicas {
         group.run().await;
         if !stop.is_cancelled() {
             let endpoint = Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone()));
-            self.parts.service.deliver(id, endpoint);
+            self.parts.service.deliver(id, record.id, endpoint);
             self.parts.directory.set(id, Replica::Running(Arc::clone(&group)));
         }
         if id == GroupId::DEFAULT {
@@ -203,7 +203,7 @@ impl Replicas {
             }
         }
         if let Some(voters) = self.founders.get(&id)
-            && origin == RecordState::Founding
+            && record.state == RecordState::Founding
             && voters.keys().next() == Some(&self.node.0)
             && !group.has_history()
             && let Err(error) = group.initialize(voters.clone()).await
@@ -416,11 +416,12 @@ impl Replicas {
 
 /// The voters of a group that the cluster is created with, and where they are.
 fn voters(config: &Config, group: &BootstrapGroup) -> BTreeMap<u64, Node> {
-    let address = |node: &NodeId| {
+    let created = drover_catalog::GroupDescriptor::new(group.id, &group.replicas.iter().copied().collect());
+    let member = |(node, replica): (&NodeId, &drover_catalog::Replica)| {
         let known = config.bootstrap.node(*node).map(|node| node.grpc.as_str().to_owned());
-        (node.0, Node::new(known.unwrap_or_default()))
+        (node.0, Node::new(known.unwrap_or_default(), replica.id))
     };
-    group.replicas.iter().map(address).collect()
+    created.replicas.iter().map(member).collect()
 }
 
 fn group_options(config: &Config) -> GroupOptions {

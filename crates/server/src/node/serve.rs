@@ -48,8 +48,9 @@ pub fn start(
         .max_encoding_message_size(usize::MAX);
     let nodes = config.bootstrap.nodes.iter();
     let configured = nodes.map(|node| (node.id, node.grpc.as_str().to_owned()));
-    let cluster = ClusterServer::new(ClusterService::new(config.cluster.id, view, front, configured))
-        .max_decoding_message_size(message_bytes);
+    let cluster =
+        ClusterServer::new(ClusterService::new(config.cluster.id, view, front, Arc::clone(&peers), configured))
+            .max_decoding_message_size(message_bytes);
     let distribution = DistributionServer::new(DistributionService::new(config.cluster.id, Arc::clone(&view_front)))
         .max_decoding_message_size(message_bytes);
     let compat = CompatServer::new(CompatService::new(view_front)).max_decoding_message_size(message_bytes);

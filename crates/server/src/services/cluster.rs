@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use drover_coordinator::{Failure, GroupDirectory};
 use drover_keys::{ClusterId, GroupId, NodeId};
 use drover_kv::{Error, Reason};
+use drover_transport::PeerPool;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::{self, cluster_server::Cluster};
 use drover_wire::{GroupAnswer, GroupDigest, GroupOp, encode_topology, error_to_status, status_to_error};
@@ -30,6 +31,8 @@ pub struct ClusterService {
     directory: Arc<GroupDirectory>,
     /// Where the nodes of the configuration are, for as long as the catalog is not known.
     configured: BTreeMap<NodeId, String>,
+    /// What is remembered of the data directories of peers.
+    peers: Arc<PeerPool>,
     /// By address.
     clients: Mutex<BTreeMap<String, ClusterClient<Channel>>>,
 }
@@ -40,10 +43,12 @@ impl ClusterService {
         cluster: ClusterId,
         view: NodeView,
         front: Arc<Front>,
+        peers: Arc<PeerPool>,
         configured: impl IntoIterator<Item = (NodeId, String)>,
     ) -> Self {
         let configured = configured.into_iter().collect();
-        Self { cluster, directory: Arc::clone(&view.directory), view, front, configured, clients: Mutex::default() }
+        let (directory, clients) = (Arc::clone(&view.directory), Mutex::default());
+        Self { cluster, directory, view, front, configured, peers, clients }
     }
 
     /// Where the other nodes are.
@@ -240,7 +245,8 @@ impl Cluster for ClusterService {
         &self,
         request: tonic::Request<v1::RegisterNodeRequest>,
     ) -> Result<Response<v1::RegisterNodeResponse>, Status> {
-        let answer = membership::register_node(self.cluster, &self.front, request.into_inner()).await;
+        let remembered = |node| self.peers.identities().get(node);
+        let answer = membership::register_node(self.cluster, &self.front, remembered, request.into_inner()).await;
         answer.map(Response::new).map_err(|error| error_to_status(&error))
     }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use drover_catalog::{CatalogCommandKind, CatalogReply, CatalogRow, GroupDescriptor, RegisterNode, Version};
+use drover_catalog::{
+    CatalogCommandKind, CatalogRefusal, CatalogReply, CatalogRow, GroupDescriptor, RegisterNode, Version,
+};
 use drover_coordinator::Coordinator;
 use drover_keys::{ClusterId, GroupId, NodeId, StoreId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1;
-use drover_wire::{CatalogPart, encode_replicas};
+use drover_wire::{CatalogPart, catalog_refusal_to_error, encode_replicas};
 
 use super::Front;
 use super::compat::software_version;
@@ -108,18 +110,28 @@ fn group_info(coordinator: &Coordinator, group: &GroupDescriptor) -> v1::GroupIn
     }
 }
 
-/// Gives a new node its number.
+/// Gives a new node its number, or registers one that has a number. `remembered` is the data directory that this node
+/// knows a peer by.
 pub async fn register_node(
     cluster: ClusterId,
     front: &Front,
+    remembered: impl Fn(NodeId) -> Option<StoreId>,
     request: v1::RegisterNodeRequest,
 ) -> Result<v1::RegisterNodeResponse, Error> {
     check_cluster(cluster, &request.cluster_id)?;
     let invalid = |what: &str| Error::definite(Reason::InvalidArgument, format!("{what}; nothing was changed"));
-    let store = request.store_id.as_ref().try_into().map_err(|_| invalid("store_id is not 16 bytes long"))?;
+    let store =
+        request.store_id.as_ref().try_into().map(StoreId).map_err(|_| invalid("store_id is not 16 bytes long"))?;
+    let node = (request.node_id != 0).then_some(NodeId(request.node_id));
+    // The catalog may never have heard of the directory that its peers have met, and promised things to.
+    if let Some((node, registered)) = node.and_then(|node| Some((node, remembered(node)?)))
+        && registered != store
+    {
+        return Err(catalog_refusal_to_error(&CatalogRefusal::OtherStore { node, registered, store }));
+    }
     let kind = CatalogCommandKind::RegisterNode(RegisterNode {
-        node: (request.node_id != 0).then_some(NodeId(request.node_id)),
-        store: StoreId(store),
+        node,
+        store,
         address: request.grpc_address,
         admin_address: request.admin_address,
         version: version_of(request.version).ok_or_else(|| invalid("the version is missing or too large"))?,

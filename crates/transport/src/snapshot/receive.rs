@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use drover_keys::{GroupId, NodeId};
+use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_kv::{Error, Reason};
 use drover_rafttypes::{SnapshotDir, decode_snapshot_meta, encode_vote};
 use drover_wire::proto::storage::v1 as pb;
@@ -58,11 +58,16 @@ impl Receiver {
     ///
     /// # Errors
     /// If there is no replica of the group.
-    fn slot(&self, group: GroupId) -> Result<Slot, Error> {
-        if self.service.raft(group).is_none() {
-            return Err(no_replica(group));
+    fn slot(&self, group: GroupId, replica: ReplicaId) -> Result<Slot, Error> {
+        if self.service.raft(group, replica).is_none() {
+            return Err(no_replica(group, replica));
         }
         Ok(Arc::clone(self.groups.lock().entry(group).or_default()))
+    }
+
+    /// The slot of a group for which something was offered.
+    fn offered(&self, group: GroupId) -> Result<Slot, Error> {
+        self.groups.lock().get(&group).cloned().ok_or_else(not_offered)
     }
 
     /// Takes note of what is to come. Returns how much of each file is there. An earlier offer for the group ends.
@@ -72,7 +77,7 @@ impl Receiver {
         let meta = request.meta.ok_or_else(|| invalid("the snapshot has no description"))?;
         codec::leader_vote(request.vote.as_ref()).map_err(invalid)?;
         decode_snapshot_meta(&meta).map_err(invalid)?;
-        let slot = self.slot(group)?;
+        let slot = self.slot(group, ReplicaId(request.replica_id))?;
         let dir = self.service.snapshot_staging_dir(group);
         let mut progress = Arc::clone(&slot).lock_owned().await;
         let have = blocking(move || {
@@ -118,7 +123,7 @@ impl Receiver {
         chunk: v1::SnapshotChunk,
         part: Option<PartFile>,
     ) -> Result<Option<PartFile>, Error> {
-        let slot = self.slot(GroupId(chunk.group_id))?;
+        let slot = self.offered(GroupId(chunk.group_id))?;
         let mut progress = slot.lock_owned().await;
         let offer = present(&progress, from, &chunk.snapshot_id)?;
         progress.touched = Some(Instant::now());
@@ -153,16 +158,16 @@ impl Receiver {
         request: v1::InstallSnapshotRequest,
         stats: &PeerStats,
     ) -> Result<pb::Vote, Error> {
-        let group = GroupId(request.group_id);
+        let (group, replica) = (GroupId(request.group_id), ReplicaId(request.replica_id));
         let vote = codec::leader_vote(request.vote.as_ref()).map_err(invalid)?;
-        let slot = self.slot(group)?;
+        let slot = self.slot(group, replica)?;
         let mut progress = slot.lock_owned().await;
         let offer = present(&progress, from, &request.snapshot_id)?;
         let meta = decode_snapshot_meta(&offer.meta).map_err(invalid)?;
         if meta.last_log_id.is_some_and(|last| *last.leader_id > vote.leader_id.term) {
             return Err(invalid("the snapshot is newer than the leader that sends it"));
         }
-        let raft = self.service.raft(group).ok_or_else(|| no_replica(group))?;
+        let raft = self.service.raft(group, replica).ok_or_else(|| no_replica(group, replica))?;
         let dir = {
             let offer = Arc::clone(&offer);
             blocking(move || offer.staging.assemble(&offer.files).map_err(|e| unassembled(&e))).await?
@@ -213,12 +218,14 @@ async fn expire(slot: Weak<tokio::sync::Mutex<Progress>>, keep: Duration) {
 /// The offer that a message belongs to.
 fn present(progress: &Progress, from: NodeId, id: &str) -> Result<Arc<Offer>, Error> {
     let offer = progress.offer.as_ref().filter(|offer| offer.from == from && offer.id == id);
-    offer.cloned().ok_or_else(|| {
-        Error::definite(
-            Reason::FailedPrecondition,
-            "this snapshot was not offered, or another one since; nothing was changed; offer it again",
-        )
-    })
+    offer.cloned().ok_or_else(not_offered)
+}
+
+fn not_offered() -> Error {
+    Error::definite(
+        Reason::FailedPrecondition,
+        "this snapshot was not offered, or another one since; nothing was changed; offer it again",
+    )
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -227,8 +234,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
         .unwrap_or_else(|error| Err(Error::definite(Reason::Internal, error.to_string())))
 }
 
-fn no_replica(group: GroupId) -> Error {
-    Error::definite(Reason::UnknownGroup, format!("this node has no replica of group {group}; nothing was changed"))
+fn no_replica(group: GroupId, replica: ReplicaId) -> Error {
+    let message = format!("this node does not hold replica {replica} of group {group}; nothing was changed");
+    Error::definite(Reason::UnknownGroup, message)
 }
 
 fn invalid(what: impl std::fmt::Display) -> Error {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use drover_keys::{GroupId, NodeId};
+use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_kv::Reason;
 use drover_rafttypes::{TypeConfig, Vote, decode_vote, encode_snapshot_meta, encode_vote};
 use drover_wire::proto::v1;
@@ -46,6 +46,7 @@ struct Transfer<'a> {
     peer: &'a Peer,
     connection: Arc<Connection>,
     group: GroupId,
+    replica: ReplicaId,
     id: String,
 }
 
@@ -56,7 +57,7 @@ struct Transfer<'a> {
 pub(crate) async fn send(
     pool: &PeerPool,
     node: NodeId,
-    group: GroupId,
+    (group, replica): (GroupId, ReplicaId),
     vote: Vote,
     snapshot: Snapshot,
 ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
@@ -74,7 +75,7 @@ pub(crate) async fn send(
     let connect = Duration::from_millis(pool.options().tuning.connect_timeout_ms);
     let connection = peer.connection(Instant::now() + connect).await?;
     let id = format!("{:032x}", rand::random::<u128>());
-    let transfer = Transfer { pool, peer, connection, group, id };
+    let transfer = Transfer { pool, peer, connection, group, replica, id };
     let have = transfer.offer(vote, &snapshot, &files).await?;
     transfer.chunks(dir, missing(&files, &have)).await?;
     let response = transfer.install(vote).await?;
@@ -118,6 +119,7 @@ impl Transfer<'_> {
     async fn offer(&self, vote: Vote, snapshot: &Snapshot, files: &[ManifestFile]) -> Result<Vec<u64>, CallError> {
         let request = v1::OfferSnapshotRequest {
             group_id: self.group.0,
+            replica_id: self.replica.0,
             vote: Some(encode_vote(&vote)),
             meta: Some(encode_snapshot_meta(&snapshot.meta)),
             files: manifest::encode(files),
@@ -177,6 +179,7 @@ impl Transfer<'_> {
     async fn install(&self, vote: Vote) -> Result<SnapshotResponse<TypeConfig>, CallError> {
         let request = v1::InstallSnapshotRequest {
             group_id: self.group.0,
+            replica_id: self.replica.0,
             vote: Some(encode_vote(&vote)),
             snapshot_id: self.id.clone(),
         };

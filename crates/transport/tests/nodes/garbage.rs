@@ -16,7 +16,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::endpoint::{Appends, Recorder};
-use crate::node::{GROUP, TestNode, options, tuning};
+use crate::node::{GROUP, REPLICA, TestNode, options, tuning};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -75,7 +75,7 @@ fn message(id: u64, body: impl Into<Option<Body>>) -> v1::LinkMessage {
 }
 
 fn raft(group: u64, body: Option<v1::raft_request::Body>) -> Body {
-    Body::RaftRequest(v1::RaftRequest { group_id: group, body })
+    Body::RaftRequest(v1::RaftRequest { group_id: group, replica_id: REPLICA.0, body })
 }
 
 async fn node() -> TestNode {
@@ -113,8 +113,8 @@ async fn nonsense_gets_errors_and_what_makes_sense_is_answered_on_the_same_link(
         message(14, raft(GROUP.0, Some(v1::raft_request::Body::Vote(elected)))),
         message(15, raft(GROUP.0, Some(v1::raft_request::Body::Transfer(v1::TransferRequest::default())))),
         message(20, Body::AppendRequest(gap.clone())),
-        message(21, Body::AppendOpen(v1::AppendOpen { group_id: 99 })),
-        message(22, Body::AppendOpen(v1::AppendOpen { group_id: GROUP.0 })),
+        message(21, Body::AppendOpen(v1::AppendOpen { group_id: 99, replica_id: REPLICA.0 })),
+        message(22, Body::AppendOpen(v1::AppendOpen { group_id: GROUP.0, replica_id: REPLICA.0 })),
         message(22, Body::AppendRequest(gap)),
         message(23, Body::AppendClose(v1::AppendClose {})),
     ];
@@ -194,7 +194,7 @@ async fn more_streams_than_allowed_are_refused_and_the_open_ones_stay() {
     let node = TestNode::start_with(options(1, 1, 1, few)).await;
     node.set_group(GROUP, Arc::new(Recorder::new(Appends::AfterAll(1))));
     let stranger = Stranger::meet(&node).await;
-    let open = |id| message(id, Body::AppendOpen(v1::AppendOpen { group_id: GROUP.0 }));
+    let open = |id| message(id, Body::AppendOpen(v1::AppendOpen { group_id: GROUP.0, replica_id: REPLICA.0 }));
     let good =
         v1::AppendRequest { vote: Some(pb::Vote { term: 3, node_id: 2, committed: true }), ..Default::default() };
     let messages = vec![open(1), open(2), open(3), open(2), message(1, Body::AppendRequest(good))];

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use drover_hlc::Timestamp;
-use drover_keys::{ClusterId, GroupId, NodeId, StoreId};
+use drover_keys::{ClusterId, GroupId, NodeId, ReplicaId, StoreId};
 use drover_kv::{Error, Reason};
 use drover_transport::{
     InternalServer, NodeService, PeerIdentities, PeerOptions, PeerPool, RaftEndpoint, Tuning, server_builder,
@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 
 pub const GROUP: GroupId = GroupId(7);
+/// The replica that every node holds of it.
+pub const REPLICA: ReplicaId = ReplicaId(3);
 
 pub struct Service {
     pub groups: Mutex<HashMap<GroupId, Arc<dyn RaftEndpoint>>>,
@@ -25,8 +27,8 @@ pub struct Service {
 
 #[tonic::async_trait]
 impl NodeService for Service {
-    fn raft(&self, group: GroupId) -> Option<Arc<dyn RaftEndpoint>> {
-        self.groups.lock().unwrap().get(&group).cloned()
+    fn raft(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<dyn RaftEndpoint>> {
+        self.groups.lock().unwrap().get(&group).filter(|_| replica == REPLICA).cloned()
     }
 
     /// Answers with the length of the key; the key `hang` is never answered.

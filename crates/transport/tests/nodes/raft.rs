@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use drover_rafttypes::Node;
 use drover_rafttypes::{CommandBytes, TypeConfig};
 use futures::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::VoteRequest;
-use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, SnapshotPolicy};
 
 use crate::endpoint::leader_vote;
 use crate::memory::{MemoryLog, MemoryMachine};
-use crate::node::{GROUP, TestNode, eventually};
+use crate::node::{GROUP, REPLICA, TestNode, eventually};
 
 struct Replica {
     node: TestNode,
@@ -70,8 +71,8 @@ async fn group() -> Vec<Replica> {
             replica.node.pool.set_address(other.node.id, &other.node.address);
         }
     }
-    let member = |replica: &Replica| (replica.node.id.0, BasicNode::new(&replica.node.address));
-    let members: BTreeMap<u64, BasicNode> = replicas.iter().map(member).collect();
+    let member = |replica: &Replica| (replica.node.id.0, Node::new(&replica.node.address, REPLICA));
+    let members: BTreeMap<u64, Node> = replicas.iter().map(member).collect();
     replicas[0].raft.initialize(members).await.unwrap();
     eventually("all follow one leader", || {
         let leader = replicas[0].leader();
@@ -128,7 +129,7 @@ async fn a_follower_of_a_living_leader_grants_no_pre_vote_and_keeps_its_term() {
     leader.write("one".into()).await;
     let follower = replicas.iter().find(|replica| replica.node.id != leader.node.id).unwrap();
     let term = follower.term();
-    let to = BasicNode::new(&follower.node.address);
+    let to = Node::new(&follower.node.address, REPLICA);
     let mut network = leader.node.pool.raft_network(GROUP).new_client(follower.node.id.0, &to).await;
     let mut candidate = leader_vote(term + 1);
     candidate.committed = false;
@@ -173,7 +174,7 @@ async fn a_new_replica_gets_a_snapshot_when_the_log_is_gone() {
 
     let late = Replica::start(4).await;
     late.node.pool.set_address(leader.node.id, &leader.node.address);
-    leader.raft.add_learner(4, BasicNode::new(&late.node.address), true).await.unwrap();
+    leader.raft.add_learner(4, Node::new(&late.node.address, REPLICA), true).await.unwrap();
     eventually("it has it all", || late.machine.commands() == leader.machine.commands()).await;
     assert!(leader.node.stats_of(late.node.id).snapshots_sent >= 1);
     leader.write("after".into()).await;

@@ -17,7 +17,7 @@ use openraft::raft::SnapshotResponse;
 
 use crate::endpoint::{Appends, Recorder, collect, leader_vote, log_id};
 use crate::garbage::Stranger;
-use crate::node::{GROUP, TestNode, eventually, options, tuning};
+use crate::node::{GROUP, REPLICA, TestNode, eventually, options, tuning};
 use crate::proxy::Proxy;
 use crate::streams::option;
 
@@ -56,7 +56,7 @@ async fn pair(tuning: Tuning) -> (TestNode, TestNode, Arc<Recorder>) {
 }
 
 async fn network(from: &TestNode, address: &str) -> GroupNetwork {
-    from.pool.raft_network(GROUP).new_snapshot_client(2, &openraft::BasicNode::new(address)).await
+    from.pool.raft_network(GROUP).new_snapshot_client(2, &drover_rafttypes::Node::new(address, REPLICA)).await
 }
 
 async fn send(
@@ -201,6 +201,7 @@ fn offer(names: &[&str], content: &[u8]) -> v1::OfferSnapshotRequest {
         meta: Some(encode_snapshot_meta(&meta())),
         files: names.iter().map(file).collect(),
         snapshot_id: "it".into(),
+        replica_id: REPLICA.0,
     }
 }
 
@@ -241,7 +242,8 @@ async fn chunks_that_are_damaged_or_out_of_sequence_are_refused_and_the_transfer
     };
     let install = |id: &str| {
         let vote = Some(encode_vote(&leader_vote(3)));
-        let request = v1::InstallSnapshotRequest { group_id: GROUP.0, vote, snapshot_id: id.to_owned() };
+        let request =
+            v1::InstallSnapshotRequest { group_id: GROUP.0, vote, snapshot_id: id.to_owned(), replica_id: REPLICA.0 };
         let request = stranger.request(request);
         let mut client = stranger.client();
         async move { client.install_snapshot(request).await }

@@ -11,7 +11,7 @@ use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::*;
 
 use crate::endpoint::{Appends, Recorder, leader_vote, log_id};
-use crate::node::{GROUP, TestNode, eventually, options, tuning};
+use crate::node::{GROUP, REPLICA, TestNode, eventually, options, tuning};
 use crate::proxy::Proxy;
 
 pub fn option() -> RPCOption {
@@ -37,7 +37,7 @@ async fn pair(appends: Appends, tuning: Tuning) -> (TestNode, TestNode, Arc<Reco
 }
 
 async fn network(from: &TestNode, address: &str) -> GroupNetwork {
-    let node = openraft::BasicNode::new(address);
+    let node = drover_rafttypes::Node::new(address, REPLICA);
     from.pool.raft_network(GROUP).new_client(2, &node).await
 }
 
@@ -169,7 +169,8 @@ async fn small_calls_overtake_appends_that_nobody_reads() {
     let mut bulk = network(&a, &b.address).await;
     let appends = tokio::spawn(async move { run(&mut bulk, (1..=40).map(|n| request(n, 1 << 20)).collect()).await });
     eventually("megabytes are under way", || a.stats_of(b.id).bytes_sent > 4 << 20).await;
-    let mut heartbeats = a.pool.raft_network(GROUP).new_heartbeat_client(2, &openraft::BasicNode::new("")).await;
+    let mut heartbeats =
+        a.pool.raft_network(GROUP).new_heartbeat_client(2, &drover_rafttypes::Node::new("", REPLICA)).await;
     for n in 1..=20 {
         let beat = AppendEntriesRequest { entries: vec![], ..request(n, 0) };
         let answers: Answers = heartbeats.stream_append(stream::iter([beat]), option()).await.unwrap().collect().await;
@@ -204,4 +205,20 @@ async fn a_pre_vote_that_does_not_arrive_is_not_granted() {
     let mut candidate = leader_vote(4);
     candidate.committed = false;
     assert!(network.pre_vote(VoteRequest::new(candidate, None), option()).await.is_err());
+}
+
+/// Replica 4 of the group is wanted on a node that holds replica 3: whatever is sent to it, replica 3 hears nothing of it.
+#[tokio::test]
+async fn what_is_meant_for_another_replica_of_the_node_is_not_delivered() {
+    let (a, b, _) = pair(Appends::AfterAll(1), tuning()).await;
+    let later = drover_rafttypes::Node::new(&b.address, drover_keys::ReplicaId(REPLICA.0 + 1));
+    let mut network = a.pool.raft_network(GROUP).new_client(2, &later).await;
+    let refused = "does not hold replica 4 of group 7";
+    let error = network.vote(VoteRequest::new(leader_vote(9), None), option()).await.unwrap_err();
+    assert!(error.to_string().contains(refused), "{error}");
+    let error = network.append_entries(request(1, 1), option()).await.unwrap_err();
+    assert!(error.to_string().contains(refused), "{error}");
+    let answers = run(&mut network, vec![request(1, 1)]).await;
+    let error = answers.into_iter().next().unwrap().unwrap_err();
+    assert!(error.to_string().contains(refused), "{error}");
 }

@@ -25,7 +25,7 @@ fn append() -> AppendRequest {
 }
 
 fn meta() -> stored::SnapshotMeta {
-    let members = vec![stored::Member { node_id: 1, address: "a:1".to_owned() }];
+    let members = vec![stored::Member { node_id: 1, address: "a:1".to_owned(), replica_id: 0 }];
     let configs = vec![stored::NodeSet { node_ids: vec![1] }];
     let membership = Some(stored::Membership { configs, members });
     let last_membership = Some(stored::StoredMembership { log_id: log_id(1), membership });
@@ -65,7 +65,8 @@ fn appends() -> Vec<Case> {
         Body::AppendResponse(AppendResponse { kind: kind.into(), log_id, vote, error: error.to_owned() })
     };
     vec![
-        link("LinkFrame/append_open", Body::AppendOpen(AppendOpen { group_id: 2 })),
+        link("LinkFrame/append_open", Body::AppendOpen(AppendOpen { group_id: 2, replica_id: 0 })),
+        link("LinkFrame/append_open_replica", Body::AppendOpen(AppendOpen { group_id: 2, replica_id: 3 })),
         link("LinkFrame/append_request", Body::AppendRequest(append())),
         link("LinkFrame/append_success", answer(Kind::Success, log_id(9), None, "")),
         link("LinkFrame/append_partial_success", answer(Kind::PartialSuccess, log_id(9), None, "")),
@@ -80,7 +81,7 @@ fn calls() -> Vec<Case> {
     use raft_request::Body as Ask;
     use raft_response::Body as Tell;
     use transfer_response::Kind;
-    let ask = |body| Body::RaftRequest(RaftRequest { group_id: 2, body: Some(body) });
+    let ask = |body| Body::RaftRequest(RaftRequest { group_id: 2, replica_id: 0, body: Some(body) });
     let tell = |body| Body::RaftResponse(RaftResponse { body: Some(body) });
     let candidate = || VoteRequest { vote: vote(), last_log_id: log_id(9), leadership_transfer: true };
     let transfer = TransferRequest { from_leader: vote(), to_node: 2, last_log_id: log_id(9) };
@@ -95,6 +96,10 @@ fn calls() -> Vec<Case> {
         link("LinkFrame/timestamp_error", Body::TimestampResponse(TimestampResponse { body: Some(error) })),
         link("LinkFrame/raft_append", ask(Ask::Append(append()))),
         link("LinkFrame/raft_vote", ask(Ask::Vote(candidate()))),
+        link(
+            "LinkFrame/raft_vote_replica",
+            Body::RaftRequest(RaftRequest { group_id: 2, replica_id: 3, body: Some(Ask::Vote(candidate())) }),
+        ),
         link("LinkFrame/raft_pre_vote", ask(Ask::PreVote(candidate()))),
         link("LinkFrame/raft_transfer", ask(Ask::Transfer(transfer))),
         link("LinkFrame/raft_error", tell(Tell::Error("e".to_owned()))),
@@ -109,13 +114,16 @@ fn calls() -> Vec<Case> {
 fn snapshots() -> Vec<Case> {
     let file = SnapshotFile { name: "db/1.sst".to_owned(), bytes: 300, checksum: vec![0xcc; 16].into() };
     let snapshot_id = "s".to_owned();
-    let offer = OfferSnapshotRequest {
+    let offer = |replica_id| OfferSnapshotRequest {
         group_id: 2,
         vote: vote(),
         meta: Some(meta()),
-        files: vec![file],
+        replica_id,
+        files: vec![file.clone()],
         snapshot_id: snapshot_id.clone(),
     };
+    let install =
+        |replica_id| InstallSnapshotRequest { group_id: 2, vote: vote(), snapshot_id: snapshot_id.clone(), replica_id };
     let chunk = SnapshotChunk {
         group_id: 2,
         snapshot_id: snapshot_id.clone(),
@@ -125,11 +133,13 @@ fn snapshots() -> Vec<Case> {
         crc: 0xaabb_ccdd,
     };
     vec![
-        case("OfferSnapshotRequest/file", offer),
+        case("OfferSnapshotRequest/file", offer(0)),
+        case("OfferSnapshotRequest/replica", offer(3)),
         case("OfferSnapshotResponse/have", OfferSnapshotResponse { have_bytes: vec![0, 300] }),
         case("SnapshotChunk/data", chunk),
         case("SendSnapshotResponse/received", SendSnapshotResponse { received_bytes: 300 }),
-        case("InstallSnapshotRequest/all", InstallSnapshotRequest { group_id: 2, vote: vote(), snapshot_id }),
+        case("InstallSnapshotRequest/all", install(0)),
+        case("InstallSnapshotRequest/replica", install(3)),
         case("InstallSnapshotResponse/vote", InstallSnapshotResponse { vote: vote() }),
     ]
 }
