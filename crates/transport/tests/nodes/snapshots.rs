@@ -185,7 +185,7 @@ async fn a_snapshot_for_a_group_without_replica_is_refused() {
     let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
     let mut network = network(&a, &b.address).await;
     let refused = send(&mut network, snapshot(a.dir.path(), "s", &files(1))).await.unwrap_err();
-    assert!(refused.to_string().contains("no replica"), "{refused}");
+    assert!(refused.to_string().contains("does not hold replica 3 of group 7"), "{refused}");
     assert!(!b.service.staging.exists());
 }
 
@@ -260,7 +260,7 @@ async fn chunks_that_are_damaged_or_out_of_sequence_are_refused_and_the_transfer
         (chunk(u64::MAX, b"w"), Reason::InvalidArgument),
         (v1::SnapshotChunk { file: 1, ..chunk(5, b" world") }, Reason::InvalidArgument),
         (v1::SnapshotChunk { snapshot_id: "other".into(), ..chunk(5, b" world") }, Reason::FailedPrecondition),
-        (v1::SnapshotChunk { group_id: 99, ..chunk(5, b" world") }, Reason::UnknownGroup),
+        (v1::SnapshotChunk { group_id: 99, ..chunk(5, b" world") }, Reason::FailedPrecondition),
     ];
     for (bad, expect) in table {
         assert_eq!(reason(send(vec![bad.clone()])).await, expect, "{bad:?}");
