@@ -56,3 +56,33 @@ set_up() {
         export CC="${CC:-ccache gcc}" CXX="${CXX:-ccache g++}"
     fi
 }
+
+# Builds the binaries in the release profile and starts `drover dev` for a measurement. Everything it stores goes into $WORK, which
+# is removed at the end together with every process in BENCH_PIDS. Sets BIN, WORK and DROVER_ENDPOINTS.
+#   bench_cluster NAME PORT [options of drover dev]
+BENCH_PIDS=()
+bench_cluster() {
+    local name="$1" port="$2" deadline=$((SECONDS + 60))
+    shift 2
+    set_up
+    step "build" cargo build --release --package drover --package drover-testkit --bins
+    BIN="$(target_dir)/release"
+    WORK="$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/drover-$name-XXXXXX")"
+    trap end_bench EXIT
+    "$BIN/drover" dev --data "$WORK/cluster" --base-port "$port" "$@" >"$WORK/dev.log" 2>&1 &
+    BENCH_PIDS+=($!)
+    export DROVER_ENDPOINTS="127.0.0.1:$port,127.0.0.1:$((port + 2)),127.0.0.1:$((port + 4))"
+    until [[ -e "$WORK/cluster/cluster.json" ]] && "$BIN/drover" --timeout 2s kv put ready yes >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || die "the cluster did not come up: $(tail -n 5 "$WORK/dev.log")"
+        sleep 0.2
+    done
+}
+
+end_bench() {
+    local pid
+    for pid in "${BENCH_PIDS[@]}"; do
+        kill -INT "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$WORK"
+}

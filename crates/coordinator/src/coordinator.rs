@@ -637,7 +637,7 @@ mod tests {
     /// What a coordinator without any group answers. A request that is admitted waits for routes until its deadline.
     async fn refused(request: Request) -> Reason {
         use drover_keys::{ClusterId, NodeId, StoreId};
-        use drover_transport::{PeerIdentities, PeerOptions, PeerPool, Tuning};
+        use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
         let dir = tempfile::tempdir().unwrap();
         let options = PeerOptions {
             cluster_id: ClusterId([1; 16]),
@@ -646,6 +646,7 @@ mod tests {
             version: "test".to_owned(),
             grpc_address: String::new(),
             admin_address: String::new(),
+            lease: LeaseTerms::default(),
             tuning: Tuning::default(),
         };
         let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());

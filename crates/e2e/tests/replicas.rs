@@ -335,3 +335,27 @@ async fn a_replica_of_a_node_that_hung_does_not_take_the_place_of_the_one_that_f
     let log = cluster.node(new).log();
     assert!(log.contains("the group goes on without the replica here") && !log.contains("a replica is lost"), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_finds_the_cluster_again_when_all_nodes_that_its_configuration_names_are_gone() {
+    let mut cluster = Cluster::builder().nodes(1).data_groups(1).start().await.unwrap();
+    let (first, second) = (NodeId(1), cluster.join().await.unwrap());
+    // Holds nothing, and was told of the first node alone.
+    let third = cluster.join().await.unwrap();
+    let path = cluster.node(third).config_path().to_owned();
+    let mut table: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+    let only_first = cluster.node(first).grpc_address();
+    table["cluster"].as_table_mut().unwrap().insert("join".to_owned(), only_first.into());
+    std::fs::write(&path, table.to_string()).unwrap();
+    let client = cluster.client().await.unwrap();
+    client.put("k", "v").await.unwrap();
+    for group in cluster.groups() {
+        add(&client, group, second).await;
+        remove(&client, group, &[first]).await;
+    }
+    client.remove_node(first, ME).await.unwrap();
+    cluster.node(first).wait_exit(PATIENCE).await.unwrap();
+    cluster.node(third).restart().unwrap();
+    cluster.node(third).wait_ready(PATIENCE).await.unwrap();
+    assert_eq!(cluster.client_of(third).await.unwrap().get("k").await.unwrap().unwrap().value, "v");
+}

@@ -191,6 +191,9 @@ guards! {
     LeaseMargin:
         "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension",
         "drover-raftgroup::leases" "h43_an_isolated_leader_stops_serving_before_its_voters_are_free";
+    /// H43: a leader would trust its lease for longer than a voter with other settings promises.
+    LeaseTermsFit:
+        "drover-transport" "handshake::tests::a_leader_on_either_node_trusts_for_less_time_than_voters_on_the_other_promise";
     /// H43: a leader whose machine was suspended would trust a lease that the voters have forgotten.
     SuspendWatch:
         "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension";

@@ -9,7 +9,7 @@ use openraft::raft::TransferLeaderRequest;
 use prost::Message;
 
 use crate::codec::{self, AppendSpan};
-use crate::options::{PeerOptions, Tuning};
+use crate::options::{LeaseTerms, PeerOptions, Tuning};
 use crate::{handshake, identities, snapshot};
 
 /// Whether the bytes are the file of the peers' identities.
@@ -36,6 +36,7 @@ fn node(id: u64) -> PeerOptions {
         version: "1.2.3".to_owned(),
         grpc_address: "a:1".to_owned(),
         admin_address: "a:2".to_owned(),
+        lease: LeaseTerms { promise_ms: 600, trust_ms: 500 },
         tuning: Tuning::default(),
     }
 }

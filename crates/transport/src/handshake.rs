@@ -1,12 +1,13 @@
 //! Who is who: pure checks of both halves of a handshake.
 
 use bytes::Bytes;
+use drover_guards::{self as guards, Guard};
 use drover_keys::{ClusterId, NodeId, StoreId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1;
 
 use crate::identities::{Identity, PeerIdentities};
-use crate::options::PeerOptions;
+use crate::options::{LeaseTerms, PeerOptions};
 
 /// A peer that has proved to be the one it was taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) fn request(me: &PeerOptions, to: NodeId) -> v1::HandshakeRequest {
         version: me.version.clone(),
         grpc_address: me.grpc_address.clone(),
         admin_address: me.admin_address.clone(),
+        lease_promise_ms: me.lease.promise_ms,
+        lease_trust_ms: me.lease.trust_ms,
     }
 }
 
@@ -35,6 +38,8 @@ pub(crate) fn response(me: &PeerOptions, session: Bytes) -> v1::HandshakeRespons
         version: me.version.clone(),
         admin_address: me.admin_address.clone(),
         session,
+        lease_promise_ms: me.lease.promise_ms,
+        lease_trust_ms: me.lease.trust_ms,
     }
 }
 
@@ -53,7 +58,9 @@ pub(crate) fn judge_request(me: &PeerOptions, request: &v1::HandshakeRequest) ->
     if request.node_id == me.node_id.0 {
         return Err(wrong_node(format!("two nodes call themselves node {}; give one of them another id", me.node_id)));
     }
-    Ok(PeerName { node: NodeId(request.node_id), store: store_id(&request.store_id)? })
+    let store = store_id(&request.store_id)?;
+    lease_terms(me, request.node_id, request.lease_promise_ms, request.lease_trust_ms)?;
+    Ok(PeerName { node: NodeId(request.node_id), store })
 }
 
 /// Judges who answered.
@@ -72,7 +79,9 @@ pub(crate) fn judge_response(
             response.node_id
         )));
     }
-    Ok(PeerName { node: to, store: store_id(&response.store_id)? })
+    let store = store_id(&response.store_id)?;
+    lease_terms(me, to.0, response.lease_promise_ms, response.lease_trust_ms)?;
+    Ok(PeerName { node: to, store })
 }
 
 /// Compares the peer's data directory with what is remembered. Blocks on the disk for a new peer.
@@ -105,6 +114,21 @@ fn same_cluster(me: &PeerOptions, theirs: &[u8]) -> Result<(), Error> {
     ))
 }
 
+fn lease_terms(me: &PeerOptions, node: u64, promise_ms: u64, trust_ms: u64) -> Result<(), Error> {
+    let (ours, theirs) = (me.lease, LeaseTerms { promise_ms, trust_ms });
+    if ours.fit(theirs) || !guards::on(Guard::LeaseTermsFit) {
+        return Ok(());
+    }
+    let message = format!(
+        "leaders on one of the nodes {} and {node} would trust a lease for as long as voters on the other keep their promise, or \
+         longer ({} and {trust_ms} ms, {} and {promise_ms} ms); nothing was changed. A leader trusts for \
+         raft.election_max_ms less raft.lease_margin_ms, a voter promises raft.election_max_ms: change them node by node so \
+         that every trust stays below every promise",
+        me.node_id, ours.trust_ms, ours.promise_ms
+    );
+    Err(Error::definite(Reason::FailedPrecondition, message))
+}
+
 fn store_id(bytes: &[u8]) -> Result<StoreId, Error> {
     let bytes = bytes.try_into().map_err(|_| {
         Error::definite(Reason::InvalidArgument, "store_id does not have 16 bytes; nothing was changed")
@@ -129,7 +153,34 @@ mod tests {
             version: String::new(),
             grpc_address: String::new(),
             admin_address: String::new(),
+            lease: LEASE,
             tuning: Tuning::default(),
+        }
+    }
+
+    const LEASE: LeaseTerms = LeaseTerms { promise_ms: 600, trust_ms: 500 };
+
+    #[test]
+    fn a_leader_on_either_node_trusts_for_less_time_than_voters_on_the_other_promise() {
+        let table = [
+            ((600, 500), true),
+            // Both raised by one node first, then by the other; then the trust.
+            ((1_200, 500), true),
+            ((1_200, 599), true),
+            ((1_200, 600), false),
+            ((501, 400), true),
+            ((500, 400), false),
+            // A peer that says nothing.
+            ((0, 0), false),
+        ];
+        for ((promise_ms, trust_ms), fits) in table {
+            let lease = LeaseTerms { promise_ms, trust_ms };
+            let peer = PeerOptions { lease, ..me(2, 9) };
+            let asked = judge_request(&me(1, 9), &request(&peer, NodeId(1))).map_err(|e| e.reason);
+            let answered = judge_response(&me(1, 9), NodeId(2), &response(&peer, Bytes::new())).map_err(|e| e.reason);
+            assert_eq!((asked.is_ok(), answered.is_ok()), (fits, fits), "{lease:?}");
+            assert!(fits || asked == Err(Reason::FailedPrecondition), "{asked:?}");
+            assert!(LEASE.fit(lease) == lease.fit(LEASE));
         }
     }
 

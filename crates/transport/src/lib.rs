@@ -66,7 +66,7 @@ mod stats;
 pub use error::{CallError, EndpointError, Sent};
 pub use identities::{IdentityError, PeerIdentities};
 pub use network::{GroupNetwork, GroupNetworkFactory};
-pub use options::{PeerOptions, Tuning};
+pub use options::{LeaseTerms, PeerOptions, Tuning};
 pub use pool::PeerPool;
 pub use server::{InternalServer, server_builder};
 pub use service::{NodeService, RaftEndpoint, Snapshot};

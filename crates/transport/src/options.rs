@@ -15,8 +15,27 @@ pub struct PeerOptions {
     pub grpc_address: String,
     /// Where this node serves its admin interface.
     pub admin_address: String,
+    /// What leases rest on here.
+    pub lease: LeaseTerms,
     /// Sizes and times.
     pub tuning: Tuning,
+}
+
+/// What the leases of a node rest on. Two nodes must agree: a leader that trusts a lease for longer than a voter keeps its
+/// promise would serve stale reads beside its successor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// For how long a voter here refuses other candidates after it heard from a leader, in milliseconds.
+    pub promise_ms: u64,
+    /// For how long a leader here trusts the answer of a quorum, in milliseconds.
+    pub trust_ms: u64,
+}
+
+impl LeaseTerms {
+    /// Whether replicas on both nodes may be in one group.
+    pub fn fit(self, other: Self) -> bool {
+        self.trust_ms < other.promise_ms && other.trust_ms < self.promise_ms
+    }
 }
 
 /// Sizes and times of the connections. The defaults suit a local network.

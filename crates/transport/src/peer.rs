@@ -209,7 +209,11 @@ impl Keeper {
     fn report(&self, address: &str, error: &Error, told: &mut Option<String>) {
         let lasting = matches!(
             error.reason,
-            Reason::WrongCluster | Reason::WrongNode | Reason::InvalidArgument | Reason::Internal
+            Reason::WrongCluster
+                | Reason::WrongNode
+                | Reason::FailedPrecondition
+                | Reason::InvalidArgument
+                | Reason::Internal
         );
         if lasting && told.as_ref() != Some(&error.message) {
             tracing::warn!(node = %self.node, address, error = %error.message, "peer cannot be used");

@@ -18,7 +18,7 @@ use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, OpenError, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::Node;
-use drover_transport::{PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -122,6 +122,7 @@ impl Fixture {
                 version: "test".to_owned(),
                 grpc_address: String::new(),
                 admin_address: String::new(),
+                lease: LeaseTerms::default(),
                 tuning: Tuning::default(),
             },
             PeerIdentities::open(dir.join("peers")).unwrap(),

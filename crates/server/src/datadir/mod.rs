@@ -7,6 +7,7 @@
 //! groups/<id>/    the store of one replica
 //! snapshots/      snapshots on their way in or out
 //! peers           what this node remembers of the others
+//! nodes           where the nodes of the cluster were when that last changed, one address in a line
 //! replicas        which replicas this node holds (see `replicas.rs` for its format)
 //! ```
 //!
@@ -40,6 +41,7 @@ const GROUPS: &str = "groups";
 const SNAPSHOTS: &str = "snapshots";
 const PEERS: &str = "peers";
 const REPLICAS: &str = "replicas";
+const NODES: &str = "nodes";
 
 /// An empty directory that is to become the data directory of a node whose number is not known yet.
 #[derive(Debug)]
@@ -175,6 +177,22 @@ impl DataDir {
         ReplicaRecords::open(self.root.join(REPLICAS), founding, !self.groups()?.is_empty())
     }
 
+    /// Where the nodes of the cluster were when that was last noted. Hints, to be tried: nothing if they cannot be read.
+    pub fn known_nodes(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.root.join(NODES)).unwrap_or_default();
+        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Notes where the nodes of the cluster are.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then the older hints are left.
+    pub fn note_nodes(&self, addresses: &[String]) -> Result<(), DataDirError> {
+        let path = self.root.join(NODES);
+        let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        durable::write(&path, text.as_bytes()).map_err(|source| DataDirError::Io { doing: "write", path, source })
+    }
+
     /// Removes what is left of a replica, durably. Nothing in it is open.
     ///
     /// # Errors
@@ -290,6 +308,17 @@ mod tests {
         assert!(!again.created());
         assert_eq!(*again.identity(), identity);
         assert_ne!(open(&temp.path().join("other")).unwrap().store_id(), identity.store);
+    }
+
+    #[test]
+    fn the_addresses_of_nodes_are_hints_that_may_be_missing_or_damaged() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path()).unwrap();
+        assert_eq!(dir.known_nodes(), [""; 0]);
+        dir.note_nodes(&["a:1".to_owned(), "b:2".to_owned()]).unwrap();
+        assert_eq!(dir.known_nodes(), ["a:1", "b:2"]);
+        fs::write(temp.path().join(NODES), [0xff, 0xfe]).unwrap();
+        assert_eq!(dir.known_nodes(), [""; 0]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirec
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
-use drover_transport::{IdentityError, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_transport::{IdentityError, LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -180,7 +180,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
             admin_address: config.advertised_admin().as_str().to_owned(),
             version: build::version().map_err(NodeError::Failed)?,
             cluster: config.cluster.id,
-            seeds: seeds(&config),
+            seeds: seeds(&config, &data),
         },
         Arc::clone(front.coordinator()),
         view.clone(),
@@ -201,7 +201,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     };
     let replicas = Arc::new(Replicas::new(&config, parts)?);
     let me = config.advertised_grpc().as_str().to_owned();
-    tokio::spawn(catalog::follow_nodes(me, seeds(&config), followed, stop.clone()));
+    tokio::spawn(topology::remember(followed.topology.subscribe(), Arc::clone(&data), stop.clone()));
+    tokio::spawn(catalog::follow_nodes(me, seeds(&config, &data), followed, stop.clone()));
     replicas.start(&stop).await;
     tokio::spawn(Arc::clone(&replicas).host(stop.clone()));
     let leaving = CancellationToken::new();
@@ -252,6 +253,10 @@ fn peer_options(config: &Config, data: &DataDir) -> PeerOptions {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         grpc_address: config.advertised_grpc().as_str().to_owned(),
         admin_address: config.advertised_admin().as_str().to_owned(),
+        lease: LeaseTerms {
+            promise_ms: millis(config.raft.election_max),
+            trust_ms: millis(config.raft.election_max.saturating_sub(config.raft.lease_margin)),
+        },
         tuning: Tuning {
             keep_alive_interval_ms: millis(server.http2_keepalive_interval),
             keep_alive_timeout_ms: millis(server.http2_keepalive_timeout),
@@ -381,9 +386,14 @@ impl Drain for Node {
     }
 }
 
-/// Where the nodes are that the configuration names, except this one.
-fn seeds(config: &Config) -> Vec<String> {
-    let me = config.node.id;
-    let created = config.bootstrap.nodes.iter().filter(|node| node.id != me).map(|node| &node.grpc);
-    created.chain(&config.cluster.join.0).map(|address| address.as_str().to_owned()).collect()
+/// Where other nodes may be: those that the configuration names, and those that this node last knew.
+fn seeds(config: &Config, data: &DataDir) -> Vec<String> {
+    let me = config.advertised_grpc();
+    let created = config.bootstrap.nodes.iter().map(|node| &node.grpc);
+    let configured = created.chain(&config.cluster.join.0).map(|address| address.as_str().to_owned());
+    let mut seeds: Vec<String> =
+        configured.chain(data.known_nodes()).filter(|address| address != me.as_str()).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    seeds
 }

@@ -30,12 +30,15 @@ const TIMESTAMP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most changes of routes that go along with a refusal.
 const NEWER_ROUTES: usize = 64;
 
+/// The replica that this node holds of a group, and where its messages go.
+type Endpoint = (ReplicaId, Arc<dyn RaftEndpoint>);
+
 /// Serves the peers of this node.
 pub struct PeerService {
     directory: Arc<GroupDirectory>,
     routes: Arc<RouteCache>,
     /// Replicas that take part in their groups; one that still keeps silent is not here.
-    endpoints: RwLock<HashMap<GroupId, (ReplicaId, Arc<dyn RaftEndpoint>)>>,
+    endpoints: RwLock<HashMap<GroupId, Endpoint>>,
     oracle: RwLock<Option<Arc<Oracle>>>,
     disk: watch::Receiver<DiskState>,
     snapshots: PathBuf,

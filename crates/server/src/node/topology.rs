@@ -7,6 +7,9 @@ use drover_coordinator::GroupDirectory;
 use drover_keys::NodeId;
 use drover_transport::PeerPool;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::datadir::DataDir;
 
 /// The newest topology that this node has heard of. It only rises; the address book and the directory of groups follow it.
 pub struct TopologyCache {
@@ -55,5 +58,27 @@ impl TopologyCache {
             *newest = Arc::new(next);
             true
         });
+    }
+}
+
+/// Notes where the nodes are whenever that changes, until `stop`: all those that the configuration names may be gone when this
+/// node starts the next time.
+pub async fn remember(mut newest: watch::Receiver<Arc<Topology>>, data: Arc<DataDir>, stop: CancellationToken) {
+    let mut noted = data.known_nodes();
+    loop {
+        let known = Arc::clone(&newest.borrow_and_update());
+        let addresses: Vec<String> = known.nodes.values().map(|node| node.address.clone()).collect();
+        if known.revision > 0 && addresses != noted {
+            let (data, copy) = (Arc::clone(&data), addresses.clone());
+            match tokio::task::spawn_blocking(move || data.note_nodes(&copy)).await {
+                Ok(Ok(())) => noted = addresses,
+                Ok(Err(error)) => tracing::warn!(%error, "the addresses of the nodes are not noted"),
+                Err(error) => tracing::warn!(%error, "the addresses of the nodes are not noted"),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = newest.changed() => if changed.is_err() { return },
+        }
     }
 }

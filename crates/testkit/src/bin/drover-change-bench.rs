@@ -1,18 +1,21 @@
-//! The measurements behind `scripts/bench-splits` and `scripts/bench-replicas`: gets and puts before a change, and while it is
-//! under way.
+//! The measurements behind `scripts/bench-splits`, `scripts/bench-replicas` and `scripts/bench-restart`: gets and puts before a
+//! change, and while it is under way.
 
 #![allow(clippy::print_stdout, reason = "the table is what the program is for")]
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use drover_client::{Client, GroupId, NodeId, ReplicaState, Route, RouteId};
+use drover_testkit::cluster::http_get;
 use drover_testkit::traffic::{Latencies, Traffic, key, table, value};
 use indicatif::ProgressBar;
+use rustix::process::Pid;
 
 /// Changes a running cluster while clients read and write, and compares their latencies with those before.
 #[derive(Debug, Parser)]
@@ -48,6 +51,18 @@ enum Change {
         node: NodeId,
         /// Bytes that are written first.
         #[arg(long, default_value_t = 2 << 30)]
+        bytes: u64,
+    },
+    /// Kills a node of `drover dev --restart` with SIGKILL, and waits until it is ready again.
+    Restart {
+        /// What `drover dev` wrote: `DIR/cluster.json`.
+        #[arg(long)]
+        cluster: PathBuf,
+        /// This node.
+        #[arg(long, default_value = "1")]
+        node: NodeId,
+        /// Bytes that are written first.
+        #[arg(long, default_value_t = 1 << 30)]
         bytes: u64,
     },
 }
@@ -187,12 +202,53 @@ async fn replica(args: &Args, traffic: &Traffic, node: NodeId, bytes: u64) -> an
     Ok(before.failed + during.failed == 0)
 }
 
+/// Process and admin address of a node, as `drover dev` tells them.
+fn process_of(cluster: &Path, node: NodeId) -> anyhow::Result<(Pid, String)> {
+    let text = std::fs::read_to_string(cluster).with_context(|| format!("cannot read {}", cluster.display()))?;
+    let told: serde_json::Value = serde_json::from_str(&text)?;
+    let nodes = told["nodes"].as_array().context("no nodes are listed")?;
+    let found = nodes.iter().find(|listed| listed["id"].as_u64() == Some(node.0)).context("the node is not listed")?;
+    let pid = found["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let admin = found["admin"].as_str().context("the node has no admin address")?;
+    Ok((pid.context("the node has no process")?, admin.to_owned()))
+}
+
+async fn restart(args: &Args, cluster: &Path, node: NodeId, bytes: u64) -> anyhow::Result<bool> {
+    load(args, bytes, VALUE_BYTES).await?;
+    let client = Client::connect(&args.endpoints).await.context("no node answers")?;
+    let status = client.status().await?;
+    let held = status.nodes.iter().find(|status| status.node_id == node.0).context("the node does not answer")?;
+    let stored: u64 = held.replicas.iter().map(|replica| replica.state_bytes).sum();
+    let (before, admin) = process_of(cluster, node)?;
+    rustix::process::kill_process(before, rustix::process::Signal::KILL)?;
+    let killed = Instant::now();
+    loop {
+        let is_another = process_of(cluster, node).is_ok_and(|(now, _)| now != before);
+        if is_another && http_get(&admin, "/readyz").await.is_ok_and(|answer| answer.status == 200) {
+            break;
+        }
+        if killed.elapsed() > Duration::from_secs(120) {
+            bail!("the node is not ready after two minutes");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    println!(
+        "node {node}: {:.2} GiB of state, {:.2} GiB in its directory; ready {:.2} s after SIGKILL, its new start included",
+        gib(stored),
+        gib(held.disk_used_bytes),
+        killed.elapsed().as_secs_f64()
+    );
+    Ok(true)
+}
+
 async fn run(args: &Args) -> anyhow::Result<bool> {
     let Args { endpoints, clients, keys, .. } = args;
     let traffic = Traffic { endpoints: endpoints.clone(), clients: *clients, keys: *keys, value_bytes: 256 };
-    match args.change {
-        Change::Splits { splits: count } => splits(args, &traffic, count).await,
-        Change::Replica { node, bytes } => replica(args, &traffic, node, bytes).await,
+    match &args.change {
+        Change::Splits { splits: count } => splits(args, &traffic, *count).await,
+        Change::Replica { node, bytes } => replica(args, &traffic, *node, *bytes).await,
+        Change::Restart { cluster, node, bytes } => restart(args, cluster, *node, *bytes).await,
     }
 }
 

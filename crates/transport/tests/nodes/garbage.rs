@@ -39,6 +39,8 @@ impl Stranger {
             node_id: id,
             store_id: Bytes::copy_from_slice(&me.store_id.0),
             to_node: node.id.0,
+            lease_promise_ms: me.lease.promise_ms,
+            lease_trust_ms: me.lease.trust_ms,
             ..Default::default()
         };
         let answer = InternalClient::new(channel.clone()).handshake(hello).await.unwrap().into_inner();

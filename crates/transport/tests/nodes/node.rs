@@ -9,7 +9,8 @@ use drover_hlc::Timestamp;
 use drover_keys::{ClusterId, GroupId, NodeId, ReplicaId, StoreId};
 use drover_kv::{Error, Reason};
 use drover_transport::{
-    InternalServer, NodeService, PeerIdentities, PeerOptions, PeerPool, RaftEndpoint, Tuning, server_builder,
+    InternalServer, LeaseTerms, NodeService, PeerIdentities, PeerOptions, PeerPool, RaftEndpoint, Tuning,
+    server_builder,
 };
 use drover_wire::proto::v1;
 use tokio::net::TcpListener;
@@ -85,6 +86,7 @@ pub fn options(id: u64, cluster: u8, store: u8, tuning: Tuning) -> PeerOptions {
         version: "test".into(),
         grpc_address: String::new(),
         admin_address: String::new(),
+        lease: LeaseTerms { promise_ms: 600, trust_ms: 500 },
         tuning,
     }
 }

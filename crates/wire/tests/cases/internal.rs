@@ -47,6 +47,7 @@ fn handshake() -> Vec<Case> {
         version: version.clone(),
         grpc_address: "a:1".to_owned(),
         admin_address: admin_address.clone(),
+        ..HandshakeRequest::default()
     };
     let response = HandshakeResponse {
         cluster_id: request.cluster_id.clone(),
@@ -55,8 +56,16 @@ fn handshake() -> Vec<Case> {
         version,
         admin_address,
         session: vec![0x5e; 16].into(),
+        ..HandshakeResponse::default()
     };
-    vec![case("HandshakeRequest/all", request), case("HandshakeResponse/all", response)]
+    let asked = HandshakeRequest { lease_promise_ms: 600, lease_trust_ms: 500, ..request.clone() };
+    let told = HandshakeResponse { lease_promise_ms: 600, lease_trust_ms: 500, ..response.clone() };
+    vec![
+        case("HandshakeRequest/all", request),
+        case("HandshakeResponse/all", response),
+        case("HandshakeRequest/lease", asked),
+        case("HandshakeResponse/lease", told),
+    ]
 }
 
 fn appends() -> Vec<Case> {
