@@ -61,5 +61,5 @@ pub use reply::{CatalogReply, CompatNode, CompatOutcome, CompatState, Freeze, Sp
 pub use routes::{DeltaError, Route, RouteDelta, RouteMap, RouteMapError, RouteState};
 pub use row::{AuditEvent, CatalogChange, CatalogRow, Meta, RequestRecord, RowKey};
 pub use settings::CatalogSettings;
-pub use topology::{HostingStep, NodeAddresses, Topology, hosting_steps};
+pub use topology::{Holding, HostingStep, NodeAddresses, Topology, hosting_steps};
 pub use version::Version;

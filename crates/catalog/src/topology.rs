@@ -27,6 +27,15 @@ pub struct NodeAddresses {
     pub admin_address: String,
 }
 
+/// What a node has of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// This replica.
+    Held(ReplicaId),
+    /// Nothing any more; this was the last replica that it held.
+    Gone(ReplicaId),
+}
+
 /// What a node does about one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostingStep {
@@ -69,15 +78,24 @@ impl Catalog {
     }
 }
 
-/// What `node` does about its replicas, given those that it holds.
+/// What `node` does about its replicas, given those that it holds or held.
 ///
-/// Safe with any topology that ever was the catalog's, however old: a replica is destroyed only if its number had been
-/// given out and it was not listed any more, which stays true, and one that has a vote is never opened anew.
-pub fn hosting_steps(node: NodeId, held: &BTreeMap<GroupId, ReplicaId>, topology: &Topology) -> Vec<HostingStep> {
+/// Safe with any topology that ever was the catalog's, however old: a replica is destroyed only if its number had been given
+/// out and it was not listed any more, which stays true; and one that was destroyed, or may have voted, is never opened anew.
+pub fn hosting_steps(node: NodeId, have: &BTreeMap<GroupId, Holding>, topology: &Topology) -> Vec<HostingStep> {
     let step = |descriptor: &GroupDescriptor| {
         let group = descriptor.id;
-        match (descriptor.replicas.get(&node), held.get(&group).copied()) {
+        let (held, gone) = match have.get(&group) {
+            Some(Holding::Held(replica)) => (Some(*replica), None),
+            Some(Holding::Gone(replica)) => (None, Some(*replica)),
+            None => (None, None),
+        };
+        match (descriptor.replicas.get(&node), held) {
             (None, None) => None,
+            // The topology is from before it was destroyed.
+            (Some(listed), None) if gone.is_some_and(|gone| listed.id <= gone) && guards::on(Guard::GoneStaysGone) => {
+                None
+            }
             (Some(listed), None) if listed.state == ReplicaState::Joining || !guards::on(Guard::VotersNotReopened) => {
                 Some(HostingStep::Open { group, replica: listed.id })
             }
@@ -145,24 +163,31 @@ mod tests {
             (None, 6, Some(6), None),
         ];
         for (listed, next, held, step) in table {
-            let held = held.map(|id| (GROUP, ReplicaId(id))).into_iter().collect();
+            let held = held.map(|id| (GROUP, Holding::Held(ReplicaId(id)))).into_iter().collect();
             let steps = hosting_steps(ME, &held, &topology(listed, next));
             assert_eq!(steps, step.into_iter().collect::<Vec<_>>(), "{listed:?} {next} {held:?}");
         }
-        let held = BTreeMap::from([(GroupId(9), ReplicaId(1))]);
+        // One that was destroyed is not opened again, and the one after it is.
+        for (listed, step) in [(4, None), (5, None), (6, open(6))] {
+            let gone = BTreeMap::from([(GROUP, Holding::Gone(ReplicaId(5)))]);
+            let steps = hosting_steps(ME, &gone, &topology(Some((listed, Joining)), 7));
+            assert_eq!(steps, step.into_iter().collect::<Vec<_>>(), "{listed}");
+        }
+        let held = BTreeMap::from([(GroupId(9), Holding::Held(ReplicaId(1)))]);
         assert_eq!(hosting_steps(ME, &held, &topology(None, 4)), [], "a group that is not known yet");
     }
 
     proptest! {
         /// A node that looks at topologies in any order never destroys a replica that is listed, and opens none that has a
-        /// vote.
+        /// vote or was destroyed.
         #[test]
         fn old_topologies_do_no_harm(events in proptest::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..40)) {
             let mut world = World::settled();
             world.run(register(5, V1)).unwrap();
             let group = GROUP;
             let mut seen = vec![world.catalog.topology()];
-            let mut held: BTreeMap<GroupId, ReplicaId> = BTreeMap::new();
+            let mut have: BTreeMap<GroupId, Holding> = BTreeMap::new();
+            let mut destroyed: BTreeSet<ReplicaId> = BTreeSet::new();
             let mut voted: BTreeSet<ReplicaId> = BTreeSet::new();
             for (event, index) in events {
                 let mine = world.catalog.group(group).and_then(|g| g.replicas.get(&ME).copied());
@@ -173,21 +198,23 @@ mod tests {
                         world.run(Kind::DropReplica { group, node: ME, replica: r.id }).unwrap();
                     }
                     // It votes only after it has caught up, so it is held.
-                    (2, Some(r)) if held.get(&group) == Some(&r.id) && r.state == ReplicaState::Joining => {
+                    (2, Some(r)) if have.get(&group) == Some(&Holding::Held(r.id)) && r.state == ReplicaState::Joining => {
                         voted.insert(r.id);
                         world.run(Kind::PromoteReplica { group, node: ME, replica: r.id }).unwrap();
                     }
                     _ => {
                         let now = world.catalog.group(group).unwrap().replicas.get(&ME).map(|r| r.id);
-                        for step in hosting_steps(ME, &held, index.get(&seen)) {
+                        for step in hosting_steps(ME, &have, index.get(&seen)) {
                             match step {
                                 HostingStep::Open { replica, .. } => {
                                     prop_assert!(now != Some(replica) || !voted.contains(&replica), "{} votes", replica);
-                                    held.insert(group, replica);
+                                    prop_assert!(!destroyed.contains(&replica), "{} was destroyed", replica);
+                                    have.insert(group, Holding::Held(replica));
                                 }
                                 HostingStep::Destroy { replica, .. } => {
                                     prop_assert_ne!(now, Some(replica));
-                                    held.remove(&group);
+                                    destroyed.insert(replica);
+                                    have.insert(group, Holding::Gone(replica));
                                 }
                                 HostingStep::Lost { .. } => {}
                             }

@@ -109,6 +109,10 @@ impl Dispatcher {
         deadline: Instant,
     ) -> Result<GroupAnswer, CallError> {
         let members = self.directory.members(group);
+        if members.is_empty() && !self.routes.is_known() {
+            let message = "this node does not know the catalog yet; nothing happened, try again or ask another node";
+            return Err(CallError::Misrouted(Error::definite(Reason::Unavailable, message)));
+        }
         if members.is_empty() {
             let error = Error::definite(Reason::UnknownGroup, format!("there is no group {group}; nothing happened"));
             return Err(CallError::Misrouted(error));

@@ -134,7 +134,7 @@ async fn groups_and_routes_that_a_node_of_the_cluster_alone_is_configured_with_o
     let node = cluster.node(NodeId(3));
     add_group_nine(node, 3);
     node.start().unwrap();
-    wait_for_log(node, "the catalog does not know this group").await;
+    wait_for_log(node, "the catalog does not know this group here").await;
     group_two_owns_everything(&cluster).await;
 }
 

@@ -359,3 +359,52 @@ async fn a_node_finds_the_cluster_again_when_all_nodes_that_its_configuration_na
     cluster.node(third).wait_ready(PATIENCE).await.unwrap();
     assert_eq!(cluster.client_of(third).await.unwrap().get("k").await.unwrap().unwrap().value, "v");
 }
+
+/// The only founder of a cluster that has grown loses its disk. With an empty directory and its old configuration it could
+/// found everything a second time, all by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_whose_disk_was_wiped_does_not_found_a_second_cluster() {
+    let mut cluster = Cluster::builder().nodes(1).data_groups(1).start().await.unwrap();
+    let (founder, second, third) = (NodeId(1), cluster.join().await.unwrap(), cluster.join().await.unwrap());
+    let client = cluster.client().await.unwrap();
+    for group in cluster.groups() {
+        add(&client, group, second).await;
+        add(&client, group, third).await;
+    }
+    client.put("k", "v").await.unwrap();
+    let wiped = cluster.node(founder);
+    wiped.kill().unwrap();
+    std::fs::remove_dir_all(wiped.data_dir()).unwrap();
+    wiped.start().unwrap();
+    assert!(!wiped.wait_exit(PATIENCE).await.unwrap().success());
+    let log = wiped.log();
+    assert!(log.contains("it must join under a new id"), "{log}");
+    assert!(!log[log.rfind("new_directory=true").unwrap()..].contains("leads the group"), "{log}");
+    assert_eq!(client.get("k").await.unwrap().unwrap().value, "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_removed_while_its_node_was_down_is_gone_soon_after_the_node_is_back() {
+    let mut cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let new = cluster.join().await.unwrap();
+    for group in cluster.groups() {
+        add(&client, group, new).await;
+    }
+    cluster.node(new).kill().unwrap();
+    for group in cluster.groups() {
+        remove(&client, group, &[new]).await;
+    }
+    cluster.node(new).start().unwrap();
+    for group in cluster.groups() {
+        no_data_left(&cluster, new, group).await;
+    }
+    cluster.node(new).wait_ready(PATIENCE).await.unwrap();
+    let log = cluster.node(new).log();
+    assert!(!log.contains("it is not removed yet"), "{log}");
+    // And again, as others.
+    for group in cluster.groups() {
+        add(&client, group, new).await;
+    }
+    cluster.assert_replicas_equal().await.unwrap();
+}

@@ -225,6 +225,11 @@ guards! {
     DestroyOnlyDropped:
         "drover-catalog" "topology::tests::every_difference_has_a_step",
         "drover-catalog" "topology::tests::old_topologies_do_no_harm";
+    /// H43: a replica that was destroyed would be opened again because of a topology from before that, and stand up for a
+    /// leader of that time.
+    GoneStaysGone:
+        "drover-catalog" "topology::tests::every_difference_has_a_step",
+        "drover-catalog" "topology::tests::old_topologies_do_no_harm";
     /// H43: a voter whose data is gone would be opened again, empty, and vote a second time in a term.
     VotersNotReopened:
         "drover-catalog" "topology::tests::every_difference_has_a_step";

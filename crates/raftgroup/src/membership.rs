@@ -91,7 +91,16 @@ impl Group {
 
     fn next_step(&self, wanted: &GroupDescriptor) -> (MembershipStep, Option<LogId>) {
         let (observed, since) = self.members();
-        (next_membership_step(wanted, &observed, self.options.learner_max_lag), since)
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        // A replica that came before the one that is wanted on its node is a stray: it goes first.
+        let mut wanted = wanted.clone();
+        for (node, member) in metrics.membership_config.membership().nodes() {
+            let is_another = |replica: &drover_catalog::Replica| replica.id != member.replica;
+            if wanted.replicas.get(&NodeId(*node)).is_some_and(is_another) {
+                wanted.replicas.remove(&NodeId(*node));
+            }
+        }
+        (next_membership_step(&wanted, &observed, self.options.learner_max_lag), since)
     }
 
     /// The members as this leader sees them.
@@ -201,7 +210,11 @@ impl Group {
         deadline: Instant,
     ) -> Result<(), Error> {
         let unchanged = Precondition::<TypeConfig>::LastMembershipLogId { last_membership_log_id: since };
-        let changed = leadership.wait(deadline, self.raft.change_membership_if(change, true, [unchanged])).await?;
+        let changed = leadership.wait(deadline, self.raft.change_membership_if(change, true, [unchanged])).await;
+        let changed = changed.map_err(|error| {
+            let message = format!("the change of members of group {} is not known to be done; it may go on", self.id);
+            Error::unknown(error.reason, message)
+        })?;
         changed.map(drop).map_err(|error| {
             let message = format!("the members of group {} could not be changed: {error}", self.id);
             Error::unknown(Reason::Unavailable, message)

@@ -53,7 +53,8 @@ impl Connection {
         let mut client = InternalClient::new(channel)
             .max_decoding_message_size(me.tuning.max_message_bytes)
             .max_encoding_message_size(me.tuning.max_message_bytes);
-        let response = client.handshake(handshake::request(me, to)).await.map_err(|s| status_to_error(&s))?;
+        let response =
+            client.handshake(handshake::request(me, to, identities.get(to))).await.map_err(|s| status_to_error(&s))?;
         let response = response.into_inner();
         let peer = handshake::judge_response(me, to, &response)?;
         let identities = Arc::clone(identities);

@@ -66,7 +66,7 @@ pub fn handshake(bytes: &[u8]) -> bool {
 
 /// Both halves of a handshake.
 pub fn handshakes() -> Vec<Vec<u8>> {
-    let request = handshake::request(&node(2), NodeId(1));
+    let request = handshake::request(&node(2), NodeId(1), Some(StoreId([1; 16])));
     let response = handshake::response(&node(2), vec![5; 16].into());
     vec![request.encode_to_vec(), response.encode_to_vec()]
 }

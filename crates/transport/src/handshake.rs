@@ -16,7 +16,7 @@ pub(crate) struct PeerName {
     pub(crate) store: StoreId,
 }
 
-pub(crate) fn request(me: &PeerOptions, to: NodeId) -> v1::HandshakeRequest {
+pub(crate) fn request(me: &PeerOptions, to: NodeId, remembered: Option<StoreId>) -> v1::HandshakeRequest {
     v1::HandshakeRequest {
         cluster_id: Bytes::copy_from_slice(&me.cluster_id.0),
         node_id: me.node_id.0,
@@ -27,7 +27,21 @@ pub(crate) fn request(me: &PeerOptions, to: NodeId) -> v1::HandshakeRequest {
         admin_address: me.admin_address.clone(),
         lease_promise_ms: me.lease.promise_ms,
         lease_trust_ms: me.lease.trust_ms,
+        to_store_id: remembered.map(|store| Bytes::copy_from_slice(&store.0)).unwrap_or_default(),
     }
+}
+
+/// Why this node must not go on, if a peer of its own cluster knows another data directory under its number.
+pub(crate) fn replaced(me: &PeerOptions, request: &v1::HandshakeRequest) -> Option<Error> {
+    let remembered: [u8; 16] = request.to_store_id.as_ref().try_into().ok()?;
+    let meant = request.cluster_id == me.cluster_id.0.as_slice() && request.to_node == me.node_id.0;
+    (meant && remembered != me.store_id.0).then(|| {
+        wrong_node(format!(
+            "node {} knows another data directory of node {} ({}, this one is {}): the disk of this node was wiped or replaced, \
+             and it must join under a new id, after node {} was removed",
+            request.node_id, me.node_id, StoreId(remembered), me.store_id, me.node_id
+        ))
+    })
 }
 
 pub(crate) fn response(me: &PeerOptions, session: Bytes) -> v1::HandshakeResponse {
@@ -176,7 +190,7 @@ mod tests {
         for ((promise_ms, trust_ms), fits) in table {
             let lease = LeaseTerms { promise_ms, trust_ms };
             let peer = PeerOptions { lease, ..me(2, 9) };
-            let asked = judge_request(&me(1, 9), &request(&peer, NodeId(1))).map_err(|e| e.reason);
+            let asked = judge_request(&me(1, 9), &request(&peer, NodeId(1), None)).map_err(|e| e.reason);
             let answered = judge_response(&me(1, 9), NodeId(2), &response(&peer, Bytes::new())).map_err(|e| e.reason);
             assert_eq!((asked.is_ok(), answered.is_ok()), (fits, fits), "{lease:?}");
             assert!(fits || asked == Err(Reason::FailedPrecondition), "{asked:?}");
@@ -186,17 +200,33 @@ mod tests {
 
     #[test]
     fn a_caller_must_belong_to_the_cluster_and_mean_this_node() {
-        let good = request(&me(2, 9), NodeId(1));
+        let good = request(&me(2, 9), NodeId(1), None);
         let table = [
             (good.clone(), Ok(PeerName { node: NodeId(2), store: StoreId([2; 16]) })),
-            (request(&me(2, 8), NodeId(1)), Err(Reason::WrongCluster)),
+            (request(&me(2, 8), NodeId(1), None), Err(Reason::WrongCluster)),
             (v1::HandshakeRequest { cluster_id: Bytes::new(), ..good.clone() }, Err(Reason::WrongCluster)),
-            (request(&me(2, 9), NodeId(3)), Err(Reason::WrongNode)),
-            (request(&me(1, 9), NodeId(1)), Err(Reason::WrongNode)),
+            (request(&me(2, 9), NodeId(3), None), Err(Reason::WrongNode)),
+            (request(&me(1, 9), NodeId(1), None), Err(Reason::WrongNode)),
             (v1::HandshakeRequest { store_id: Bytes::new(), ..good }, Err(Reason::InvalidArgument)),
         ];
         for (request, expect) in table {
             assert_eq!(judge_request(&me(1, 9), &request).map_err(|e| e.reason), expect, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_learns_from_a_peer_that_its_data_directory_was_replaced() {
+        let store = |n: u8| Some(StoreId([n; 16]));
+        let table = [
+            (request(&me(2, 9), NodeId(1), None), false),
+            (request(&me(2, 9), NodeId(1), store(1)), false),
+            (request(&me(2, 9), NodeId(1), store(7)), true),
+            // Somebody else was meant.
+            (request(&me(2, 9), NodeId(3), store(7)), false),
+            (request(&me(2, 8), NodeId(1), store(7)), false),
+        ];
+        for (request, expect) in table {
+            assert_eq!(replaced(&me(1, 9), &request).is_some(), expect, "{request:?}");
         }
     }
 

@@ -7,6 +7,7 @@ use drover_kv::{Error, Reason};
 use drover_wire::proto::v1;
 use drover_wire::status_bytes_to_error;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::CallError;
@@ -24,6 +25,8 @@ pub struct PeerPool {
     identities: Arc<PeerIdentities>,
     peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
     stats: Mutex<BTreeMap<NodeId, Arc<PeerStats>>>,
+    /// Why this node must not go on, once a peer has told it that its data directory is another one than before.
+    pub(crate) replaced: watch::Sender<Option<Error>>,
     pub(crate) snapshot_rate: RateLimit,
     pub(crate) transfers: TransferLocks,
 }
@@ -34,6 +37,7 @@ impl PeerPool {
         Arc::new(Self {
             snapshot_rate: RateLimit::new(options.tuning.snapshot_bytes_per_second),
             transfers: TransferLocks::default(),
+            replaced: watch::Sender::new(None),
             me: Arc::new(options),
             identities: Arc::new(identities),
             peers: RwLock::default(),
@@ -44,6 +48,12 @@ impl PeerPool {
     /// Who this node is.
     pub fn options(&self) -> &PeerOptions {
         &self.me
+    }
+
+    /// Why this node must not go on: a peer knows another data directory under its number. A node that lost its votes and its
+    /// log would otherwise begin anew, beside the cluster that it was part of.
+    pub fn replaced(&self) -> watch::Receiver<Option<Error>> {
+        self.replaced.subscribe()
     }
 
     /// The identities of the peers' data directories.

@@ -90,6 +90,10 @@ impl Internal for InternalServer {
     ) -> Result<Response<v1::HandshakeResponse>, Status> {
         let request = request.into_inner();
         let me = self.pool.options();
+        if let Some(error) = handshake::replaced(me, &request) {
+            self.pool.replaced.send_if_modified(|known| known.is_none() && known.replace(error.clone()).is_none());
+            return Err(status(error));
+        }
         let accepted = match handshake::judge_request(me, &request) {
             Err(error) => Err(error),
             Ok(peer) => {

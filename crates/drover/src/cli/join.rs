@@ -12,7 +12,7 @@ use drover_server::node::{CAPABILITIES, build_version};
 use serde_json::json;
 
 use super::Global;
-use super::exit::End;
+use super::exit::{End, UsageError};
 use super::output::Output;
 
 /// `drover node join`.
@@ -40,6 +40,15 @@ pub struct JoinArgs {
 
 pub async fn run(global: &Global, args: JoinArgs, output: &mut Output) -> anyhow::Result<End> {
     let client = global.connect().await?;
+    for (listen, advertise, flag) in [
+        (args.grpc_listen, &args.grpc_advertise, "--grpc-advertise"),
+        (args.admin_listen, &args.admin_advertise, "--admin-advertise"),
+    ] {
+        if listen.ip().is_unspecified() && advertise.is_none() {
+            let message = format!("nobody can reach {listen}: give {flag} the address by which others reach this node");
+            return Err(UsageError(message).into());
+        }
+    }
     // Everything that can fail here is tried before the cluster gives out a number.
     let data_dir = std::path::absolute(&args.data_dir).context("the data directory has no absolute path")?;
     let prepared = NewDataDir::prepare(&data_dir)?;

@@ -174,7 +174,10 @@ impl DataDir {
         &self,
         founding: impl IntoIterator<Item = (GroupId, ReplicaId)>,
     ) -> Result<ReplicaRecords, DataDirError> {
-        ReplicaRecords::open(self.root.join(REPLICAS), founding, !self.groups()?.is_empty())
+        let raftlog = self.raftlog();
+        let logged = fs::read_dir(&raftlog).map(|mut entries| entries.next().is_some());
+        let logged = logged.map_err(|source| DataDirError::Io { doing: "list", path: raftlog, source })?;
+        ReplicaRecords::open(self.root.join(REPLICAS), founding, logged || !self.groups()?.is_empty())
     }
 
     /// Where the nodes of the cluster were when that was last noted. Hints, to be tried: nothing if they cannot be read.

@@ -4,7 +4,7 @@
 //! magic "DROVERRP" (8) | version = 1 (1) | count (4, BE) | for each: group (8, BE) | replica (8, BE) | state (1) | crc (4, BE)
 //! ```
 //!
-//! States: 1 founding, 2 held, 3 being removed. `crc` is the CRC-32C of everything before it, in every version. The file
+//! States: 1 founding, 2 held, 3 being removed, 4 gone. `crc` is the CRC-32C of everything before it, in every version. The file
 //! is replaced as a whole. It is written before a replica is opened for the first time, and before its data is removed:
 //! whatever lies in `groups/` without a record was never opened.
 
@@ -41,6 +41,8 @@ pub enum RecordState {
     Held,
     /// The group goes on without it; its data is being removed.
     Removing,
+    /// Nothing is left of it. Its number is kept: it is never opened again.
+    Gone,
 }
 
 /// Which replicas a node holds, durably.
@@ -77,22 +79,26 @@ impl ReplicaRecords {
         Ok(Self { path, records: Mutex::new(records) })
     }
 
-    /// All of them.
+    /// Those that are here, or are being removed.
+    pub fn here(&self) -> BTreeMap<GroupId, ReplicaRecord> {
+        let mut records = self.all();
+        records.retain(|_, record| record.state != RecordState::Gone);
+        records
+    }
+
+    /// All of them, those that are gone included.
     pub fn all(&self) -> BTreeMap<GroupId, ReplicaRecord> {
         self.records.lock().clone()
     }
 
-    /// Notes what is known of a replica now; `None`: nothing is left of it.
+    /// Notes what is known of a replica now.
     ///
     /// # Errors
     /// If the file cannot be written; then nothing has changed.
-    pub fn set(&self, group: GroupId, record: Option<ReplicaRecord>) -> Result<(), DataDirError> {
+    pub fn set(&self, group: GroupId, record: ReplicaRecord) -> Result<(), DataDirError> {
         let mut records = self.records.lock();
         let mut next = records.clone();
-        match record {
-            Some(record) => next.insert(group, record),
-            None => next.remove(&group),
-        };
+        next.insert(group, record);
         write(&self.path, &next)?;
         *records = next;
         Ok(())
@@ -118,6 +124,7 @@ fn encode(records: &BTreeMap<GroupId, ReplicaRecord>) -> Vec<u8> {
             RecordState::Founding => 1,
             RecordState::Held => 2,
             RecordState::Removing => 3,
+            RecordState::Gone => 4,
         });
     }
     out.extend_from_slice(&crc32c::crc32c(&out).to_be_bytes());
@@ -150,6 +157,7 @@ pub fn decode(bytes: &[u8]) -> Result<BTreeMap<GroupId, ReplicaRecord>, &'static
             1 => RecordState::Founding,
             2 => RecordState::Held,
             3 => RecordState::Removing,
+            4 => RecordState::Gone,
             _ => return Err("a replica is in a state that this build does not know"),
         };
         let group = GroupId(number(0));
@@ -192,13 +200,15 @@ mod tests {
         let records = open(temp.path(), false).unwrap();
         assert!(records.all().values().all(|record| record.state == RecordState::Founding));
         assert_eq!(records.all().into_iter().map(|(group, r)| (group, r.id)).collect::<Vec<_>>(), PAIR);
-        records.set(GroupId(1), None).unwrap();
+        let gone = ReplicaRecord { id: ReplicaId(2), state: RecordState::Gone };
+        records.set(GroupId(1), gone).unwrap();
         let held = ReplicaRecord { id: ReplicaId(7), state: RecordState::Held };
-        records.set(GroupId(5), Some(held)).unwrap();
+        records.set(GroupId(5), held).unwrap();
         let again = open(temp.path(), true).unwrap();
         assert_eq!(again.all(), records.all());
         assert_eq!(again.all()[&GroupId(5)], held);
-        assert!(!again.all().contains_key(&GroupId(1)));
+        assert_eq!(again.all()[&GroupId(1)], gone);
+        assert!(!again.here().contains_key(&GroupId(1)) && again.here().contains_key(&GroupId(5)));
     }
 
     #[test]
@@ -220,8 +230,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back(records in proptest::collection::btree_map(any::<u64>(), (any::<u64>(), 0usize..3), 0..8)) {
-            let states = [RecordState::Founding, RecordState::Held, RecordState::Removing];
+        fn records_come_back(records in proptest::collection::btree_map(any::<u64>(), (any::<u64>(), 0usize..4), 0..8)) {
+            let states = [RecordState::Founding, RecordState::Held, RecordState::Removing, RecordState::Gone];
             let record = |(group, (id, state)): (u64, (u64, usize))| {
                 (GroupId(group), ReplicaRecord { id: ReplicaId(id), state: states[state] })
             };

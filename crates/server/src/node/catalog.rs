@@ -33,6 +33,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// of counts as that.
 const LOOK: Duration = Duration::from_secs(1);
 const IN_TOUCH: Duration = Duration::from_secs(3);
+/// How long a node that knows the catalog may take to say so.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long one node is followed before another one is.
 const FOLLOW_ONE: Duration = Duration::from_secs(30);
 /// Pause before another node, or the same one again, is asked for its routes.
@@ -121,6 +123,19 @@ pub async fn follow_nodes(me: String, seeds: Vec<String>, followed: Followed, st
     }
 }
 
+/// Whether one of these nodes knows the catalog of the cluster. Those that cannot be reached, or know nothing, do not count.
+pub async fn exists_elsewhere(addresses: &[String], cluster: ClusterId) -> bool {
+    let asked = addresses.iter().map(|address| async move {
+        let known = async {
+            let mut client = ClusterClient::connect(format!("http://{address}")).await.ok()?;
+            let request = v1::WatchTopologyRequest { known_revision: 0, cluster_id: cluster.to_string() };
+            client.watch_topology(request).await.ok()?.into_inner().message().await.ok()?
+        };
+        tokio::time::timeout(FIRST_WORD, known).await.ok().flatten().is_some()
+    });
+    futures::future::join_all(asked).await.into_iter().any(|known| known)
+}
+
 type FollowError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn follow_node(address: &str, followed: &Followed) -> Result<(), FollowError> {
@@ -141,6 +156,11 @@ async fn follow_topology(channel: Channel, followed: &Followed) -> Result<(), Fo
     let (known_revision, cluster_id) = (topology.current().revision, followed.cluster.to_string());
     let request = v1::WatchTopologyRequest { known_revision, cluster_id };
     let mut told = ClusterClient::new(channel).watch_topology(request).await?.into_inner();
+    if known_revision == 0 {
+        // One that knows nothing itself says nothing; another one may know.
+        let first = tokio::time::timeout(FIRST_WORD, told.message()).await?;
+        first?.map(decode_topology).transpose()?.into_iter().for_each(|first| topology.follow(first));
+    }
     while let Some(next) = told.message().await? {
         topology.follow(decode_topology(next)?);
     }

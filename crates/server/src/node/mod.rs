@@ -124,7 +124,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         directory.set_members(group.id, group.replicas.clone());
     }
     // Before the port answers: a replica that is not there yet must not be taken for one that does not exist.
-    for group in records.all().into_keys() {
+    for group in records.here().into_keys() {
         directory.set(group, Replica::Starting);
     }
     let peers = PeerPool::new(peer_options(&config, &data), PeerIdentities::open(data.peers())?);
@@ -172,6 +172,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     readiness.set(view.clone());
     let readiness_view = view.clone();
     serve::export(&metrics, &log, &peers, &directory, watch.subscribe(), clock);
+    let known = tokio::sync::watch::Sender::new(false);
+    let registered = known.subscribe();
     let announced = presence::announce(
         presence::Announcement {
             node: config.node.id,
@@ -184,6 +186,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         },
         Arc::clone(front.coordinator()),
         view.clone(),
+        known,
         stop.clone(),
     );
     let (server, health) = serve::start(&config, grpc, view, Arc::clone(&service), Arc::clone(&peers), stop.clone())?;
@@ -197,9 +200,11 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         peers,
         coordinator: Arc::clone(front.coordinator()),
         followed: followed.clone(),
+        registered,
         time: TimeParts { oracle, timestamps },
     };
-    let replicas = Arc::new(Replicas::new(&config, parts)?);
+    let replaced = parts.peers.replaced();
+    let replicas = Arc::new(Replicas::new(&config, seeds(&config, &data), parts)?);
     let me = config.advertised_grpc().as_str().to_owned();
     tokio::spawn(topology::remember(followed.topology.subscribe(), Arc::clone(&data), stop.clone()));
     tokio::spawn(catalog::follow_nodes(me, seeds(&config, &data), followed, stop.clone()));
@@ -208,7 +213,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let leaving = CancellationToken::new();
     tokio::spawn(tell_health(health.clone(), readiness_view, leaving.clone()));
     let node = Node { front, service, replicas: Arc::clone(&replicas), health, leaving };
-    let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas), tokio::spawn(announced));
+    let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas), tokio::spawn(announced), replaced);
     let ended = shutdown.run(&node, failure).await;
 
     stop.cancel();
@@ -288,6 +293,7 @@ async fn fail(
     mut disk: tokio::sync::watch::Receiver<crate::disk::DiskState>,
     replicas: Arc<Replicas>,
     announced: tokio::task::JoinHandle<Option<drover_kv::Error>>,
+    mut replaced: tokio::sync::watch::Receiver<Option<drover_kv::Error>>,
 ) -> NodeError {
     let refused = async {
         match announced.await {
@@ -295,6 +301,12 @@ async fn fail(
             // The node is being stopped.
             Ok(None) => std::future::pending().await,
             Err(error) => NodeError::Failed(format!("the node's announcements ended: {error}")),
+        }
+    };
+    let replaced = async {
+        match replaced.wait_for(Option::is_some).await.map(|known| known.clone()) {
+            Ok(Some(error)) => NodeError::Refused(error),
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     };
     let log_failed = async {
@@ -327,6 +339,7 @@ async fn fail(
         },
         error = log_failed => error,
         error = refused => error,
+        error = replaced => error,
         error = full => error,
     }
 }

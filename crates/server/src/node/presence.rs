@@ -13,6 +13,7 @@ use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::status_to_error;
 use rand::Rng;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Readiness;
@@ -141,11 +142,12 @@ fn judge(registered: bool, error: Option<&Error>) -> Next {
     }
 }
 
-/// Announces a node until `stop`, or until the cluster refuses it for good; then the reason.
+/// Announces a node, and says in `known` when the cluster has taken it, until `stop`, or until the cluster refuses it for good; then the reason.
 pub async fn announce(
     me: Announcement,
     coordinator: Arc<Coordinator>,
     readiness: impl Readiness,
+    known: watch::Sender<bool>,
     stop: CancellationToken,
 ) -> Option<Error> {
     let mut registered = false;
@@ -171,6 +173,7 @@ pub async fn announce(
         let pause = match judge(registered, answer.as_ref().err()) {
             Next::Renew => {
                 registered = true;
+                known.send_if_modified(|known| !std::mem::replace(known, true));
                 INTERVAL
             }
             Next::Again => PAUSE,

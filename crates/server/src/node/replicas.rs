@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_catalog::{CatalogCommand, HostingStep, Topology, hosting_steps};
+use drover_catalog::{CatalogCommand, Holding, HostingStep, Topology, hosting_steps};
 use drover_coordinator::{Coordinator, GroupDirectory, Replica};
 use drover_fsm::FsmStateMachine;
 use drover_keys::{GroupId, NodeId, ReplicaId};
@@ -49,6 +49,8 @@ pub struct ReplicaParts {
     pub coordinator: Arc<Coordinator>,
     /// What the node knows of the catalog.
     pub followed: Followed,
+    /// Whether the catalog has taken this directory for the node's.
+    pub registered: tokio::sync::watch::Receiver<bool>,
     /// Where timestamps come from.
     pub time: TimeParts,
 }
@@ -78,12 +80,17 @@ pub struct Replicas {
     creation: Option<CatalogCommand>,
     /// The voters of groups that the cluster is created with.
     founders: BTreeMap<GroupId, BTreeMap<u64, Node>>,
+    /// Where other nodes may be.
+    seeds: Vec<String>,
     disk: tokio::sync::watch::Receiver<DiskState>,
     opened: Mutex<BTreeMap<GroupId, Opened>>,
 }
 
 /// How long a replica that is removed may take to let go of its store, before the next attempt.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the sole voter of a new group waits for peers that know its node by another directory. They try to connect at
+/// least every second.
+const OBJECTIONS: Duration = Duration::from_millis(1_500);
 /// Pause after something that could not be done about a replica.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -102,7 +109,7 @@ impl Replicas {
     ///
     /// # Errors
     /// If the memory and threads they share cannot be had.
-    pub fn new(config: &Config, parts: ReplicaParts) -> Result<Self, NodeError> {
+    pub fn new(config: &Config, seeds: Vec<String>, parts: ReplicaParts) -> Result<Self, NodeError> {
         let storage = &config.storage;
         let env = StoreEnv::new(StoreEnvOptions {
             block_cache_bytes: usize::try_from(storage.block_cache_bytes.0).unwrap_or(usize::MAX),
@@ -124,6 +131,7 @@ impl Replicas {
             parts,
             creation: if joins { None } else { Some(catalog::creation(config)?) },
             founders: config.bootstrap.groups.iter().map(|group| (group.id, voters(config, group))).collect(),
+            seeds,
             opened: Mutex::default(),
         })
     }
@@ -139,6 +147,7 @@ impl Replicas {
                     }
                 }
                 RecordState::Founding | RecordState::Held => self.open(group, record, stop).await,
+                RecordState::Gone => {}
             }
         });
         futures::future::join_all(opened).await;
@@ -188,11 +197,15 @@ impl Replicas {
             tasks.spawn(catalog::follow_replica(Arc::clone(&group), self.node, followed, stop.clone()));
         }
         group.run().await;
-        if !stop.is_cancelled() {
-            let endpoint = Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone()));
-            self.parts.service.deliver(id, record.id, endpoint);
-            self.parts.directory.set(id, Replica::Running(Arc::clone(&group)));
+        if stop.is_cancelled() {
+            group.shutdown().await;
+            drop(group);
+            while tasks.join_next().await.is_some() {}
+            return;
         }
+        let endpoint = Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone()));
+        self.parts.service.deliver(id, record.id, endpoint);
+        self.parts.directory.set(id, Replica::Running(Arc::clone(&group)));
         if id == GroupId::DEFAULT {
             let oracle = Oracle::new(Arc::clone(&group), Arc::new(SystemClock), self.oracle.clone());
             self.parts.service.set_oracle(Some(Arc::clone(&oracle)));
@@ -206,9 +219,8 @@ impl Replicas {
             && record.state == RecordState::Founding
             && voters.keys().next() == Some(&self.node.0)
             && !group.has_history()
-            && let Err(error) = group.initialize(voters.clone()).await
         {
-            tracing::error!(group = %id, %error, "the group cannot be founded");
+            tasks.spawn(Arc::clone(&self).found(Arc::clone(&group), record.id, voters.clone(), stop.clone()));
         }
         let grants = catalog::founding_grants(id, Arc::clone(&self.parts.coordinator));
         tasks.spawn(Arc::clone(&group).run_duties(grants, stop.clone()));
@@ -218,6 +230,48 @@ impl Replicas {
         self.watch(&group, &stop).await;
         drop(group);
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Makes a group exist. If the cluster exists already, this node may only be late, or its directory may be an empty one in
+    /// the place of another: then the catalog has to take the directory for the node's, and to list the replica.
+    async fn found(
+        self: Arc<Self>,
+        group: Arc<Group>,
+        replica: ReplicaId,
+        voters: BTreeMap<u64, Node>,
+        stop: CancellationToken,
+    ) {
+        let id = group.id();
+        let may_found = async {
+            if voters.len() == 1 {
+                // Nobody has to agree, so nobody would object: peers that know another directory get the time to say so.
+                tokio::time::sleep(OBJECTIONS).await;
+            }
+            let followed = &self.parts.followed;
+            if !catalog::exists_elsewhere(&self.seeds, followed.cluster).await {
+                return true;
+            }
+            let (mut registered, mut topology) = (self.parts.registered.clone(), followed.topology.subscribe());
+            if registered.wait_for(|registered| *registered).await.is_err() {
+                return false;
+            }
+            let listed = |topology: &Topology| {
+                let mine = topology.groups.get(&id).and_then(|group| group.replicas.get(&self.node));
+                mine.is_some_and(|mine| mine.id == replica)
+            };
+            topology.wait_for(|topology| topology.revision > 0).await.is_ok_and(|topology| listed(&topology))
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            may = may_found => match may {
+                true => {
+                    if let Err(error) = group.initialize(voters).await {
+                        tracing::error!(group = %id, %error, "the group cannot be founded");
+                    }
+                }
+                false => tracing::error!(group = %id, "the catalog does not know this group here; it is not founded"),
+            }
+        }
     }
 
     /// Notices when Raft stops by itself because the log or apply failed, and when a read finds the store damaged: the
@@ -269,9 +323,13 @@ impl Replicas {
 
     /// Whether nothing is left to be done.
     async fn follow(self: &Arc<Self>, topology: &Topology, stop: &CancellationToken) -> bool {
-        let held = self.parts.records.all().into_iter().map(|(group, record)| (group, record.id)).collect();
+        let holding = |(group, record): (GroupId, ReplicaRecord)| match record.state {
+            RecordState::Gone => (group, Holding::Gone(record.id)),
+            RecordState::Founding | RecordState::Held | RecordState::Removing => (group, Holding::Held(record.id)),
+        };
+        let have = self.parts.records.all().into_iter().map(holding).collect();
         let mut done = true;
-        for step in hosting_steps(self.node, &held, topology) {
+        for step in hosting_steps(self.node, &have, topology) {
             match step {
                 HostingStep::Open { group, replica } => {
                     tracing::info!(%group, %replica, "a replica of a group comes here");
@@ -306,7 +364,7 @@ impl Replicas {
 
     /// A replica of which there is neither data nor record is no longer told of once the catalog does not want it here.
     fn forget_stopped(&self, topology: &Topology) {
-        let records = self.parts.records.all();
+        let records = self.parts.records.here();
         for (id, replica) in self.parts.directory.replicas() {
             let listed = topology.groups.get(&id).is_some_and(|group| group.replicas.contains_key(&self.node));
             if matches!(replica, Replica::Stopped(_)) && !records.contains_key(&id) && !listed {
@@ -320,7 +378,7 @@ impl Replicas {
         // Nothing without a record was ever part of a group.
         self.clear(group).await?;
         let record = ReplicaRecord { id, state: RecordState::Held };
-        self.parts.records.set(group, Some(record)).map_err(|error| error.to_string())?;
+        self.parts.records.set(group, record).map_err(|error| error.to_string())?;
         self.open(group, record, stop).await;
         Ok(())
     }
@@ -328,7 +386,7 @@ impl Replicas {
     /// Stops a replica, if it runs, and removes everything that is left of it. May be repeated after a crash at any point.
     async fn remove(&self, group: GroupId, id: ReplicaId) -> Result<(), String> {
         let record = ReplicaRecord { id, state: RecordState::Removing };
-        self.parts.records.set(group, Some(record)).map_err(|error| error.to_string())?;
+        self.parts.records.set(group, record).map_err(|error| error.to_string())?;
         self.parts.service.withdraw(group);
         if group == GroupId::DEFAULT {
             self.parts.service.set_oracle(None);
@@ -347,7 +405,8 @@ impl Replicas {
             return Err("its tasks ended badly".to_owned());
         }
         self.clear(group).await?;
-        self.parts.records.set(group, None).map_err(|error| error.to_string())
+        let record = ReplicaRecord { id, state: RecordState::Gone };
+        self.parts.records.set(group, record).map_err(|error| error.to_string())
     }
 
     /// Removes store and log of a group of which nothing is open, or will be soon.

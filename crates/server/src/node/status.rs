@@ -82,11 +82,11 @@ impl Readiness for NodeView {
             },
         ];
         let topology = self.topology.current();
-        for (group, record) in self.records.all() {
+        for (group, record) in self.records.here() {
             let what = format!("group {group}");
             let listed = topology.groups.get(&group).and_then(|group| group.replicas.get(&self.node));
             match (record.state, listed.map(|replica| replica.state)) {
-                (RecordState::Removing, _) | (_, Some(ReplicaState::Leaving)) => continue,
+                (RecordState::Removing | RecordState::Gone, _) | (_, Some(ReplicaState::Leaving)) => continue,
                 // It does not serve yet, and the node serves all the same.
                 (_, Some(ReplicaState::Joining)) => {
                     checks.push(Check::new(what, true, "the replica is joining"));

@@ -257,6 +257,17 @@ impl Distribution for DistributionService {
             let (cache, drained) = (Arc::clone(&cache), drained.clone());
             async move {
                 let mut versions = cache.versions();
+                // Whoever knows nothing yet says nothing, instead of that there is nothing.
+                if !cache.is_known() {
+                    tokio::select! {
+                        () = drained.cancelled() => return None,
+                        changed = versions.wait_for(|version| *version >= CatalogVersion::FIRST) => {
+                            if changed.is_err() {
+                                return None;
+                            }
+                        }
+                    }
+                }
                 while queue.is_empty() {
                     let (events, then) = next_events(&cache, known);
                     known = then;

@@ -106,11 +106,11 @@ async fn a_new_address_replaces_the_connection() {
 
 #[tokio::test]
 async fn a_message_that_no_frame_can_carry_is_refused_before_it_is_sent() {
-    let small = Tuning { max_message_bytes: 64, ..tuning() };
+    let small = Tuning { max_message_bytes: 200, ..tuning() };
     let a = TestNode::start_with(options(1, 1, 1, small)).await;
     let b = TestNode::start(2).await;
     a.pool.set_address(b.id, &b.address);
-    let long = "0123456789012345678901234567890123456789012345678901234567890123456789";
+    let long: &str = "0123456789".repeat(25).leak();
     let error = a.ask(b.id, long).await.unwrap_err();
     assert_eq!((error.sent, error.reason), (Sent::NotSent, Reason::BatchTooLarge), "{error}");
     assert_eq!(a.ask(b.id, "x").await, Ok(1));

@@ -58,12 +58,17 @@ fn handshake() -> Vec<Case> {
         session: vec![0x5e; 16].into(),
         ..HandshakeResponse::default()
     };
-    let asked = HandshakeRequest { lease_promise_ms: 600, lease_trust_ms: 500, ..request.clone() };
+    let asked = HandshakeRequest {
+        lease_promise_ms: 600,
+        lease_trust_ms: 500,
+        to_store_id: vec![0x53; 16].into(),
+        ..request.clone()
+    };
     let told = HandshakeResponse { lease_promise_ms: 600, lease_trust_ms: 500, ..response.clone() };
     vec![
         case("HandshakeRequest/all", request),
         case("HandshakeResponse/all", response),
-        case("HandshakeRequest/lease", asked),
+        case("HandshakeRequest/lease_and_store", asked),
         case("HandshakeResponse/lease", told),
     ]
 }
