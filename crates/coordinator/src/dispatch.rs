@@ -125,6 +125,9 @@ impl Dispatcher {
             if Instant::now() >= deadline {
                 return Err(CallError::Failed(attempts.at_deadline()));
             }
+            // They may change while the request is under way.
+            let present = self.directory.members(group);
+            let members = if present.is_empty() { &members } else { &present };
             let believed = hint.or_else(|| self.believed_leader(group)).filter(|_| round < 2 || hint.is_some());
             let target = believed.unwrap_or_else(|| members[round % members.len()]);
             let until = match repeat {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_client::{CatalogVersion, Client, Reason, RouteEventKind, RouteId, RouteWatch, Routes};
+use drover_client::{CatalogVersion, Client, NodeId, Reason, RouteEventKind, RouteId, RouteWatch, Routes};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::ledger::Ledger;
@@ -245,4 +245,27 @@ async fn a_watch_starts_with_everything_goes_on_with_changes_and_can_be_resumed_
     let mut watch = elsewhere.watch_routes(Some(then)).await.unwrap();
     let (versions, _) = follow(&mut watch, CatalogVersion(then.0 + 2)).await;
     assert_eq!(versions, [then.0 + 1, then.0 + 2]);
+}
+
+/// A node alone knows no catalog. It must not say that there are no routes, least of all again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_knows_no_catalog_says_nothing_of_routes_until_it_knows_one() {
+    use drover_wire::proto::v1::distribution_client::DistributionClient;
+    use drover_wire::proto::v1::{WatchRoutesRequest, route_event::Event};
+    let cluster = Cluster::builder().data_groups(1).prepare().unwrap();
+    let alone = cluster.node(NodeId(3));
+    alone.start().unwrap();
+    let address = format!("http://{}", alone.grpc_address());
+    let mut client =
+        wait_until("the node to answer", PATIENCE, || DistributionClient::connect(address.clone())).await.unwrap();
+    let mut events = client.watch_routes(WatchRoutesRequest::default()).await.unwrap().into_inner();
+    let (told, ()) = tokio::join!(events.message(), async {
+        for id in [1, 2] {
+            cluster.node(NodeId(id)).start().unwrap();
+        }
+    });
+    let Some(Event::Snapshot(first)) = told.unwrap().unwrap().event else {
+        panic!("a watch begins with the whole map")
+    };
+    assert!(first.version >= 1 && !first.routes.is_empty(), "{first:?}");
 }

@@ -7,10 +7,10 @@ use drover_client::{Client, ClusterStatus, DigestComparison, GroupId, GroupInfo,
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::Global;
 use super::exit::End;
 use super::notation::format_hex;
 use super::output::Output;
+use super::{Global, notice};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -61,23 +61,32 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         }
         Command::AddReplica { group, node, no_wait } => {
             let mut info = client.add_replica(group, node, &global.actor()).await?;
+            let added =
+                info.replicas.iter().find(|replica| replica.node_id == node.0).map(|replica| replica.replica_id);
+            let mut end = End::Done;
             if !no_wait {
                 let what = format!("group {group}: the replica on node {node} is joining");
-                info = changed(&client, group, &what, |info| match of_node(info, node).map(GroupReplica::state) {
-                    Some(ReplicaState::Active) => Some(Ok(())),
-                    Some(ReplicaState::Joining | ReplicaState::Unspecified) => None,
-                    Some(ReplicaState::Leaving) | None => Some(Err("somebody called it off")),
+                let state = |info: &GroupInfo| replica(info, added?).map(GroupReplica::state);
+                info = changed(&client, group, &what, |info| match state(info) {
+                    Some(ReplicaState::Joining | ReplicaState::Unspecified) => false,
+                    Some(ReplicaState::Active | ReplicaState::Leaving) | None => true,
                 })
                 .await?;
+                if state(&info) != Some(ReplicaState::Active) {
+                    notice(&format!("the replica on node {node} did not join: somebody called it off"));
+                    end = End::No;
+                }
             }
             print_groups(global.json, output, &[info])?;
-            Ok(End::Done)
+            Ok(end)
         }
         Command::RemoveReplica { group, nodes, no_wait } => {
             let mut info = client.remove_replicas(group, &nodes, &global.actor()).await?;
             if !no_wait {
                 let what = format!("group {group}: replicas are leaving");
-                let gone = |info: &GroupInfo| nodes.iter().all(|node| of_node(info, *node).is_none()).then_some(Ok(()));
+                let is_named = |found: &&GroupReplica| nodes.contains(&NodeId(found.node_id));
+                let leaving: Vec<u64> = info.replicas.iter().filter(is_named).map(|found| found.replica_id).collect();
+                let gone = |info: &GroupInfo| leaving.iter().all(|id| replica(info, *id).is_none());
                 info = changed(&client, group, &what, gone).await?;
             }
             print_groups(global.json, output, &[info])?;
@@ -91,9 +100,9 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
     }
 }
 
-/// The replica of a group on one node.
-fn of_node(group: &GroupInfo, node: NodeId) -> Option<&GroupReplica> {
-    group.replicas.iter().find(|replica| replica.node_id == node.0)
+/// The replica of a group with this number. Its node may hold another one later.
+fn replica(group: &GroupInfo, id: u64) -> Option<&GroupReplica> {
+    group.replicas.iter().find(|replica| replica.replica_id == id)
 }
 
 /// How often a change of replicas is looked at.
@@ -104,7 +113,7 @@ async fn changed(
     client: &Client,
     group: GroupId,
     what: &str,
-    ended: impl Fn(&GroupInfo) -> Option<Result<(), &'static str>>,
+    ended: impl Fn(&GroupInfo) -> bool,
 ) -> anyhow::Result<GroupInfo> {
     let spinner = ProgressBar::new_spinner();
     loop {
@@ -114,15 +123,9 @@ async fn changed(
             Err(error) if error.is_transient() => None,
             Err(error) => return Err(error.into()),
         };
-        if let Some(info) = found {
-            match ended(&info) {
-                Some(Ok(())) => {
-                    spinner.finish_and_clear();
-                    return Ok(info);
-                }
-                Some(Err(why)) => anyhow::bail!("the change of group {group} has ended: {why}"),
-                None => {}
-            }
+        if let Some(info) = found.filter(|info| ended(info)) {
+            spinner.finish_and_clear();
+            return Ok(info);
         }
         let behind = client.status().await.ok().and_then(|status| furthest_behind(&status, group));
         spinner.set_message(behind.map_or(what.to_owned(), |lag| format!("{what}, {lag} entries behind")));

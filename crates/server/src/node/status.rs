@@ -81,8 +81,14 @@ impl Readiness for NodeView {
                 false => Check::new("routes", false, "the catalog is not known yet"),
             },
         ];
-        let topology = self.topology.current();
-        for (group, record) in self.records.here() {
+        let (topology, here) = (self.topology.current(), self.records.here());
+        for group in topology.groups.values().filter(|group| !here.contains_key(&group.id)) {
+            let mine = group.replicas.get(&self.node).is_some_and(|replica| replica.state == ReplicaState::Active);
+            if mine {
+                checks.push(Check::new(format!("group {}", group.id), false, "the replica that shall be here is lost"));
+            }
+        }
+        for (group, record) in here {
             let what = format!("group {group}");
             let listed = topology.groups.get(&group).and_then(|group| group.replicas.get(&self.node));
             match (record.state, listed.map(|replica| replica.state)) {

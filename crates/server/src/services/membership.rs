@@ -103,9 +103,10 @@ pub async fn list_groups(
 }
 
 fn group_info(coordinator: &Coordinator, group: &GroupDescriptor) -> v1::GroupInfo {
+    let believed = coordinator.dispatcher().believed_leader(group.id);
     v1::GroupInfo {
         group_id: group.id.0,
-        leader: coordinator.dispatcher().believed_leader(group.id).map_or(0, |node| node.0),
+        leader: believed.filter(|node| group.replicas.contains_key(node)).map_or(0, |node| node.0),
         replicas: encode_replicas(group),
     }
 }
