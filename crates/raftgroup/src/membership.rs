@@ -14,7 +14,7 @@ use drover_catalog::{
 use drover_guards::{self as guards, Guard};
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
-use drover_rafttypes::{LogId, Node, TypeConfig};
+use drover_rafttypes::{LogId, Node, StoredMembership, TypeConfig};
 use futures::future::BoxFuture;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
@@ -42,9 +42,6 @@ const STEP: Duration = Duration::from_secs(10);
 /// Pause after a step that could not be taken, and between two looks at a learner.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The members of the group, and the log entry that made them so.
-type Observed = (RaftMembership, Option<LogId>);
-
 impl Group {
     /// Makes the members of the group those that `plan` wants, again and again while this replica leads, until `stop`.
     pub async fn drive_membership(self: Arc<Self>, plan: Arc<dyn ReplicaPlan>, stop: CancellationToken) {
@@ -66,8 +63,8 @@ impl Group {
         let mut members = self.raft.server_metrics();
         loop {
             // Marked as seen before they are looked at, so that no later change is missed.
-            let step = known.borrow_and_update().groups.get(&self.id).map(|wanted| self.next_step(wanted).0);
             members.borrow_and_update();
+            let step = known.borrow_and_update().groups.get(&self.id).map(|wanted| self.next_step(wanted).0);
             if matches!(step, None | Some(MembershipStep::None)) {
                 let changed = tokio::select! {
                     changed = known.changed() => changed.is_ok(),
@@ -90,23 +87,22 @@ impl Group {
     }
 
     fn next_step(&self, wanted: &GroupDescriptor) -> (MembershipStep, Option<LogId>) {
-        let (observed, since) = self.members();
-        let metrics = self.raft.metrics().borrow_watched().clone();
+        let stored = Arc::clone(&self.raft.server_metrics().borrow_watched().membership_config);
         // A replica that came before the one that is wanted on its node is a stray: it goes first.
         let mut wanted = wanted.clone();
-        for (node, member) in metrics.membership_config.membership().nodes() {
+        for (node, member) in stored.membership().nodes() {
             let is_another = |replica: &drover_catalog::Replica| replica.id != member.replica;
             if wanted.replicas.get(&NodeId(*node)).is_some_and(is_another) {
                 wanted.replicas.remove(&NodeId(*node));
             }
         }
-        (next_membership_step(&wanted, &observed, self.options.learner_max_lag), since)
+        let observed = self.members(&stored);
+        (next_membership_step(&wanted, &observed, self.options.learner_max_lag), *stored.log_id())
     }
 
-    /// The members as this leader sees them.
-    fn members(&self) -> Observed {
+    /// The members of a membership as this leader sees them.
+    fn members(&self, stored: &StoredMembership) -> RaftMembership {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let stored = &metrics.membership_config;
         let last = metrics.last_log_index.unwrap_or(0);
         let lag = |node: u64| {
             let matched = metrics.replication.as_ref()?.get(&node).copied()??;
@@ -114,11 +110,10 @@ impl Group {
         };
         let membership = stored.membership();
         let set = |ids: &std::collections::BTreeSet<u64>| ids.iter().copied().map(NodeId).collect();
-        let observed = RaftMembership {
+        RaftMembership {
             voters: membership.get_joint_config().iter().map(set).collect(),
             learners: membership.learner_ids().map(|node| (NodeId(node), lag(node))).collect(),
-        };
-        (observed, *stored.log_id())
+        }
     }
 
     /// Takes one step towards what the catalog wants now. Whether something was done.
@@ -165,9 +160,8 @@ impl Group {
                 self.change_members(leadership, ChangeMembers::ReplaceAllVoters(voters), since, deadline).await?;
             }
             MembershipStep::LeaveJoint => {
-                let (observed, since) = self.members();
-                let Some(last) = observed.voters.last() else { return Ok(false) };
-                let voters = last.iter().map(|node| node.0).collect();
+                let stored = Arc::clone(&self.raft.server_metrics().borrow_watched().membership_config);
+                let Some(voters) = stored.membership().get_joint_config().last().cloned() else { return Ok(false) };
                 self.change_members(leadership, ChangeMembers::ReplaceAllVoters(voters), since, deadline).await?;
             }
             MembershipStep::Command(kind) => plan.tell(kind, deadline).await?,
