@@ -120,9 +120,14 @@ async fn an_answer_from_apply_makes_a_lost_write_definite_again() {
 
 #[tokio::test]
 async fn a_write_that_was_only_ever_turned_away_ends_definitely() {
-    let server = lone(script(|_| failed(&Error::definite(Reason::Unavailable, "no quorum")))).await;
+    // The last pause ends the call: an attempt that the deadline cut off would leave it open what has happened.
+    fn refused(after_ms: u64) -> Act {
+        failed(&Error::definite(Reason::Unavailable, "no quorum").retry_after_ms(after_ms))
+    }
+    let server = lone(in_turn(vec![|| refused(1), || refused(1), || refused(60_000)])).await;
     let error = short(&server).connect().await.unwrap().put("k", "v").await.unwrap_err();
     assert_eq!(certainty(&error), (Reason::Timeout, Certainty::Definite), "{error}");
+    assert_eq!(server.calls.load(Ordering::SeqCst), 3);
     assert!(error.message.contains("no quorum"), "{error}");
 }
 

@@ -408,3 +408,84 @@ async fn a_replica_that_was_removed_while_its_node_was_down_is_gone_soon_after_t
     }
     cluster.assert_replicas_equal().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_crashes_between_two_steps_of_a_change_of_its_replicas_comes_to_the_same_end() {
+    let mut cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let (group, new) = (GroupId(2), cluster.join().await.unwrap());
+    let crashes = |point| {
+        let node = cluster.node(new);
+        node.crash_at(point);
+        node.kill().unwrap();
+        node.start().unwrap();
+        node.wait_ready(PATIENCE)
+    };
+    let ended = || async {
+        let node = cluster.node(new);
+        assert!(!node.wait_exit(PATIENCE).await.unwrap().success());
+        node.crash_at(None);
+        node.start().unwrap();
+        node.wait_ready(PATIENCE).await.unwrap();
+    };
+    let coming = ["replica.clear.store", "replica.add.cleared", "replica.add.recorded", "replica.add.opened"];
+    let going = ["replica.remove.recorded", "replica.clear.store", "replica.remove.cleared", "replica.remove.recorded"];
+    for (round, (coming, going)) in coming.into_iter().zip(going).enumerate() {
+        client.put(format!("k{round}"), "v").await.unwrap();
+        crashes(Some(coming)).await.unwrap();
+        client.add_replica(group, new, ME).await.unwrap();
+        ended().await;
+        assert_eq!(settled(&client, group).await, [1, 2, 3, 4], "{coming}");
+        cluster.assert_replicas_equal().await.unwrap();
+
+        crashes(Some(going)).await.unwrap();
+        client.remove_replicas(group, &[new], ME).await.unwrap();
+        ended().await;
+        assert_eq!(settled(&client, group).await, [1, 2, 3], "{going}");
+        no_data_left(&cluster, new, group).await;
+    }
+    cluster.assert_replicas_equal().await.unwrap();
+}
+
+/// The configuration of the first nodes names them as the replicas of everything, and the routes as they were then.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_default_group_has_moved_away_the_first_nodes_start_again_from_the_catalog_and_not_from_their_configuration()
+ {
+    let mut cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let joined = [cluster.join().await.unwrap(), cluster.join().await.unwrap(), cluster.join().await.unwrap()];
+    for node in joined {
+        add(&client, GroupId::DEFAULT, node).await;
+    }
+    remove(&client, GroupId::DEFAULT, &[NodeId(1)]).await;
+    remove(&client, GroupId::DEFAULT, &[NodeId(2), NodeId(3)]).await;
+    let routes = client.routes().await.unwrap();
+    let last = routes.routes.last().unwrap();
+    let (version, route) = (routes.version, drover_client::RouteId(last.route_id));
+    client.split_route(version, route, [&last.start[..], b"zz"].concat(), ME).await.unwrap();
+    client.put("k", "v").await.unwrap();
+
+    cluster.kill_all().unwrap();
+    // First those that could believe that there is no cluster yet.
+    for node in cluster.node_ids() {
+        cluster.node(node).start().unwrap();
+    }
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    for node in cluster.node_ids() {
+        let client = cluster.client_of(node).await.unwrap();
+        wait_until("the routes to be those of the catalog", PATIENCE, || async {
+            let known = client.routes().await.map_err(|error| error.to_string())?;
+            match known.version.0 == version.0 + 1 && known.routes.len() == routes.routes.len() + 1 {
+                true => Ok(()),
+                false => Err(format!("{known:?}")),
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(client.get("k").await.unwrap().unwrap().value, "v", "{node}");
+        assert_eq!(settled(&client, GroupId::DEFAULT).await, [4, 5, 6]);
+        assert_eq!(settled(&client, GroupId(2)).await, [1, 2, 3]);
+    }
+    client.put("k", "w").await.unwrap();
+    cluster.assert_replicas_equal().await.unwrap();
+}

@@ -8,8 +8,10 @@
 //!
 //! Knows nothing of the crates that ask.
 
+mod crash;
 mod guard;
 
+pub use crash::{CRASH_AT, crash_point};
 pub use guard::{Guard, Witness};
 
 /// Whether this build can switch guards off. The binary refuses to be built then.

@@ -96,9 +96,20 @@ impl ReplicaRecords {
     /// # Errors
     /// If the file cannot be written; then nothing has changed.
     pub fn set(&self, group: GroupId, record: ReplicaRecord) -> Result<(), DataDirError> {
+        self.put(group, Some(record))
+    }
+
+    /// Notes what is known of a replica now: nothing, if there is no record.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then nothing has changed.
+    pub fn put(&self, group: GroupId, record: Option<ReplicaRecord>) -> Result<(), DataDirError> {
         let mut records = self.records.lock();
         let mut next = records.clone();
-        next.insert(group, record);
+        match record {
+            Some(record) => drop(next.insert(group, record)),
+            None => drop(next.remove(&group)),
+        }
         write(&self.path, &next)?;
         *records = next;
         Ok(())

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use drover_catalog::{CatalogCommand, Holding, HostingStep, Topology, hosting_steps};
 use drover_coordinator::{Coordinator, GroupDirectory, Replica};
 use drover_fsm::FsmStateMachine;
+use drover_guards::crash_point;
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
@@ -86,8 +87,8 @@ pub struct Replicas {
     opened: Mutex<BTreeMap<GroupId, Opened>>,
 }
 
-/// How long a replica that is removed may take to let go of its store, before the next attempt.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a replica that is removed may take to let go of its store, before the next attempt. Other changes wait meanwhile.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the sole voter of a new group waits for peers that know its node by another directory. They try to connect at
 /// least every second.
 const OBJECTIONS: Duration = Duration::from_millis(1_500);
@@ -146,24 +147,32 @@ impl Replicas {
                         tracing::error!(%group, %why, "what is left of a replica was not removed yet");
                     }
                 }
-                RecordState::Founding | RecordState::Held => self.open(group, record, stop).await,
+                // What went wrong was said, and is shown.
+                RecordState::Founding | RecordState::Held => drop(self.open(group, record, stop).await),
                 RecordState::Gone => {}
             }
         });
         futures::future::join_all(opened).await;
     }
 
-    async fn open(self: &Arc<Self>, group: GroupId, record: ReplicaRecord, stop: &CancellationToken) {
+    async fn open(
+        self: &Arc<Self>,
+        group: GroupId,
+        record: ReplicaRecord,
+        stop: &CancellationToken,
+    ) -> Result<(), String> {
         self.parts.directory.set(group, Replica::Starting);
         let stop = stop.child_token();
         match self.try_open(group).await {
             Ok(running) => {
                 let tasks = tokio::spawn(Arc::clone(self).take_part(running, record, stop.clone()));
                 self.opened.lock().insert(group, Opened { stop, tasks });
+                Ok(())
             }
             Err(why) => {
                 tracing::error!(%group, %why, "the replica cannot be opened and stays out of its group");
-                self.parts.directory.set(group, Replica::Stopped(why));
+                self.parts.directory.set(group, Replica::Stopped(why.clone()));
+                Err(why)
             }
         }
     }
@@ -328,38 +337,43 @@ impl Replicas {
             RecordState::Founding | RecordState::Held | RecordState::Removing => (group, Holding::Held(record.id)),
         };
         let have = self.parts.records.all().into_iter().map(holding).collect();
-        let mut done = true;
-        for step in hosting_steps(self.node, &have, topology) {
-            match step {
-                HostingStep::Open { group, replica } => {
-                    tracing::info!(%group, %replica, "a replica of a group comes here");
-                    let opened = self.add(group, replica, stop).await;
-                    done &= opened.inspect_err(|why| tracing::error!(%group, %why, "it cannot be opened")).is_ok();
+        // Each is about a group of its own.
+        let steps = hosting_steps(self.node, &have, topology);
+        let taken = futures::future::join_all(steps.into_iter().map(|step| self.take(step, stop))).await;
+        self.forget_stopped(topology);
+        taken.into_iter().all(|done| done)
+    }
+
+    /// Takes one step. Whether nothing is left to be done about the group.
+    async fn take(self: &Arc<Self>, step: HostingStep, stop: &CancellationToken) -> bool {
+        match step {
+            HostingStep::Open { group, replica } => {
+                tracing::info!(%group, %replica, "a replica of a group comes here");
+                let opened = self.add(group, replica, stop).await;
+                opened.inspect_err(|why| tracing::error!(%group, %why, "it did not come; this is tried again")).is_ok()
+            }
+            HostingStep::Destroy { group, replica } => {
+                tracing::info!(%group, %replica, "the group goes on without the replica here, which is removed");
+                let removed = self.remove(group, replica).await;
+                if let Err(why) = removed {
+                    tracing::warn!(%group, %why, "it is not removed yet");
                 }
-                HostingStep::Destroy { group, replica } => {
-                    tracing::info!(%group, %replica, "the group goes on without the replica here, which is removed");
-                    let removed = self.remove(group, replica).await;
-                    if let Err(why) = removed {
-                        tracing::warn!(%group, %why, "it is not removed yet");
-                    }
-                    // Another one may be wanted in its place.
-                    done = false;
+                // Another one may be wanted in its place.
+                false
+            }
+            HostingStep::Lost { group, replica } => {
+                let why = format!(
+                    "replica {replica} of group {group} shall be here and its data is gone; remove it \
+                     (drover group remove-replica {group} {}) and add it again",
+                    self.node
+                );
+                if self.parts.directory.replica(group).is_none() {
+                    tracing::error!(%group, %why, "a replica is lost");
+                    self.parts.directory.set(group, Replica::Stopped(why));
                 }
-                HostingStep::Lost { group, replica } => {
-                    let why = format!(
-                        "replica {replica} of group {group} shall be here and its data is gone; remove it \
-                         (drover group remove-replica {group} {}) and add it again",
-                        self.node
-                    );
-                    if self.parts.directory.replica(group).is_none() {
-                        tracing::error!(%group, %why, "a replica is lost");
-                        self.parts.directory.set(group, Replica::Stopped(why));
-                    }
-                }
+                true
             }
         }
-        self.forget_stopped(topology);
-        done
     }
 
     /// A replica of which there is neither data nor record is no longer told of once the catalog does not want it here.
@@ -375,11 +389,21 @@ impl Replicas {
 
     /// Opens a new replica, with nothing in it.
     async fn add(self: &Arc<Self>, group: GroupId, id: ReplicaId, stop: &CancellationToken) -> Result<(), String> {
+        let before = self.parts.records.all().get(&group).copied();
         // Nothing without a record was ever part of a group.
         self.clear(group).await?;
+        crash_point("replica.add.cleared");
         let record = ReplicaRecord { id, state: RecordState::Held };
         self.parts.records.set(group, record).map_err(|error| error.to_string())?;
-        self.open(group, record, stop).await;
+        crash_point("replica.add.recorded");
+        if let Err(why) = self.open(group, record, stop).await {
+            // It has taken part in nothing, so it may come again as if for the first time.
+            return Err(match self.parts.records.put(group, before) {
+                Ok(()) => why,
+                Err(error) => format!("{why}; it stays out until the node starts again: {error}"),
+            });
+        }
+        crash_point("replica.add.opened");
         Ok(())
     }
 
@@ -387,6 +411,7 @@ impl Replicas {
     async fn remove(&self, group: GroupId, id: ReplicaId) -> Result<(), String> {
         let record = ReplicaRecord { id, state: RecordState::Removing };
         self.parts.records.set(group, record).map_err(|error| error.to_string())?;
+        crash_point("replica.remove.recorded");
         self.parts.service.withdraw(group);
         if group == GroupId::DEFAULT {
             self.parts.service.set_oracle(None);
@@ -405,6 +430,7 @@ impl Replicas {
             return Err("its tasks ended badly".to_owned());
         }
         self.clear(group).await?;
+        crash_point("replica.remove.cleared");
         let record = ReplicaRecord { id, state: RecordState::Gone };
         self.parts.records.set(group, record).map_err(|error| error.to_string())
     }
@@ -419,6 +445,7 @@ impl Replicas {
             data.remove_group(group).map_err(|error| error.to_string())
         });
         cleared.await.map_err(|error| error.to_string())??;
+        crash_point("replica.clear.store");
         self.parts.log.remove_group(group).await.map_err(|error| error.to_string())
     }
 

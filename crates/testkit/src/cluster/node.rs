@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use drover_guards::CRASH_AT;
 use drover_keys::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -35,6 +36,8 @@ pub struct Node {
     binary: Mutex<Option<PathBuf>>,
     /// By how much its clock is wrong from the next start on, in milliseconds.
     clock_shift: AtomicI64,
+    /// Where it is to crash from the next start on.
+    crash_point: Mutex<Option<String>>,
     process: Mutex<Process>,
 }
 
@@ -56,6 +59,7 @@ impl Node {
             log_path: dir.join(format!("node-{id}.log")),
             binary: Mutex::new(None),
             clock_shift: AtomicI64::new(0),
+            crash_point: Mutex::default(),
             process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0 }),
         }
     }
@@ -115,6 +119,12 @@ impl Node {
         self.clock_shift.store(ms, Ordering::Relaxed);
     }
 
+    /// From the next start on the process ends itself without warning when it comes to this point (the notation is that of
+    /// `drover_guards::CRASH_AT`); without one it does not.
+    pub fn crash_at(&self, point: Option<&str>) {
+        *self.crash_point.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = point.map(str::to_owned);
+    }
+
     /// Starts the process. Returns before it is ready.
     ///
     /// # Errors
@@ -134,6 +144,9 @@ impl Node {
         // Settings that the environment of the test happens to hold are not for the nodes.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
             command.env_remove(name);
+        }
+        if let Some(point) = &*self.crash_point.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            command.env(CRASH_AT, point);
         }
         command.stdin(Stdio::null()).stdout(log).stderr(copy);
         let child = spawn::spawn(command).map_err(ClusterError::io(format!("starting node {}", self.id)))?;
