@@ -21,7 +21,8 @@ pub struct GroupOptions {
     pub max_entry_bytes: u32,
     /// Operations after which an entry is closed.
     pub max_entry_ops: usize,
-    /// Entries under way, from the request for their timestamps until they are applied. Few make large entries.
+    /// Entries under way, from the request for their timestamps until they are applied. Each has to be at least as large as
+    /// those before it together, so that a write under light load does not wait, and entries are large under heavy load.
     pub max_entries_inflight: usize,
     /// Timestamp requests under way.
     pub max_timestamp_requests: usize,
@@ -68,8 +69,8 @@ impl Default for GroupOptions {
             max_inflight_bytes: 64 << 20,
             max_entry_bytes: 1 << 20,
             max_entry_ops: 512,
-            max_entries_inflight: 2,
-            max_timestamp_requests: 2,
+            max_entries_inflight: 4,
+            max_timestamp_requests: 4,
             timestamp_timeout: Duration::from_secs(5),
             delete_range_keys: 1_000,
             delete_range_scan_rows: 100_000,

@@ -1,10 +1,12 @@
 //! The write pipeline of a leader: register, ask for timestamps, propose in timestamp order, answer when applied.
 //!
-//! One task per group. Writes that arrive while earlier ones are under way are gathered into one log entry, so entries
-//! grow with the load. Several timestamp requests may be in flight, which overlaps them with the fsync of the entries
-//! before; answers are taken in the order of the requests, and a batch whose timestamps came out below those of an
+//! One task per group. Writes that arrive while earlier ones are under way are gathered into one log entry. A further entry
+//! is begun when it is at least as large as those under way together, so that few writes do not wait for each other's
+//! fsync, and many share an entry. Several timestamp requests may be in flight, which overlaps them with the fsync of the
+//! entries before; answers are taken in the order of the requests, and a batch whose timestamps came out below those of an
 //! entry that is already in the log asks again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -109,6 +111,8 @@ fn unknown(what: &str) -> Error {
 /// Writes that go into one log entry.
 struct Batch {
     leadership: Arc<Leadership>,
+    /// How many there were when they were gathered.
+    operations: usize,
     writes: Vec<Queued>,
     ticket: Ticket,
 }
@@ -120,6 +124,58 @@ impl Batch {
             // Whoever gave up waiting has been told already.
             let _ = write.reply.send(Err(error.clone()));
         }
+    }
+}
+
+/// Writes that are not part of an entry yet.
+#[derive(Default)]
+struct Queue {
+    /// As they were received, still to be counted.
+    arrived: Vec<Queued>,
+    waiting: VecDeque<Queued>,
+    /// Payload of `waiting`.
+    bytes: usize,
+    /// Operations of the entries under way.
+    under_way: usize,
+}
+
+impl Queue {
+    fn take_in(&mut self) {
+        self.bytes += self.arrived.iter().map(|write| write.op.kind.payload_bytes()).sum::<usize>();
+        self.waiting.extend(self.arrived.drain(..));
+    }
+
+    /// Whether less than an entry's worth is waiting. The channel holds the rest.
+    fn has_room(&self, options: &GroupOptions) -> bool {
+        !self.fills_entry(options)
+    }
+
+    fn fills_entry(&self, options: &GroupOptions) -> bool {
+        self.waiting.len() >= options.max_entry_ops || self.bytes >= options.max_entry_bytes as usize
+    }
+
+    /// Whether an entry is to be begun now, while `asked` of the `entries` under way wait for their timestamps.
+    fn may_begin(&self, asked: usize, entries: usize, options: &GroupOptions) -> bool {
+        let free = asked < options.max_timestamp_requests && entries < options.max_entries_inflight;
+        let large = self.waiting.len() >= self.under_way || self.fills_entry(options);
+        free && large && !self.waiting.is_empty()
+    }
+
+    /// Takes one entry's worth, without those that gave up waiting.
+    fn entry(&mut self, options: &GroupOptions) -> Vec<Queued> {
+        let (mut writes, mut bytes) = (Vec::new(), 0);
+        while bytes < options.max_entry_bytes as usize
+            && writes.len() < options.max_entry_ops
+            && let Some(write) = self.waiting.pop_front()
+        {
+            let payload = write.op.kind.payload_bytes();
+            self.bytes -= payload;
+            if write.stage.load(Ordering::SeqCst) == QUEUED {
+                bytes += payload;
+                writes.push(write);
+            }
+        }
+        writes
     }
 }
 
@@ -147,57 +203,51 @@ impl Pipeline {
     async fn run(mut self, mut incoming: mpsc::UnboundedReceiver<Queued>) {
         let mut asked: FuturesOrdered<Asked> = FuturesOrdered::new();
         let mut proposed: FuturesUnordered<Proposed> = FuturesUnordered::new();
+        let mut queue = Queue::default();
         loop {
-            let depth = asked.len() + proposed.len();
-            let may_take = asked.len() < self.parts.options.max_timestamp_requests
-                && depth < self.parts.options.max_entries_inflight;
+            while queue.may_begin(asked.len(), asked.len() + proposed.len(), &self.parts.options) {
+                if let Some(batch) = self.gather(&mut queue) {
+                    asked.push_back(self.ask(batch));
+                }
+            }
+            let room = self.parts.options.max_entry_ops;
             tokio::select! {
                 biased;
-                Some((batch, answer)) = proposed.next() => self.finish(batch, answer),
+                Some((batch, answer)) = proposed.next() => {
+                    queue.under_way -= batch.operations;
+                    self.finish(batch, answer);
+                }
                 Some((batch, first)) = asked.next() => match first {
-                    Err(error) => batch.fail(&error),
+                    Err(error) => {
+                        queue.under_way -= batch.operations;
+                        batch.fail(&error);
+                    }
                     Ok(first) if self.is_out_of_order(&batch, first) => asked.push_front(self.ask(batch)),
                     Ok(first) => {
-                        if let Some(answer) = self.propose(batch, first).await {
-                            proposed.push(answer);
+                        let operations = batch.operations;
+                        match self.propose(batch, first).await {
+                            Some(answer) => proposed.push(answer),
+                            None => queue.under_way -= operations,
                         }
                     }
                 },
-                write = incoming.recv(), if may_take => match write {
-                    Some(write) => {
-                        if let Some(batch) = self.gather(write, &mut incoming) {
-                            asked.push_back(self.ask(batch));
-                        }
-                    }
-                    None if asked.is_empty() && proposed.is_empty() => return,
-                    None => {
+                received = incoming.recv_many(&mut queue.arrived, room), if queue.has_room(&self.parts.options) => {
+                    if received == 0 {
                         // Nobody can send any more; finish what is under way.
                         while let Some((batch, answer)) = proposed.next().await {
                             self.finish(batch, answer);
                         }
                         return;
                     }
-                },
+                    queue.take_in();
+                }
             }
         }
     }
 
     /// Takes what is queued, up to one entry's worth, and registers it.
-    fn gather(&self, first: Queued, incoming: &mut mpsc::UnboundedReceiver<Queued>) -> Option<Batch> {
-        let options = &self.parts.options;
-        let mut bytes = 0;
-        let mut writes = Vec::new();
-        let mut next = Some(first);
-        while let Some(write) = next {
-            if write.stage.load(Ordering::SeqCst) == QUEUED {
-                bytes += write.op.kind.payload_bytes();
-                writes.push(write);
-            }
-            if bytes >= options.max_entry_bytes as usize || writes.len() >= options.max_entry_ops {
-                break;
-            }
-            next = incoming.try_recv().ok();
-        }
+    fn gather(&self, queue: &mut Queue) -> Option<Batch> {
+        let writes = queue.entry(&self.parts.options);
         let Some(leadership) = self.parts.leadership.load_full() else {
             let error = Error::definite(Reason::NotLeader, "this replica does not lead the group; nothing happened");
             for write in writes {
@@ -210,7 +260,8 @@ impl Pipeline {
         }
         let early = if guards::on(Guard::RegisterFirst) { footprints(&writes) } else { Vec::new() };
         let ticket = leadership.pending.register(early);
-        Some(Batch { leadership, writes, ticket })
+        queue.under_way += writes.len();
+        Some(Batch { leadership, operations: writes.len(), writes, ticket })
     }
 
     /// Asks for a batch's timestamps, after its keys were registered.
@@ -408,5 +459,68 @@ pub(crate) async fn propose_control(
             Err(Error::definite(Reason::Internal, format!("apply answered a command with {other:?}")))
         }
         Answer::Refused(error) | Answer::Unknown(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::CatalogVersion;
+
+    use super::*;
+
+    fn queue(waiting: usize, under_way: usize) -> Queue {
+        let room = Arc::new(Semaphore::new(waiting));
+        let write = || {
+            let kind = WriteKind::Put { key: "k".into(), value: "value".into(), ttl_ms: None };
+            let op = WriteOp { kind, observed_version: Some(CatalogVersion(1)), idempotency: None };
+            let stage = Arc::new(AtomicU8::new(QUEUED));
+            let room = Arc::clone(&room).try_acquire_owned().unwrap();
+            Queued { op, stage, reply: oneshot::channel().0, _room: room }
+        };
+        let mut queue = Queue { arrived: (0..waiting).map(|_| write()).collect(), under_way, ..Queue::default() };
+        queue.take_in();
+        queue
+    }
+
+    #[test]
+    fn an_entry_is_begun_when_it_is_as_large_as_those_under_way_or_full() {
+        let options = GroupOptions {
+            max_entry_ops: 8,
+            max_entries_inflight: 3,
+            max_timestamp_requests: 2,
+            ..GroupOptions::default()
+        };
+        let table = [
+            // waiting, operations under way, entries that wait for timestamps, entries under way, begun
+            (0, 0, 0, 0, false),
+            (1, 0, 0, 0, true),
+            (1, 1, 1, 1, true),
+            (1, 2, 0, 2, false),
+            (2, 2, 0, 2, true),
+            (5, 6, 0, 2, false),
+            (8, 16, 0, 2, true),
+            (8, 16, 0, 3, false),
+            (8, 16, 2, 2, false),
+        ];
+        for (waiting, under_way, asked, entries, begun) in table {
+            let row = format!("{waiting} waiting, {under_way} in {entries} entries under way, {asked} asked");
+            assert_eq!(queue(waiting, under_way).may_begin(asked, entries, &options), begun, "{row}");
+        }
+        let few_bytes = GroupOptions { max_entry_bytes: 12, ..options };
+        assert!(queue(2, 9).may_begin(0, 1, &few_bytes), "two payloads of six bytes fill an entry");
+        assert!(!queue(1, 9).may_begin(0, 1, &few_bytes));
+    }
+
+    #[test]
+    fn an_entry_takes_what_fits_in_its_order_and_leaves_out_who_gave_up() {
+        let options = GroupOptions { max_entry_ops: 3, ..GroupOptions::default() };
+        let mut queue = queue(5, 0);
+        queue.waiting[1].stage.store(CANCELLED, Ordering::SeqCst);
+        assert!(!queue.has_room(&options));
+        assert_eq!(queue.entry(&options).len(), 3);
+        assert_eq!((queue.waiting.len(), queue.bytes), (1, 6));
+        assert!(queue.has_room(&options));
+        assert_eq!(queue.entry(&options).len(), 1);
+        assert_eq!((queue.waiting.len(), queue.bytes), (0, 0));
     }
 }
