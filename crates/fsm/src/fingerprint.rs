@@ -10,7 +10,8 @@
 //!
 //! The bytes are persisted (as their hash): tags are never reused.
 
-use drover_kv::{Expectation, Idempotency, Update, WriteKind};
+use drover_hlc::Timestamp;
+use drover_kv::{Expectation, Idempotency, Mutation, Update, WriteKind};
 use xxhash_rust::xxh3::xxh3_64;
 
 const PUT: u8 = 1;
@@ -37,13 +38,7 @@ pub fn fingerprint(kind: &WriteKind, idempotency: &Idempotency) -> u64 {
             out.tag(COMPARE_AND_SET);
             out.field(key);
             out.expectation(expect);
-            match update {
-                Update::Put { value, ttl_ms } => {
-                    out.tag(PUT);
-                    out.put(value, *ttl_ms);
-                }
-                Update::Delete => out.tag(DELETE),
-            }
+            out.update(update);
         }
         WriteKind::DeleteRange { interval, .. } => {
             out.tag(DELETE_RANGE);
@@ -53,6 +48,19 @@ pub fn fingerprint(kind: &WriteKind, idempotency: &Idempotency) -> u64 {
             out.tag(SETTLE);
             out.field(key);
         }
+        WriteKind::Txn(_) => unreachable!("transactions carry no idempotency key"),
+    }
+    xxh3_64(&out.0)
+}
+
+/// The fingerprint of a transaction: the snapshot that it reads and all that it writes, in its order.
+pub fn txn_fingerprint(start_ts: Timestamp, mutations: &[Mutation]) -> u64 {
+    let bytes: usize = mutations.iter().map(|mutation| mutation.payload_bytes() + 32).sum();
+    let mut out = Canonical(Vec::with_capacity(16 + bytes));
+    out.number(start_ts.raw());
+    for Mutation { key, update } in mutations {
+        out.field(key);
+        out.update(update);
     }
     xxh3_64(&out.0)
 }
@@ -82,6 +90,16 @@ impl Canonical {
                 self.tag(1);
                 self.number(ttl_ms);
             }
+        }
+    }
+
+    fn update(&mut self, update: &Update) {
+        match update {
+            Update::Put { value, ttl_ms } => {
+                self.tag(PUT);
+                self.put(value, *ttl_ms);
+            }
+            Update::Delete => self.tag(DELETE),
         }
     }
 

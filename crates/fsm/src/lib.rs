@@ -59,10 +59,14 @@ pub use codec::catalog::{
     catalog_rows, decode_catalog_command, decode_catalog_reply, decode_catalog_row, encode_catalog_command,
     encode_catalog_reply,
 };
-pub use codec::command::{Command, Grant, RecordName, TimedWrite};
+pub use codec::command::{Command, Grant, RecordName, TimedWrite, TxnRecordName};
 pub use error::{ApplyError, ReadError};
+pub use fingerprint::txn_fingerprint;
 pub use handle::FsmHandle;
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
-pub use read::{At, Bounded, ExpiredRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
+pub use read::{
+    At, Bounded, ExpiredRecords, ExpiredTxnRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS,
+    UnsettledTxn,
+};
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

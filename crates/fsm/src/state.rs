@@ -20,6 +20,8 @@ pub struct OwnedInterval {
     pub history_start: Timestamp,
     /// Snapshots below it are refused, and garbage collection works up to it.
     pub safe_point: Timestamp,
+    /// Transactions that read a snapshot at or below it are refused; what is recorded of them may be gone.
+    pub txn_horizon: Timestamp,
 }
 
 /// How far the oracle may go.
@@ -142,6 +144,7 @@ pub(crate) mod tests {
             floor_ts: Timestamp::ZERO,
             history_start: Timestamp::ZERO,
             safe_point: Timestamp::ZERO,
+            txn_horizon: Timestamp::ZERO,
         }
     }
 

@@ -5,9 +5,9 @@
 mod support;
 
 use bytes::Bytes;
-use drover_fsm::{ApplyError, Command, DecodedEntry, GroupState, RecordName, apply_batch};
+use drover_fsm::{ApplyError, Command, DecodedEntry, RecordName, apply_batch};
 use drover_keys::{CatalogVersion, Interval, LogicalKey, ShardId};
-use drover_kv::{Expectation, Outcome, Refusal, Update, Versioned, WriteKind};
+use drover_kv::{Expectation, LockInfo, Outcome, Refusal, Update, Versioned, WriteKind};
 use drover_mvcc::Stored;
 use drover_rafttypes::{ApplyReply, ControlReply, Entry, Membership, Payload};
 use support::*;
@@ -297,27 +297,24 @@ fn a_write_under_the_safe_point_is_refused() {
 #[test]
 fn a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it() {
     let (_dir, mut replica) = replica();
-    let mut batch = replica.store.batch();
-    batch.put_lock(ShardId(1), &LogicalKey::plain("k"), "lock".into());
-    batch.commit().unwrap();
-    replica.state = GroupState { locks: 1, ..(*replica.state).clone() }.into();
-    let locked = |at: &str| Err(Refusal::Locked { key: key(at) });
+    let held = step(5, prepare(txn(1, 1), 4, "k", puts(&[("k", "v")])));
+    let Ok(Outcome::TxnLocked { expire_at }) = replica.write(held) else { panic!("it is locked") };
+    let lock = LockInfo { key: key("k"), txn: txn(1, 1), primary: key("k"), start_ts: ts(4), expire_at };
+    let locked = || Err(Refusal::Locked { lock: Box::new(lock.clone()) });
     let update = Update::Delete;
     let swap = WriteKind::CompareAndSet { key: key("k"), expect: Expectation::Absent, update };
     let table = [
-        (at(10, put("k", "")), locked("k")),
-        (once(11, delete("k"), "id", 1_000), locked("k")),
-        (at(12, swap), locked("k")),
-        (at(13, delete_range("b", "z")), locked("b")),
+        (at(10, put("k", "")), locked()),
+        (once(11, delete("k"), "id", 1_000), locked()),
+        (at(12, swap), locked()),
+        (at(13, delete_range("b", "z")), locked()),
         (at(14, delete_range("l", "z")), Ok(Outcome::RangeDeleted { commit_ts: ts(14), deleted: 0, resume: None })),
         (at(15, put("l", "")), written(15)),
     ];
     for (write, expect) in table {
         assert_eq!(replica.write(write.clone()), expect, "{write:?}");
     }
-    let mut batch = replica.store.batch();
-    batch.delete_lock(ShardId(1), &LogicalKey::plain("k"));
-    batch.commit().unwrap();
+    assert_eq!(replica.write(step(16, rollback(txn(1, 1), 4, "k", None))), Ok(Outcome::TxnRolledBack));
     assert_eq!(replica.write(once(16, delete("k"), "id", 1_000)), written(16), "a lock is no outcome");
 }
 

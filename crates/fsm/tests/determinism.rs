@@ -5,8 +5,8 @@
 
 mod support;
 
-use drover_fsm::{Command, RecordName};
-use drover_kv::{Expectation, Update, WriteKind};
+use drover_fsm::{Command, RecordName, TxnRecordName};
+use drover_kv::{Expectation, TxnWrite, Update, WriteKind};
 use drover_mvcc::Digest;
 use drover_rafttypes::{ApplyReply, Entry, Payload};
 use proptest::prelude::*;
@@ -63,7 +63,29 @@ fn kind() -> impl Strategy<Value = WriteKind> {
             delete_range(bounds[from], bounds[from + len])
         }),
         1 => name().prop_map(|n| settle(&n)),
+        8 => txn_step().prop_map(|step| WriteKind::Txn(Box::new(step))),
     ]
+}
+
+/// Steps of a few transactions that concern the same few keys, in any order.
+fn txn_step() -> impl Strategy<Value = TxnWrite> {
+    let names = proptest::collection::vec(name(), 1..3);
+    let raw = || (0u64..40).prop_map(tick);
+    (1u8..4, 1u32..3, raw(), raw(), names, 0u8..8).prop_map(|(id, number, start, commit_ts, names, what)| {
+        let (this, names) = (txn(id, number), names.iter().map(String::as_str).collect::<Vec<_>>());
+        let mutations = || puts(&names.iter().map(|name| (*name, "t")).collect::<Vec<_>>());
+        let primary = names[0];
+        match what {
+            0 => commit(this, start, mutations(), reads(&["b"], &[("k", "n")])),
+            1 => prepare(this, start, primary, mutations()),
+            2 => prepare(this, start, "b", mutations()),
+            3 => decide(this, start, commit_ts.max(start + 1), &names, &["z"]),
+            4 => resolve(this, start, Some(commit_ts.max(start + 1)), &names),
+            5 => resolve(this, start, None, &names),
+            6 => rollback(this, start, primary, (number == 1).then_some(commit_ts)),
+            _ => heartbeat(this, primary, 1),
+        }
+    })
 }
 
 /// A command; timestamps grow with the index, less a jitter that makes some too low.
@@ -77,6 +99,8 @@ fn command() -> impl Strategy<Value = (u64, RawCommand)> {
             2 => (0u64..6).prop_map(RawCommand::SafePoint),
             1 => (0u64..6).prop_map(RawCommand::Horizon),
             1 => (name(), 0u8..3).prop_map(|(n, id)| RawCommand::Remove(n, id)),
+            1 => (0u64..40).prop_map(RawCommand::TxnHorizon),
+            2 => (name(), 1u8..4, any::<bool>()).prop_map(|(n, id, marker)| RawCommand::RemoveTxn(n, id, marker)),
             1 => Just(RawCommand::WrongTerm),
         ],
     )
@@ -88,6 +112,8 @@ enum RawCommand {
     SafePoint(u64),
     Horizon(u64),
     Remove(String, u8),
+    TxnHorizon(u64),
+    RemoveTxn(String, u8, bool),
     WrongTerm,
 }
 
@@ -110,8 +136,8 @@ fn log(commands: Vec<(u64, RawCommand)>) -> Vec<Entry> {
                         (WriteKind::Settle { .. }, id) => {
                             once(commit_ts, kind, &format!("i{}", id.unwrap_or(0)), tick(40))
                         }
+                        (WriteKind::Txn(_), _) | (_, None) => at(commit_ts, kind),
                         (_, Some(id)) => once(commit_ts, kind, &format!("i{id}"), tick(40)),
-                        (_, None) => at(commit_ts, kind),
                     }
                 };
                 Command::Write(writes.into_iter().map(write).collect())
@@ -122,6 +148,10 @@ fn log(commands: Vec<(u64, RawCommand)>) -> Vec<Entry> {
                 route_key: key(&name),
                 idempotency_key: key(&format!("i{id}")),
             }]),
+            RawCommand::TxnHorizon(behind) => Command::AdvanceTxnHorizon(ts(tick(now.saturating_sub(behind)))),
+            RawCommand::RemoveTxn(name, id, marker) => {
+                Command::RemoveTxnRecords(vec![TxnRecordName { route_key: key(&name), id: txn(id, 1).id, marker }])
+            }
             RawCommand::WrongTerm => {
                 let payload = Payload::Normal(Command::Write(vec![at(tick(now), put("k", "no"))]).encode(9).unwrap());
                 entries.push(Entry { log_id: log_id(1, index), payload });
@@ -138,6 +168,15 @@ fn reference(log: &[Entry]) -> (Digest, Vec<ApplyReply>) {
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::open(&env(), &dir.path().join("store"));
     let replies = log.iter().flat_map(|entry| replica.apply(std::slice::from_ref(entry))).collect();
+    let (snapshot, mut locks) = (replica.store.snapshot(), 0);
+    for owned in &replica.state.owned {
+        let count = &mut |_, _| {
+            locks += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        snapshot.scan_locks(owned.shard, &owned.interval, count).unwrap();
+    }
+    assert_eq!(replica.state.locks, locks, "the count of locks is wrong");
     (replica.digest(), replies)
 }
 

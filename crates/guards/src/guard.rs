@@ -297,4 +297,42 @@ guards! {
     /// H44: as `BlindWriteOnce`, in the client.
     ClientBlindWriteOnce:
         "drover-client::calls" "a_blind_write_is_not_sent_again_after_it_was_lost_but_is_after_a_refusal";
+
+    // Transactions.
+
+    /// H41: a coordinator would go on with an attempt that was rolled back, or resolve the locks of another one.
+    TxnAttempts:
+        "drover-fsm" "gate::txn::tests::a_recorded_outcome_is_the_answer_to_every_attempt_it_covers",
+        "drover-fsm" "gate::txn::tests::a_lock_stands_in_the_way_of_others_and_of_lower_attempts";
+    /// H51: a transaction would be validated against versions that may have been collected.
+    TxnSnapshotKept:
+        "drover-fsm" "gate::txn::tests::a_transaction_must_be_above_the_horizon_and_its_snapshot_kept";
+    /// H42: a prepare or a commit whose record was removed would apply a second time.
+    TxnHorizon:
+        "drover-fsm" "gate::txn::tests::a_transaction_must_be_above_the_horizon_and_its_snapshot_kept";
+    /// H47: a transaction would commit on a value that has expired since it was read.
+    TxnExpiryCounts:
+        "drover-fsm" "gate::txn::tests::a_younger_version_and_an_expiry_in_between_are_changes";
+    /// H38: what a transaction has read could have changed.
+    TxnReadsValidated:
+        "drover-fsm::txn" "what_was_read_and_has_changed_is_a_conflict";
+    /// A transaction whose coordinator works on it would be rolled back under its feet.
+    TxnLockLives:
+        "drover-fsm" "gate::txn::tests::only_an_expired_lock_is_rolled_back_unasked",
+        "drover-fsm::txn" "a_rollback_waits_until_the_lock_has_expired";
+    /// H41: a primary that is prepared after the rollback would let half of the transaction be committed.
+    TxnRollbackRecord:
+        "drover-fsm::txn" "a_prepare_of_the_primary_after_a_rollback_is_refused";
+    /// H42: a prepare that comes after the rollback would lock the key again.
+    TxnRollbackMarker:
+        "drover-fsm::txn" "a_prepare_that_comes_after_the_resolution_locks_nothing";
+    /// H42: a prepare that comes after the commit would not be told from a new one.
+    TxnSuccessMarker:
+        "drover-fsm::txn" "a_prepare_that_comes_after_the_resolution_locks_nothing";
+    /// H42: the outcome of a transaction would be gone while locks wait for it.
+    TxnRecordsKept:
+        "drover-fsm::txn" "records_stay_until_the_horizon_has_passed_and_all_is_resolved";
+    /// H51: a transaction that has prepared would lose the snapshot that it is validated against.
+    SafePointBehindLocks:
+        "drover-fsm::txn" "the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks";
 }

@@ -127,6 +127,12 @@ impl Interval {
         self.end.is_above(&other.start) && other.end.is_above(&self.start)
     }
 
+    /// The smallest interval that holds both.
+    #[must_use]
+    pub fn hull(&self, other: &Interval) -> Interval {
+        Interval { start: self.start.clone().min(other.start.clone()), end: self.end.clone().max(other.end.clone()) }
+    }
+
     /// The shared part, if there is one.
     pub fn intersection(&self, other: &Interval) -> Option<Interval> {
         if !self.overlaps(other) {
@@ -207,6 +213,10 @@ mod tests {
             let both = x.contains(&[key]) && y.contains(&[key]);
             prop_assert_eq!(x.intersection(&y).is_some_and(|i| i.contains(&[key])), both);
             prop_assert_eq!(x.intersection(&y).is_some_and(|i| i == x), y.covers(&x));
+            let hull = x.hull(&y);
+            prop_assert!(hull.covers(&x) && hull.covers(&y));
+            let bound = |i: &Interval| [i.start() == x.start() || i.start() == y.start(), i.end() == x.end() || i.end() == y.end()];
+            prop_assert_eq!(bound(&hull), [true, true]);
         }
     }
 }

@@ -78,6 +78,14 @@ reasons! {
     TimestampInFuture = "TIMESTAMP_IN_FUTURE",
     /// Another transaction holds a lock.
     Locked = "LOCKED",
+    /// What the transaction has read or writes was changed by another one.
+    TxnConflict = "TXN_CONFLICT",
+    /// The transaction was rolled back, by its client, an operator, or because its locks had expired.
+    TxnAborted = "TXN_ABORTED",
+    /// The transaction is too old to be committed.
+    TxnTooOld = "TXN_TOO_OLD",
+    /// The transaction's id was used before for something else.
+    TxnReused = "TXN_REUSED",
     /// The deadline passed; nothing happened.
     Timeout = "TIMEOUT",
     /// The deadline passed, or the answer was lost; it may have happened.
@@ -129,6 +137,8 @@ pub struct Error {
     pub retry_after_ms: Option<u64>,
     /// The node that is believed to lead the group in question.
     pub leader_hint: Option<drover_keys::NodeId>,
+    /// The lock that stands in the way. Known between nodes only.
+    pub lock: Option<Box<crate::LockInfo>>,
 }
 
 impl Error {
@@ -140,6 +150,7 @@ impl Error {
             certainty: Certainty::Definite,
             retry_after_ms: None,
             leader_hint: None,
+            lock: None,
         }
     }
 
@@ -196,6 +207,10 @@ impl Error {
             | Reason::WrongNode
             | Reason::SnapshotTooOld
             | Reason::TimestampInFuture
+            | Reason::TxnConflict
+            | Reason::TxnAborted
+            | Reason::TxnTooOld
+            | Reason::TxnReused
             | Reason::Timeout
             | Reason::TimeoutIndefinite
             | Reason::IdempotencyExpired

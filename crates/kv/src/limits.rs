@@ -1,8 +1,10 @@
-use drover_keys::Interval;
+use std::collections::HashSet;
 
-use crate::{Error, Expectation, Reason, Update, WriteKind};
+use drover_keys::{Interval, escape};
 
-/// Sizes above which requests are refused. All in bytes.
+use crate::{Error, Expectation, Mutation, ReadSet, Reason, Update, WriteKind};
+
+/// Sizes above which requests are refused. In bytes, unless it is said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// A key.
@@ -13,11 +15,22 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// An idempotency key.
     pub idempotency_key_bytes: usize,
+    /// How many keys a transaction may write. A number, not bytes.
+    pub txn_mutations: usize,
+    /// How many keys and intervals a transaction may have read. A number, not bytes.
+    pub txn_reads: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { key_bytes: 4 << 10, value_bytes: 8 << 20, batch_bytes: 16 << 20, idempotency_key_bytes: 64 }
+        Self {
+            key_bytes: 4 << 10,
+            value_bytes: 8 << 20,
+            batch_bytes: 16 << 20,
+            idempotency_key_bytes: 64,
+            txn_mutations: 100_000,
+            txn_reads: 100_000,
+        }
     }
 }
 
@@ -103,8 +116,44 @@ impl Limits {
                 }
             }
             WriteKind::DeleteRange { interval, .. } => self.check_interval(interval)?,
+            WriteKind::Txn(step) => step.keys().try_for_each(|key| self.check_key(key))?,
         }
         self.check_batch(kind.payload_bytes())
+    }
+
+    /// Checks what a transaction wants to commit.
+    ///
+    /// # Errors
+    /// The first limit it exceeds, a key that is written twice, or bounds that are reversed; definite.
+    pub fn check_txn(&self, mutations: &[Mutation], reads: &ReadSet) -> Result<(), Error> {
+        let count = |what: &str, count: usize, limit: usize| match count > limit {
+            true => Err(Error::definite(
+                Reason::BatchTooLarge,
+                format!("the transaction {what} {count} keys, the limit is {limit}; nothing was changed"),
+            )),
+            false => Ok(()),
+        };
+        count("writes", mutations.len(), self.txn_mutations)?;
+        count("has read", reads.keys.len() + reads.intervals.len(), self.txn_reads)?;
+        for mutation in mutations {
+            self.check_key(&mutation.key)?;
+            if let Update::Put { value, .. } = &mutation.update {
+                self.check_value(value)?;
+            }
+        }
+        reads.keys.iter().try_for_each(|key| self.check_key(key))?;
+        reads.intervals.iter().try_for_each(|interval| self.check_interval(interval))?;
+        let bytes = mutations.iter().map(Mutation::payload_bytes).sum::<usize>() + reads.payload_bytes();
+        self.check_batch(bytes)?;
+        let mut seen = HashSet::with_capacity(mutations.len());
+        match mutations.iter().find(|mutation| !seen.insert(&mutation.key)) {
+            Some(twice) => {
+                let message =
+                    format!("the transaction writes {} more than once; nothing was changed", escape(&twice.key));
+                Err(Error::definite(Reason::InvalidArgument, message))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -132,8 +181,47 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_checked_as_a_whole_and_key_by_key() {
+        let limits = Limits {
+            key_bytes: 4,
+            value_bytes: 8,
+            batch_bytes: 20,
+            txn_mutations: 3,
+            txn_reads: 2,
+            ..Limits::default()
+        };
+        let put = |key: &'static str, value: &'static str| Mutation {
+            key: key.into(),
+            update: Update::Put { value: value.into(), ttl_ms: None },
+        };
+        let delete = |key: &'static str| Mutation { key: key.into(), update: Update::Delete };
+        let reads = |keys: &[&'static str]| ReadSet {
+            keys: keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect(),
+            intervals: Vec::new(),
+        };
+        let long = || ReadSet { intervals: vec![Interval::point("abcdef")], ..ReadSet::default() };
+        let table = [
+            (vec![], ReadSet::default(), Ok(())),
+            (vec![put("a", "v"), delete("b"), delete("c")], reads(&["a", "b"]), Ok(())),
+            (vec![delete("a"), delete("b"), delete("c"), delete("d")], reads(&[]), Err(Reason::BatchTooLarge)),
+            (vec![], reads(&["a", "b", "c"]), Err(Reason::BatchTooLarge)),
+            (vec![delete("")], reads(&[]), Err(Reason::KeyEmpty)),
+            (vec![delete("abcde")], reads(&[]), Err(Reason::KeyTooLarge)),
+            (vec![put("a", "123456789")], reads(&[]), Err(Reason::ValueTooLarge)),
+            (vec![put("a", "12345678"), put("b", "12345678")], reads(&["abc"]), Err(Reason::BatchTooLarge)),
+            (vec![], reads(&[""]), Err(Reason::KeyEmpty)),
+            (vec![], long(), Err(Reason::KeyTooLarge)),
+            (vec![put("a", "1"), delete("a")], reads(&[]), Err(Reason::InvalidArgument)),
+        ];
+        for (mutations, reads, expect) in table {
+            let got = limits.check_txn(&mutations, &reads).map_err(|error| error.reason);
+            assert_eq!(got, expect, "{mutations:?} {reads:?}");
+        }
+    }
+
+    #[test]
     fn each_limit_refuses_one_byte_more_and_names_itself() {
-        let limits = Limits { key_bytes: 4, value_bytes: 8, batch_bytes: 10, idempotency_key_bytes: 2 };
+        let limits = Limits { key_bytes: 4, value_bytes: 8, batch_bytes: 10, ..Limits::default() };
         let table = [
             (put(0, 0), Err(Reason::KeyEmpty)),
             (put(1, 0), Ok(())),

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId};
 
-use crate::Versioned;
+use crate::{Attempt, LockInfo, Versioned};
 
 /// What apply answered to an operation that passed the gates before the conditions. Recorded under the idempotency
 /// key, so that a retry gets the same answer.
@@ -17,6 +17,14 @@ pub enum Outcome {
     RangeDeleted { commit_ts: Timestamp, deleted: u64, resume: Option<Bytes> },
     /// A settle found no outcome: the operation never applied and never will.
     Settled,
+    /// A transaction is committed, by this step or before.
+    TxnCommitted { commit_ts: Timestamp },
+    /// The locks of a transaction stand, or live on; at least until this timestamp.
+    TxnLocked { expire_at: Timestamp },
+    /// No attempt of the transaction up to the named one commits.
+    TxnRolledBack,
+    /// The locks of a transaction are resolved, or its end is noted.
+    TxnResolved,
 }
 
 /// Where an interval went that the group gave up.
@@ -41,8 +49,18 @@ pub enum Refusal {
     RouteFenced { retry_after_ms: u64 },
     /// The commit timestamp is not above `floor`.
     TimestampTooLow { floor: Timestamp },
-    /// Another transaction holds a lock on the key.
-    Locked { key: Bytes },
+    /// A transaction that is not this one holds a lock.
+    Locked { lock: Box<LockInfo> },
+    /// The key was written, or has expired, after the snapshot that the transaction reads.
+    Conflict { key: Bytes, changed_at: Timestamp },
+    /// The transaction reads a snapshot that is no longer kept, or is too old to be told from one that is forgotten.
+    TxnTooOld { start_ts: Timestamp, oldest: Timestamp },
+    /// The attempt was rolled back, or a higher one has taken its place; it never commits.
+    TxnAborted { through: Attempt },
+    /// The transaction's id was used before with other mutations.
+    TxnReused,
+    /// The lock has not expired; it lives until this timestamp at least.
+    NotExpired { expire_at: Timestamp },
     /// The commit timestamp is past the operation's `not_after`, or its record may have been removed already. An
     /// earlier attempt may have applied.
     IdempotencyExpired { not_after: Timestamp },

@@ -2,6 +2,8 @@ use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::Interval;
 
+use crate::{LockInfo, ReadSet, TxnId, TxnStatus};
+
 /// One read on route keys of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadOp {
@@ -13,6 +15,25 @@ pub enum ReadOp {
     Scan(ScanRequest),
     /// The commit timestamp of the newest version of a key, deletions included.
     LatestCommitTs { key: Bytes },
+    /// Whether a transaction's reads would be the same at `commit_ts` as they were at `start_ts`.
+    Refresh(RefreshRequest),
+    /// What is known of a transaction where its primary is.
+    TxnStatus { id: TxnId, primary: Bytes },
+    /// Locks in an interval, at most `limit`, in key order.
+    Locks { interval: Interval, limit: u32 },
+}
+
+/// Asks whether what a transaction has read in one group is unchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshRequest {
+    /// The transaction; its own locks do not stand in its way.
+    pub id: TxnId,
+    /// The snapshot that was read.
+    pub start_ts: Timestamp,
+    /// From an oracle request that was sent after all locks of the transaction stood.
+    pub commit_ts: Timestamp,
+    /// What was read.
+    pub reads: ReadSet,
 }
 
 /// Bounds of one page of a scan. Zero means "no limit of this kind"; the server has limits of its own.
@@ -87,4 +108,10 @@ pub enum ReadAnswer {
     Scan(ScanPage),
     /// To [`ReadOp::LatestCommitTs`]; `None` if no version is known.
     LatestCommitTs(Option<Timestamp>),
+    /// To [`ReadOp::Refresh`]: nothing has changed.
+    Refreshed,
+    /// To [`ReadOp::TxnStatus`].
+    TxnStatus(TxnStatus),
+    /// To [`ReadOp::Locks`]. `resume`: where the rest starts, if there may be more.
+    Locks { locks: Vec<LockInfo>, resume: Option<Bytes> },
 }

@@ -2,6 +2,8 @@ use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval};
 
+use crate::TxnWrite;
+
 /// Names one intention of a client, so that sending it twice cannot apply it twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
@@ -48,6 +50,8 @@ pub enum WriteKind {
     /// Settle the operation that carries this idempotency key: report its recorded outcome, or make sure that it never
     /// applies. The key to settle is the operation's [`Idempotency`].
     Settle { key: Bytes },
+    /// A step of a transaction.
+    Txn(Box<TxnWrite>),
 }
 
 /// A write as it is routed to a group.
@@ -62,9 +66,10 @@ pub struct WriteOp {
 }
 
 impl WriteKind {
-    /// The interval of route keys that the operation reads or writes.
+    /// The smallest interval of route keys that holds all that the operation reads or writes.
     pub fn footprint(&self) -> Interval {
         match self {
+            WriteKind::Txn(step) => step.hull(),
             WriteKind::Put { key, .. }
             | WriteKind::Delete { key }
             | WriteKind::CompareAndSet { key, .. }
@@ -76,6 +81,7 @@ impl WriteKind {
     /// The route key under which the operation's idempotency record is kept.
     pub fn record_key(&self) -> &Bytes {
         match self {
+            WriteKind::Txn(step) => step.first_key(),
             WriteKind::Put { key, .. }
             | WriteKind::Delete { key }
             | WriteKind::CompareAndSet { key, .. }
@@ -100,6 +106,7 @@ impl WriteKind {
                 };
                 key.len() + expect + update
             }
+            WriteKind::Txn(step) => step.payload_bytes(),
             WriteKind::DeleteRange { interval, .. } => {
                 interval.start().len() + interval.end().as_key().map_or(0, Bytes::len)
             }

@@ -1,6 +1,7 @@
 //! Writes that are collected in memory, seen by the reads that follow them, and written as one.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
@@ -11,6 +12,7 @@ use crate::bounds::PhysicalRange;
 use crate::cursor::{MergedCursor, OverlayCursor};
 use crate::engine::{Family, handle};
 use crate::error::StoreError;
+use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey, catalog_key};
 use crate::record::{RecordKind, record_key};
 use crate::scan::{self, Visit, decode_value, version_key};
@@ -129,21 +131,30 @@ impl<'a> Batch<'a> {
         self.get(Family::Locks, &self.locks, &key_prefix(shard, key))
     }
 
-    /// Whether any row whose route key lies in `interval` is locked.
-    pub fn any_lock(&self, shard: ShardId, interval: &Interval) -> Result<bool, StoreError> {
+    /// Shows the locks on rows whose route key lies in `interval`, in key order, until `visit` breaks.
+    pub fn scan_locks(&self, shard: ShardId, interval: &Interval, visit: &mut LockVisit<'_>) -> Result<(), StoreError> {
         let range = PhysicalRange::new(shard, interval);
-        let own = self.locks.range(range.lower.clone()..).take_while(|(key, _)| range.is_above(key));
-        if own.into_iter().any(|(_, lock)| lock.is_some()) {
-            return Ok(true);
-        }
-        let found = self.base.each(Family::Locks, &range, Caching::Fill, |key, _| {
-            // Own locks were looked at; what is left of the overlay are deletions.
-            Ok(match self.locks.contains_key(key) {
-                true => std::ops::ControlFlow::Continue(()),
-                false => std::ops::ControlFlow::Break(()),
-            })
+        let mut own = self.locks.range(range.lower.clone()..).take_while(|(key, _)| range.is_above(key)).peekable();
+        let broken = self.base.each(Family::Locks, &range, Caching::Fill, |key, value| {
+            while let Some((key, lock)) = own.next_if(|(own, _)| own.as_slice() < key) {
+                if show_lock(key, lock.clone(), visit)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            // Own changes stand for what they replace.
+            match own.peek().is_some_and(|(own, _)| own.as_slice() == key) {
+                true => Ok(ControlFlow::Continue(())),
+                false => show_lock(key, Some(Bytes::copy_from_slice(value)), visit),
+            }
         })?;
-        Ok(found.is_some())
+        if broken.is_none() {
+            for (key, lock) in own {
+                if show_lock(key, lock.clone(), visit)?.is_break() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Locks a row, or replaces its lock.

@@ -17,18 +17,26 @@ const SHARD_BYTES: usize = 8;
 pub enum RecordKind {
     /// The first outcome of an operation with an idempotency key; the name is that key. Byte 1.
     Idempotency,
+    /// What became of a transaction, under its primary; the name is its id. Byte 2.
+    TxnOutcome,
+    /// What a participant remembers of a transaction, under its first key there; the name is its id. Byte 3.
+    TxnMarker,
 }
 
 impl RecordKind {
     fn tag(self) -> u8 {
         match self {
             RecordKind::Idempotency => 1,
+            RecordKind::TxnOutcome => 2,
+            RecordKind::TxnMarker => 3,
         }
     }
 
     fn from_tag(tag: u8) -> Option<Self> {
         match tag {
             1 => Some(RecordKind::Idempotency),
+            2 => Some(RecordKind::TxnOutcome),
+            3 => Some(RecordKind::TxnMarker),
             _ => None,
         }
     }
@@ -77,6 +85,9 @@ mod tests {
     fn golden_bytes() {
         let key = record_key(ShardId(0x0203), b"a\0b", RecordKind::Idempotency, b"n\0");
         assert_eq!(key, b"\0\0\0\0\0\0\x02\x03a\0\xffb\0\x01\x01n\0");
+        for (kind, byte) in [(RecordKind::Idempotency, 1), (RecordKind::TxnOutcome, 2), (RecordKind::TxnMarker, 3)] {
+            assert_eq!(record_key(ShardId(0), b"", kind, b"")[10], byte);
+        }
     }
 
     #[test]
@@ -88,9 +99,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(shard: u64, route_key: Vec<u8>, name: Vec<u8>) {
-            let key = record_key(ShardId(shard), &route_key, RecordKind::Idempotency, &name);
-            prop_assert_eq!(decode_record_key(&key).unwrap(), (route_key, RecordKind::Idempotency, name.as_slice()));
+        fn round_trips(shard: u64, route_key: Vec<u8>, tag in 1u8..=3, name: Vec<u8>) {
+            let kind = RecordKind::from_tag(tag).unwrap();
+            let key = record_key(ShardId(shard), &route_key, kind, &name);
+            prop_assert_eq!(decode_record_key(&key).unwrap(), (route_key, kind, name.as_slice()));
         }
 
         #[test]

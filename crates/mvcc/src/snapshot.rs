@@ -12,6 +12,7 @@ use crate::bounds::PhysicalRange;
 use crate::digest::{self, Digest, DigestScope};
 use crate::engine::Family;
 use crate::error::StoreError;
+use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey};
 use crate::record::{RecordKind, RecordRow, decode_record_key, record_key};
 use crate::scan::{self, Visit};
@@ -90,12 +91,11 @@ impl StoreSnapshot {
         self.view(|view| view.get(Family::Locks, &key_prefix(shard, key)))
     }
 
-    /// Whether any row whose route key lies in `interval` is locked.
-    pub fn any_lock(&self, shard: ShardId, interval: &Interval) -> Result<bool, StoreError> {
+    /// Shows the locks on rows whose route key lies in `interval`, in key order, until `visit` breaks.
+    pub fn scan_locks(&self, shard: ShardId, interval: &Interval, visit: &mut LockVisit<'_>) -> Result<(), StoreError> {
         let range = PhysicalRange::new(shard, interval);
-        let found =
-            self.view(|view| view.each(Family::Locks, &range, Caching::Fill, |_, _| Ok(ControlFlow::Break(()))))?;
-        Ok(found.is_some())
+        let show = |key: &[u8], value: &[u8]| show_lock(key, Some(Bytes::copy_from_slice(value)), visit);
+        self.view(|view| view.each(Family::Locks, &range, Caching::Fill, show)).map(|_| ())
     }
 
     /// The record of this name.

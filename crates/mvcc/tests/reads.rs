@@ -9,7 +9,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{End, Interval, KeyFamily, LogicalKey, ShardId};
-use drover_mvcc::{MetaKey, RecordKind, Stored};
+use drover_mvcc::{Batch, LockVisit, MetaKey, RecordKind, StoreError, Stored};
 use proptest::prelude::*;
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use support::*;
@@ -265,6 +265,18 @@ fn control_state_is_out_of_reach_of_every_key_record_and_lock() {
     assert_eq!(fixture.store.meta(MetaKey::GroupState).unwrap().unwrap(), "group");
 }
 
+/// What a scan of locks shows, as `key=lock`.
+fn locks(scan: &mut dyn FnMut(&mut LockVisit<'_>) -> Result<(), StoreError>) -> Vec<String> {
+    let mut found = Vec::new();
+    scan(&mut |key, lock| {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        found.push(format!("{}={}", text(&key), text(&lock)));
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    found
+}
+
 #[test]
 fn locks_and_records_of_a_batch_shadow_what_is_committed() {
     let fixture = Fixture::new();
@@ -272,8 +284,10 @@ fn locks_and_records_of_a_batch_shadow_what_is_committed() {
     let outcome = RecordKind::Idempotency;
     let mut batch = fixture.store.batch();
     batch.put_lock(SHARD, &a, "first".into());
+    batch.put_lock(SHARD, &key("c"), "kept".into());
     batch.put_record(SHARD, b"a", outcome, b"op", "done".into());
-    assert!(batch.any_lock(SHARD, &Interval::all()).unwrap());
+    let all = |batch: &Batch<'_>, interval| locks(&mut |visit| batch.scan_locks(SHARD, &interval, visit));
+    assert_eq!(all(&batch, Interval::all()), ["a=first", "c=kept"]);
     batch.commit().unwrap();
 
     let mut batch = fixture.store.batch();
@@ -282,15 +296,29 @@ fn locks_and_records_of_a_batch_shadow_what_is_committed() {
     batch.put_lock(SHARD, &b, "second".into());
     batch.delete_record(SHARD, b"a", outcome, b"op");
     assert_eq!((batch.lock(SHARD, &a).unwrap(), batch.record(SHARD, b"a", outcome, b"op").unwrap()), (None, None));
-    assert!(!batch.any_lock(SHARD, &interval("a", Some("b"))).unwrap());
-    assert!(batch.any_lock(SHARD, &interval("b", None)).unwrap());
-    assert!(!batch.any_lock(ShardId(SHARD.0 + 1), &Interval::all()).unwrap());
+    batch.put_lock(SHARD, &key("d"), "last".into());
+    assert_eq!(all(&batch, Interval::all()), ["b=second", "c=kept", "d=last"]);
+    assert_eq!(all(&batch, interval("a", Some("b"))), Vec::<String>::new());
+    assert_eq!(all(&batch, interval("b", Some("d"))), ["b=second", "c=kept"]);
+    let other = ShardId(SHARD.0 + 1);
+    assert_eq!(locks(&mut |visit| batch.scan_locks(other, &Interval::all(), visit)), Vec::<String>::new());
+    let mut seen = 0;
+    let first = &mut |_, _| {
+        seen += 1;
+        std::ops::ControlFlow::Break(())
+    };
+    batch.scan_locks(SHARD, &Interval::all(), first).unwrap();
+    assert_eq!(seen, 1);
     // Another reader still sees the old state.
-    assert!(fixture.store.snapshot().any_lock(SHARD, &interval("a", Some("b"))).unwrap());
+    let before = fixture.store.snapshot();
+    assert_eq!(locks(&mut |visit| before.scan_locks(SHARD, &interval("a", Some("b")), visit)), ["a=first"]);
     batch.commit().unwrap();
 
     let snapshot = fixture.store.snapshot();
-    assert!(!snapshot.any_lock(SHARD, &interval("a", Some("b"))).unwrap());
+    assert_eq!(
+        locks(&mut |visit| snapshot.scan_locks(SHARD, &interval("a", Some("d")), visit)),
+        ["b=second", "c=kept"]
+    );
     assert_eq!(snapshot.lock(SHARD, &b).unwrap().unwrap(), "second");
     assert_eq!(snapshot.record(SHARD, b"a", outcome, b"op").unwrap(), None);
 }

@@ -36,6 +36,13 @@ const RECORDS_PER_ENTRY: u64 = 2_000;
 /// Entries that one round spends on removing records. What is left is left to the next round.
 const RECORD_ENTRIES_PER_ROUND: usize = 200;
 
+/// The route keys at which the removal of records goes on.
+#[derive(Default)]
+struct Sweeps {
+    idempotency: Bytes,
+    transactions: Bytes,
+}
+
 impl Group {
     /// Runs until `stop` is cancelled. `grants` tells what the group owns from the start; it is proposed once in the life
     /// of the group.
@@ -84,11 +91,11 @@ impl Group {
     }
 
     async fn housekeeping(&self, grants: &GrantSource) {
-        let mut sweep = Bytes::new();
+        let mut sweeps = Sweeps::default();
         loop {
             let leadership = self.led().await;
             let deadline = Instant::now() + DUTY_TIMEOUT;
-            if let Err(error) = self.lead(&leadership, grants, &mut sweep, deadline).await {
+            if let Err(error) = self.lead(&leadership, grants, &mut sweeps, deadline).await {
                 tracing::debug!(group = %self.id, %error, "a duty of the leader is put off");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -105,7 +112,7 @@ impl Group {
         &self,
         leadership: &Leadership,
         grants: &GrantSource,
-        sweep: &mut Bytes,
+        sweeps: &mut Sweeps,
         deadline: Instant,
     ) -> Result<(), Error> {
         self.prove_leadership(leadership, deadline).await?;
@@ -128,7 +135,39 @@ impl Group {
         if self.fsm.state().owned.iter().any(|owned| owned.safe_point < safe_point) {
             self.command(leadership, &Command::AdvanceSafePoint(safe_point), deadline).await?;
         }
-        self.forget_records(leadership, now, sweep, deadline).await
+        self.forget_records(leadership, now, &mut sweeps.idempotency, deadline).await?;
+        self.forget_transactions(leadership, now, &mut sweeps.transactions, deadline).await
+    }
+
+    /// Removes what is recorded of transactions that are too old to be asked for, going on at `sweep`, where the last round
+    /// stopped. The horizon goes first. Those whose locks elsewhere may not be resolved stay until that is settled.
+    async fn forget_transactions(
+        &self,
+        leadership: &Leadership,
+        now: Timestamp,
+        sweep: &mut Bytes,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let max_age_ms = u64::try_from(self.options.txn_max_age.as_millis()).unwrap_or(u64::MAX);
+        let horizon = Timestamp::new(now.physical().saturating_sub_ms(max_age_ms), 0);
+        for _ in 0..RECORD_ENTRIES_PER_ROUND {
+            let look = || self.fsm.expired_txn_records(sweep, horizon, RECORDS_PER_ENTRY);
+            let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
+            if !found.names.is_empty() {
+                if self.fsm.state().owned.iter().any(|owned| owned.txn_horizon < horizon) {
+                    self.command(leadership, &Command::AdvanceTxnHorizon(horizon), deadline).await?;
+                }
+                self.command(leadership, &Command::RemoveTxnRecords(found.names), deadline).await?;
+            }
+            match found.resume {
+                Some(next) => *sweep = next,
+                None => {
+                    *sweep = Bytes::new();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes idempotency records whose time is over, going on at `sweep`, where the last round stopped. The horizon

@@ -296,6 +296,7 @@ impl Group {
             // The bound is only as good as what has been applied here.
             self.prove_leadership(&leadership, deadline).await?;
         }
+        self.fail_fast(&op)?;
         if let WriteKind::DeleteRange { interval, resume } = &op.kind {
             let bounded = tokio::task::block_in_place(|| {
                 self.fsm.bound_delete_range(
@@ -315,6 +316,25 @@ impl Group {
             None if error.reason == Reason::NotLeader => error.leader_hint(known.filter(|leader| *leader != self.node)),
             _ => error,
         })
+    }
+
+    /// Refuses what apply would surely refuse for now, a write to a locked key, and what would keep apply busy for too long, a
+    /// transaction that has read too many rows. Nothing rests on this: apply judges again.
+    fn fail_fast(&self, op: &WriteOp) -> Result<(), Error> {
+        let observed = op.observed_version;
+        let judged = match &op.kind {
+            WriteKind::Put { key, .. } | WriteKind::Delete { key } | WriteKind::CompareAndSet { key, .. } => {
+                self.fsm.key_unlocked(key, observed)
+            }
+            WriteKind::Txn(step) => match step.reads() {
+                Some(reads) if !reads.intervals.is_empty() => tokio::task::block_in_place(|| {
+                    self.fsm.bounded_reads(&reads.intervals, self.options.max_validated_rows, observed)
+                }),
+                Some(_) | None => Ok(()),
+            },
+            WriteKind::DeleteRange { .. } | WriteKind::Settle { .. } => Ok(()),
+        };
+        judged.map_err(|error| self.judge(error))
     }
 
     /// Proposes a command that needs no timestamp, in the term of `leadership`, and waits until it is applied.

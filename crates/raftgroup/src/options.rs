@@ -32,6 +32,11 @@ pub struct GroupOptions {
     pub delete_range_keys: u64,
     /// Rows that the leader looks at to find them.
     pub delete_range_scan_rows: u64,
+    /// Rows in the intervals that one transaction has read, if it commits in one entry: apply looks at each of them.
+    pub max_validated_rows: u64,
+    /// For how long the outcome of a transaction is remembered, counted from the snapshot that it reads. One that is older is
+    /// refused.
+    pub txn_max_age: Duration,
     /// How often the state machine is flushed if something was applied.
     pub flush_interval: Duration,
     /// Applied entries after which it is flushed early.
@@ -74,6 +79,8 @@ impl Default for GroupOptions {
             timestamp_timeout: Duration::from_secs(5),
             delete_range_keys: 1_000,
             delete_range_scan_rows: 100_000,
+            max_validated_rows: 100_000,
+            txn_max_age: Duration::from_secs(300),
             flush_interval: Duration::from_secs(30),
             flush_entries: 50_000,
             log_keep_entries: 50_000,

@@ -79,6 +79,8 @@ impl PendingWrite {
 pub enum Footprint {
     /// One route key.
     Key(Bytes),
+    /// These route keys, all at the same timestamp.
+    Keys(Vec<Bytes>),
     /// Every key of an interval.
     Range(Interval),
 }
@@ -87,6 +89,17 @@ pub enum Footprint {
 struct Inner {
     keys: BTreeMap<Bytes, Vec<PendingWrite>>,
     ranges: Vec<(Interval, PendingWrite)>,
+}
+
+impl Inner {
+    fn remove_key(&mut self, key: &Bytes, slot: &Arc<Slot>) {
+        if let Some(writes) = self.keys.get_mut(key) {
+            writes.retain(|write| !Arc::ptr_eq(&write.slot, slot));
+            if writes.is_empty() {
+                self.keys.remove(key);
+            }
+        }
+    }
 }
 
 /// Pending writes of one leadership of one group.
@@ -114,6 +127,11 @@ impl PendingRegistry {
             let write = PendingWrite { slot: Arc::clone(&slot), offset };
             match footprint {
                 Footprint::Key(key) => inner.keys.entry(key.clone()).or_default().push(write),
+                Footprint::Keys(keys) => {
+                    for key in keys {
+                        inner.keys.entry(key.clone()).or_default().push(write.clone());
+                    }
+                }
                 Footprint::Range(interval) => inner.ranges.push((interval.clone(), write)),
             }
         }
@@ -132,14 +150,8 @@ impl PendingRegistry {
         let mut had_range = false;
         for footprint in &ticket.footprints {
             match footprint {
-                Footprint::Key(key) => {
-                    if let Some(writes) = inner.keys.get_mut(key) {
-                        writes.retain(|write| !Arc::ptr_eq(&write.slot, &ticket.slot));
-                        if writes.is_empty() {
-                            inner.keys.remove(key);
-                        }
-                    }
-                }
+                Footprint::Key(key) => inner.remove_key(key, &ticket.slot),
+                Footprint::Keys(keys) => keys.iter().for_each(|key| inner.remove_key(key, &ticket.slot)),
                 Footprint::Range(_) => had_range = true,
             }
         }
@@ -204,7 +216,15 @@ mod tests {
     fn a_read_waits_for_the_pending_writes_of_its_keys_and_no_others() {
         let registry = PendingRegistry::default();
         let ticket = registry.register(vec![key("b"), key("d"), Footprint::Range(range("m", "p"))]);
-        for (k, waits) in [("a", false), ("b", true), ("c", false), ("d", true), ("n", true), ("p", false)] {
+        let several =
+            registry.register(vec![Footprint::Keys(vec!["r".into(), "s".into()]), Footprint::Keys(Vec::new())]);
+        for (k, waits) in [("r", true), ("s", true), ("t", false)] {
+            assert_eq!(!registry.blocking_key(k.as_bytes(), None).is_empty(), waits, "{k}");
+        }
+        registry.remove(several);
+        for (k, waits) in
+            [("a", false), ("b", true), ("c", false), ("d", true), ("n", true), ("p", false), ("r", false)]
+        {
             assert_eq!(!registry.blocking_key(k.as_bytes(), None).is_empty(), waits, "{k}");
             assert_eq!(!registry.blocking(&Interval::point(k), None).is_empty(), waits, "{k}");
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use drover_fsm::{Command, TimedWrite};
 use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
-use drover_kv::{Error, OpResult, Outcome, Reason, WriteKind, WriteOp};
+use drover_kv::{Error, OpResult, Outcome, Reason, TxnWrite, WriteKind, WriteOp};
 use drover_rafttypes::{ApplyReply, CommandBytes, ControlReply, TypeConfig};
 use futures::stream::{FuturesOrdered, FuturesUnordered};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
@@ -382,6 +382,18 @@ fn footprints(writes: &[Queued]) -> Vec<Footprint> {
 
 fn footprint(kind: &WriteKind) -> Footprint {
     match kind {
+        WriteKind::Txn(step) => match step.as_ref() {
+            TxnWrite::Commit(commit) => {
+                Footprint::Keys(commit.mutations.iter().map(|mutation| mutation.key.clone()).collect())
+            }
+            // What these make visible is locked until they are applied.
+            TxnWrite::Prepare(_)
+            | TxnWrite::Decide(_)
+            | TxnWrite::Resolve(_)
+            | TxnWrite::Rollback(_)
+            | TxnWrite::Heartbeat(_)
+            | TxnWrite::Finish(_) => Footprint::Keys(Vec::new()),
+        },
         WriteKind::DeleteRange { interval, .. } => Footprint::Range(interval.clone()),
         WriteKind::Put { key, .. }
         | WriteKind::Delete { key }

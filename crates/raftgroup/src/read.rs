@@ -14,7 +14,7 @@ use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::CatalogVersion;
 use drover_keys::Interval;
-use drover_kv::{Error, ReadAnswer, ReadOp, Reason, Versioned};
+use drover_kv::{Error, ReadAnswer, ReadOp, ReadSet, Reason, Versioned};
 
 use crate::group::Group;
 use crate::leadership::Leadership;
@@ -25,6 +25,9 @@ enum Scope<'a> {
     Key(&'a Bytes),
     Keys(&'a [Bytes]),
     Interval(&'a Interval),
+    Reads(&'a ReadSet),
+    /// Nothing that a write makes visible: proof of leadership is enough.
+    Nothing,
 }
 
 impl Group {
@@ -55,6 +58,23 @@ impl Group {
                 self.enter(&Scope::Interval(&request.interval), Some(request.read_ts), deadline).await?;
                 let page = tokio::task::block_in_place(|| self.fsm.scan(&request, observed));
                 Ok(ReadAnswer::Scan(page.map_err(|error| self.judge(error))?))
+            }
+            ReadOp::Refresh(request) => {
+                self.enter(&Scope::Reads(&request.reads), Some(request.commit_ts), deadline).await?;
+                let unchanged = tokio::task::block_in_place(|| self.fsm.refresh(&request, observed));
+                unchanged.map_err(|error| self.judge(error))?;
+                Ok(ReadAnswer::Refreshed)
+            }
+            ReadOp::TxnStatus { id, primary } => {
+                self.enter(&Scope::Nothing, None, deadline).await?;
+                let status = self.fsm.txn_status(id, &primary, observed);
+                Ok(ReadAnswer::TxnStatus(status.map_err(|error| self.judge(error))?))
+            }
+            ReadOp::Locks { interval, limit } => {
+                self.enter(&Scope::Nothing, None, deadline).await?;
+                let found = tokio::task::block_in_place(|| self.fsm.locks(&interval, limit, observed));
+                let (locks, resume) = found.map_err(|error| self.judge(error))?;
+                Ok(ReadAnswer::Locks { locks, resume })
             }
         }
     }
@@ -143,5 +163,10 @@ fn blocking(leadership: &Leadership, scope: &Scope<'_>, at: Option<Timestamp>) -
         Scope::Key(key) => leadership.pending.blocking_key(key, at),
         Scope::Keys(keys) => keys.iter().flat_map(|key| leadership.pending.blocking_key(key, at)).collect(),
         Scope::Interval(interval) => leadership.pending.blocking(interval, at),
+        Scope::Reads(reads) => {
+            let keys = reads.keys.iter().flat_map(|key| leadership.pending.blocking_key(key, at));
+            keys.chain(reads.intervals.iter().flat_map(|read| leadership.pending.blocking(read, at))).collect()
+        }
+        Scope::Nothing => Vec::new(),
     }
 }

@@ -74,15 +74,21 @@ pub fn delete_range_response(deleted: u64, cursor: Option<Bytes>, commit_ts: Tim
 }
 
 /// Answer to `Settle`: what became of the operation.
-pub fn settle_response(outcome: &Outcome) -> v1::SettleResponse {
+///
+/// # Errors
+/// If the outcome is that of a transaction's step: those carry no idempotency key.
+pub fn settle_response(outcome: &Outcome) -> Result<v1::SettleResponse, Error> {
     let (verdict, succeeded, commit_ts) = match outcome {
         Outcome::Written { commit_ts } | Outcome::RangeDeleted { commit_ts, .. } => {
             (v1::settle_response::Verdict::Applied, true, commit_ts.raw())
         }
         Outcome::CompareFailed { .. } => (v1::settle_response::Verdict::Applied, false, 0),
         Outcome::Settled => (v1::settle_response::Verdict::Never, false, 0),
+        Outcome::TxnCommitted { .. } | Outcome::TxnLocked { .. } | Outcome::TxnRolledBack | Outcome::TxnResolved => {
+            return Err(wrong_outcome("settle", outcome));
+        }
     };
-    v1::SettleResponse { verdict: verdict.into(), succeeded, commit_ts }
+    Ok(v1::SettleResponse { verdict: verdict.into(), succeeded, commit_ts })
 }
 
 pub(crate) fn maybe_version(version: Option<Versioned>) -> v1::MaybeVersion {
@@ -121,7 +127,7 @@ mod tests {
             let compared = compare_and_set_response(outcome.clone());
             assert_eq!(compared.as_ref().ok().map(|r| r.succeeded), compares, "{outcome:?}");
             assert!(compared.is_ok() || compared.is_err_and(|e| e.is_unknown() && e.reason == Reason::Internal));
-            assert_eq!(settle_response(&outcome), v1::SettleResponse { verdict, succeeded, commit_ts });
+            assert_eq!(settle_response(&outcome), Ok(v1::SettleResponse { verdict, succeeded, commit_ts }));
         }
     }
 

@@ -37,6 +37,7 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::IdempotencyExpired
         | Reason::IdempotencySettled
         | Reason::IdempotencyReused
+        | Reason::TxnReused
         | Reason::FailedPrecondition => Code::FailedPrecondition,
         Reason::NotLeader
         | Reason::Unavailable
@@ -46,8 +47,8 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::RouteFenced
         | Reason::ShuttingDown
         | Reason::ReplicaStopped => Code::Unavailable,
-        Reason::TimestampTooLow | Reason::Locked => Code::Aborted,
-        Reason::SnapshotTooOld | Reason::TimestampInFuture => Code::OutOfRange,
+        Reason::TimestampTooLow | Reason::Locked | Reason::TxnConflict | Reason::TxnAborted => Code::Aborted,
+        Reason::SnapshotTooOld | Reason::TimestampInFuture | Reason::TxnTooOld => Code::OutOfRange,
         Reason::Timeout => Code::DeadlineExceeded,
         Reason::TimeoutIndefinite => Code::Unknown,
         Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
@@ -108,6 +109,7 @@ pub fn status_to_error(status: &Status) -> Error {
         certainty,
         retry_after_ms: number(RETRY_AFTER_MS),
         leader_hint: number(LEADER_HINT).map(NodeId),
+        lock: None,
     }
 }
 
@@ -164,6 +166,10 @@ mod tests {
             ("SNAPSHOT_TOO_OLD", Code::OutOfRange),
             ("TIMESTAMP_IN_FUTURE", Code::OutOfRange),
             ("LOCKED", Code::Aborted),
+            ("TXN_CONFLICT", Code::Aborted),
+            ("TXN_ABORTED", Code::Aborted),
+            ("TXN_TOO_OLD", Code::OutOfRange),
+            ("TXN_REUSED", Code::FailedPrecondition),
             ("TIMEOUT", Code::DeadlineExceeded),
             ("TIMEOUT_INDEFINITE", Code::Unknown),
             ("IDEMPOTENCY_EXPIRED", Code::FailedPrecondition),

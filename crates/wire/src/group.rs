@@ -12,6 +12,9 @@ use crate::operation::{decode_operation, encode_operation};
 use crate::proto::v1;
 use crate::range::{decode_range, encode_range, interval};
 use crate::routes::decode_route_delta;
+use crate::txn::{
+    decode_known, decode_lock, decode_refresh, decode_txn_id, encode_known, encode_lock, encode_refresh, encode_txn_id,
+};
 use crate::version::{decode_version, encode_version, optional_ts, raw_ts};
 
 /// What a node asks another node to do in one group.
@@ -164,6 +167,11 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
         Body::BatchGet(get) => read(ReadOp::BatchGet { keys: get.keys, read_ts: Timestamp::from_raw(get.read_ts) }),
         Body::Scan(scan) => read(ReadOp::Scan(decode_scan(scan)?)),
         Body::LatestCommitTs(latest) => read(ReadOp::LatestCommitTs { key: latest.key }),
+        Body::TxnRefresh(refresh) => read(ReadOp::Refresh(decode_refresh(refresh)?)),
+        Body::TxnStatus(status) => {
+            read(ReadOp::TxnStatus { id: decode_txn_id(&status.txn_id)?, primary: status.primary })
+        }
+        Body::Locks(locks) => read(ReadOp::Locks { interval: decode_range(locks.range)?, limit: locks.limit }),
         Body::Digest(v1::GroupDigest { index }) => GroupOp::Digest { index },
         Body::Describe(v1::GroupDescribe { ranges }) => GroupOp::Describe {
             intervals: ranges.into_iter().map(|range| decode_range(Some(range))).collect::<Result<_, _>>()?,
@@ -202,6 +210,13 @@ fn encode_read(op: &ReadOp) -> v1::group_request::Body {
             limit_bytes: scan.limits.bytes,
         }),
         ReadOp::LatestCommitTs { key } => Body::LatestCommitTs(v1::GroupLatestCommitTs { key: key.clone() }),
+        ReadOp::Refresh(refresh) => Body::TxnRefresh(encode_refresh(refresh)),
+        ReadOp::TxnStatus { id, primary } => {
+            Body::TxnStatus(v1::GroupTxnStatus { txn_id: encode_txn_id(*id), primary: primary.clone() })
+        }
+        ReadOp::Locks { interval, limit } => {
+            Body::Locks(v1::GroupLocks { range: Some(encode_range(interval)), limit: *limit })
+        }
     }
 }
 
@@ -219,6 +234,7 @@ fn decode_scan(scan: v1::GroupScan) -> Result<ScanRequest, WireError> {
 /// An answer as a message.
 pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupResponse {
     use v1::group_response::Body;
+    let lock = answer.as_ref().err().and_then(|error| error.lock.as_deref()).map(encode_lock);
     let body = match answer {
         Err(error) => Body::Error(error_to_status_bytes(&error)),
         Ok(GroupAnswer::Written(outcome)) => Body::Written(v1::GroupWritten { outcome: Some(encode_outcome(outcome)) }),
@@ -234,6 +250,11 @@ pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupRes
             cursor: page.cursor.map(|c| c.0),
         }),
         Ok(GroupAnswer::Read(ReadAnswer::LatestCommitTs(ts))) => Body::LatestCommitTs(raw_ts(ts)),
+        Ok(GroupAnswer::Read(ReadAnswer::Refreshed)) => Body::TxnRefreshed(v1::Unit {}),
+        Ok(GroupAnswer::Read(ReadAnswer::TxnStatus(status))) => Body::TxnStatus(encode_known(status)),
+        Ok(GroupAnswer::Read(ReadAnswer::Locks { locks, resume })) => {
+            Body::Locks(v1::GroupLocked { locks: locks.iter().map(encode_lock).collect(), resume })
+        }
         Ok(GroupAnswer::Digest(GroupDigest { index, digest, rows })) => {
             Body::Digest(v1::GroupDigested { index, digest: Bytes::copy_from_slice(&digest.to_be_bytes()), rows })
         }
@@ -246,7 +267,7 @@ pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupRes
             Body::CatalogRows(v1::GroupCatalogRows { rows: rows.collect() })
         }
     };
-    v1::GroupResponse { body: Some(body), newer_routes: Vec::new() }
+    v1::GroupResponse { body: Some(body), lock, newer_routes: Vec::new() }
 }
 
 /// Takes the changes of routes out of an answer. A change that cannot be read, and all after it, are left out: they come
@@ -299,7 +320,10 @@ fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>
     use v1::group_response::Body;
     let read = |answer| Ok(Ok(GroupAnswer::Read(answer)));
     match response.body.ok_or(WireError::Missing("body"))? {
-        Body::Error(bytes) => Ok(Err(status_bytes_to_error(&bytes))),
+        Body::Error(bytes) => {
+            let lock = response.lock.map(decode_lock).transpose()?.map(Box::new);
+            Ok(Err(Error { lock, ..status_bytes_to_error(&bytes) }))
+        }
         Body::Written(v1::GroupWritten { outcome }) => {
             Ok(Ok(GroupAnswer::Written(decode_outcome(outcome.ok_or(WireError::Missing("outcome"))?))))
         }
@@ -311,6 +335,12 @@ fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>
         }),
         Body::Scan(scanned) => read(ReadAnswer::Scan(decode_page(scanned)?)),
         Body::LatestCommitTs(raw) => read(ReadAnswer::LatestCommitTs(optional_ts(raw))),
+        Body::TxnRefreshed(v1::Unit {}) => read(ReadAnswer::Refreshed),
+        Body::TxnStatus(known) => read(ReadAnswer::TxnStatus(decode_known(known)?)),
+        Body::Locks(v1::GroupLocked { locks, resume }) => {
+            let locks = locks.into_iter().map(decode_lock).collect::<Result<_, _>>()?;
+            read(ReadAnswer::Locks { locks, resume })
+        }
         Body::Digest(v1::GroupDigested { index, digest, rows }) => {
             let digest = digest.as_ref().try_into().map_err(|_| WireError::Malformed("digest"))?;
             Ok(Ok(GroupAnswer::Digest(GroupDigest { index, digest: u128::from_be_bytes(digest), rows })))
@@ -351,6 +381,10 @@ fn encode_outcome(outcome: Outcome) -> v1::group_written::Outcome {
             })
         }
         Outcome::Settled => v1::group_written::Outcome::Settled(v1::Unit {}),
+        Outcome::TxnCommitted { commit_ts } => v1::group_written::Outcome::TxnCommitted(commit_ts.raw()),
+        Outcome::TxnLocked { expire_at } => v1::group_written::Outcome::TxnLocked(expire_at.raw()),
+        Outcome::TxnRolledBack => v1::group_written::Outcome::TxnRolledBack(v1::Unit {}),
+        Outcome::TxnResolved => v1::group_written::Outcome::TxnResolved(v1::Unit {}),
     }
 }
 
@@ -366,6 +400,10 @@ fn decode_outcome(outcome: v1::group_written::Outcome) -> Outcome {
             resume: deleted.resume,
         },
         v1::group_written::Outcome::Settled(v1::Unit {}) => Outcome::Settled,
+        v1::group_written::Outcome::TxnCommitted(raw) => Outcome::TxnCommitted { commit_ts: Timestamp::from_raw(raw) },
+        v1::group_written::Outcome::TxnLocked(raw) => Outcome::TxnLocked { expire_at: Timestamp::from_raw(raw) },
+        v1::group_written::Outcome::TxnRolledBack(v1::Unit {}) => Outcome::TxnRolledBack,
+        v1::group_written::Outcome::TxnResolved(v1::Unit {}) => Outcome::TxnResolved,
     }
 }
 
@@ -397,7 +435,7 @@ mod tests {
     fn an_answer_that_cannot_be_read_is_of_unknown_certainty() {
         let short = v1::group_response::Body::Digest(v1::GroupDigested { digest: "x".into(), ..Default::default() });
         for body in [None, Some(short)] {
-            let error = decode_group_response(v1::GroupResponse { body, newer_routes: Vec::new() }).unwrap_err();
+            let error = decode_group_response(v1::GroupResponse { body, ..Default::default() }).unwrap_err();
             assert_eq!((error.reason, error.is_unknown()), (Reason::Internal, true));
         }
     }

@@ -32,6 +32,7 @@ mod routes;
 #[cfg(test)]
 mod strategies;
 mod topology;
+mod txn;
 mod version;
 
 pub use answer::{
@@ -52,6 +53,7 @@ pub use refusal::refusal_to_error;
 pub use request::{IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOptions};
 pub use routes::{decode_route, decode_route_delta, encode_route, encode_route_delta};
 pub use topology::{decode_topology, encode_replicas, encode_topology};
+pub use txn::{decode_attempt, decode_txn_id, decode_update, encode_attempt, encode_txn_id, encode_update};
 pub use version::{decode_version, encode_version};
 
 /// Largest message that a client sends and a server reads. Limits on requests lie far below; what breaks them is refused with

@@ -1,10 +1,11 @@
 use drover_hlc::Timestamp;
 use drover_keys::CatalogVersion;
-use drover_kv::{Expectation, Idempotency, Update, WriteKind, WriteOp};
+use drover_kv::{Expectation, Idempotency, WriteKind, WriteOp};
 
 use crate::WireError;
 use crate::proto::storage::v1 as pb;
 use crate::range::{decode_range, encode_range};
+use crate::txn::{decode_step, decode_update, encode_step, encode_update};
 
 /// A write as it stands in the log. `commit_ts` is [`Timestamp::ZERO`] as long as it is not known.
 pub fn encode_operation(op: &WriteOp, commit_ts: Timestamp) -> pb::Operation {
@@ -44,10 +45,7 @@ fn encode_kind(kind: &WriteKind) -> pb::operation::Kind {
         }
         WriteKind::Delete { key } => pb::operation::Kind::Delete(pb::DeleteOp { key: key.clone() }),
         WriteKind::CompareAndSet { key, expect, update } => {
-            let (put_value, ttl_ms) = match update {
-                Update::Put { value, ttl_ms } => (Some(value.clone()), *ttl_ms),
-                Update::Delete => (None, None),
-            };
+            let (put_value, ttl_ms) = encode_update(update);
             let expect = Some(encode_expectation(expect));
             pb::operation::Kind::CompareAndSet(pb::CompareAndSetOp { key: key.clone(), expect, put_value, ttl_ms })
         }
@@ -56,6 +54,7 @@ fn encode_kind(kind: &WriteKind) -> pb::operation::Kind {
             resume: resume.clone(),
         }),
         WriteKind::Settle { key } => pb::operation::Kind::Settle(pb::SettleOp { key: key.clone() }),
+        WriteKind::Txn(step) => encode_step(step),
     }
 }
 
@@ -64,11 +63,7 @@ fn decode_kind(kind: pb::operation::Kind) -> Result<WriteKind, WireError> {
         pb::operation::Kind::Put(pb::PutOp { key, value, ttl_ms }) => WriteKind::Put { key, value, ttl_ms },
         pb::operation::Kind::Delete(pb::DeleteOp { key }) => WriteKind::Delete { key },
         pb::operation::Kind::CompareAndSet(op) => {
-            let update = match (op.put_value, op.ttl_ms) {
-                (Some(value), ttl_ms) => Update::Put { value, ttl_ms },
-                (None, None) => Update::Delete,
-                (None, Some(_)) => return Err(WireError::Malformed("ttl_ms without put_value")),
-            };
+            let update = decode_update(op.put_value, op.ttl_ms)?;
             let expect = decode_expectation(op.expect.ok_or(WireError::Missing("expect"))?)?;
             WriteKind::CompareAndSet { key: op.key, expect, update }
         }
@@ -76,6 +71,10 @@ fn decode_kind(kind: pb::operation::Kind) -> Result<WriteKind, WireError> {
             WriteKind::DeleteRange { interval: decode_range(op.range)?, resume: op.resume }
         }
         pb::operation::Kind::Settle(pb::SettleOp { key }) => WriteKind::Settle { key },
+        step => match decode_step(step)? {
+            Some(step) => WriteKind::Txn(Box::new(step)),
+            None => return Err(WireError::Missing("operation kind")),
+        },
     })
 }
 
@@ -103,6 +102,7 @@ fn decode_expectation(expect: pb::compare_and_set_op::Expect) -> Result<Expectat
 #[cfg(test)]
 mod tests {
     use drover_keys::{End, Interval};
+    use drover_kv::Update;
     use proptest::prelude::*;
     use prost::Message;
 

@@ -37,9 +37,46 @@ pub fn refusal_to_error(refusal: &Refusal) -> Error {
             Reason::TimestampTooLow,
             format!("the commit timestamp is not above {floor}; nothing was changed; retry with a new timestamp"),
         ),
-        Refusal::Locked { key } => Error::definite(
-            Reason::Locked,
-            format!("another transaction holds a lock on {}; nothing was changed; retry", escape(key)),
+        Refusal::Locked { lock } => Error {
+            lock: Some(lock.clone()),
+            ..Error::definite(
+                Reason::Locked,
+                format!(
+                    "transaction {} holds a lock on {}; nothing was changed; retry",
+                    lock.txn.id,
+                    escape(&lock.key)
+                ),
+            )
+        },
+        Refusal::Conflict { key, changed_at } => Error::definite(
+            Reason::TxnConflict,
+            format!(
+                "{} changed at {changed_at}, after the snapshot that the transaction reads; nothing was changed; run the \
+                 transaction again",
+                escape(key)
+            ),
+        ),
+        Refusal::TxnTooOld { start_ts, oldest } => Error::definite(
+            Reason::TxnTooOld,
+            format!(
+                "the transaction reads the snapshot at {start_ts}, the oldest one that can still be committed is above \
+                 {oldest}; this attempt changed nothing; run the transaction again"
+            ),
+        ),
+        Refusal::TxnAborted { through } => Error::definite(
+            Reason::TxnAborted,
+            format!(
+                "the transaction was rolled back up to attempt {through}; nothing was changed and nothing will be by \
+                 these; run the transaction again"
+            ),
+        ),
+        Refusal::TxnReused => Error::definite(
+            Reason::TxnReused,
+            "the transaction's id was used for other mutations; nothing was changed; begin a new transaction",
+        ),
+        Refusal::NotExpired { expire_at } => Error::definite(
+            Reason::FailedPrecondition,
+            format!("the transaction's locks live until {expire_at} at least; nothing was changed; wait, or abort it"),
         ),
         Refusal::IdempotencyExpired { not_after } => Error::unknown(
             Reason::IdempotencyExpired,
@@ -70,9 +107,19 @@ pub fn refusal_to_error(refusal: &Refusal) -> Error {
 mod tests {
     use drover_hlc::Timestamp;
     use drover_keys::{CatalogVersion, GroupId};
-    use drover_kv::RouteHint;
+    use drover_kv::{Attempt, LockInfo, RouteHint, TxnId, TxnRef};
 
     use super::*;
+
+    fn lock() -> LockInfo {
+        LockInfo {
+            key: "k".into(),
+            txn: TxnRef { id: TxnId([1; 16]), attempt: Attempt::default() },
+            primary: "p".into(),
+            start_ts: Timestamp::from_raw(1),
+            expire_at: Timestamp::from_raw(2),
+        }
+    }
 
     #[test]
     fn each_refusal_names_its_reason_and_whether_anything_can_have_changed() {
@@ -85,7 +132,12 @@ mod tests {
             (Refusal::StaleRoute { acquired_version: CatalogVersion(3) }, Reason::StaleRoute, false),
             (Refusal::RouteFenced { retry_after_ms: 20 }, Reason::RouteFenced, false),
             (Refusal::TimestampTooLow { floor: ts }, Reason::TimestampTooLow, false),
-            (Refusal::Locked { key: "k".into() }, Reason::Locked, false),
+            (Refusal::Locked { lock: Box::new(lock()) }, Reason::Locked, false),
+            (Refusal::Conflict { key: "k".into(), changed_at: ts }, Reason::TxnConflict, false),
+            (Refusal::TxnTooOld { start_ts: ts, oldest: ts }, Reason::TxnTooOld, false),
+            (Refusal::TxnAborted { through: Attempt::MAX }, Reason::TxnAborted, false),
+            (Refusal::TxnReused, Reason::TxnReused, false),
+            (Refusal::NotExpired { expire_at: ts }, Reason::FailedPrecondition, false),
             (Refusal::IdempotencyExpired { not_after: ts }, Reason::IdempotencyExpired, true),
             (Refusal::IdempotencySettled, Reason::IdempotencySettled, false),
             (Refusal::IdempotencyReused, Reason::IdempotencyReused, false),

@@ -44,8 +44,107 @@ pub fn error() -> impl Strategy<Value = Error> {
             certainty: if definite { Certainty::Definite } else { Certainty::Unknown },
             retry_after_ms,
             leader_hint: leader.map(NodeId),
+            lock: None,
         },
     )
+}
+
+fn txn_ref() -> impl Strategy<Value = TxnRef> {
+    any::<([u8; 16], u32, u64)>()
+        .prop_map(|(id, number, coordinator)| TxnRef { id: TxnId(id), attempt: Attempt { number, coordinator } })
+}
+
+fn any_ts() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp::from_raw)
+}
+
+fn update() -> impl Strategy<Value = Update> {
+    prop_oneof![
+        (bytes(), any::<Option<u64>>()).prop_map(|(value, ttl_ms)| Update::Put { value, ttl_ms }),
+        Just(Update::Delete),
+    ]
+}
+
+fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+    prop::collection::vec((bytes(), update()).prop_map(|(key, update)| Mutation { key, update }), 1..4)
+}
+
+fn reads() -> impl Strategy<Value = ReadSet> {
+    (prop::collection::vec(bytes(), 0..3), prop::collection::vec(interval(), 0..3))
+        .prop_map(|(keys, intervals)| ReadSet { keys, intervals })
+}
+
+fn keys() -> impl Strategy<Value = Vec<Bytes>> {
+    prop::collection::vec(bytes(), 1..4)
+}
+
+fn txn_write() -> impl Strategy<Value = TxnWrite> {
+    let verdict = option::of(any_ts())
+        .prop_map(|commit_ts| commit_ts.map_or(Verdict::RolledBack, |commit_ts| Verdict::Committed { commit_ts }));
+    let cause =
+        option::of(any_ts()).prop_map(|seen| seen.map_or(RollbackCause::Asked, |seen| RollbackCause::Expired { seen }));
+    prop_oneof![
+        (txn_ref(), any_ts(), mutations(), reads()).prop_map(|(txn, start_ts, mutations, reads)| TxnWrite::Commit(
+            TxnCommit { txn, start_ts, mutations, reads }
+        )),
+        (txn_ref(), any_ts(), bytes(), any::<(u64, u64, bool)>(), mutations()).prop_map(
+            |(txn, start_ts, primary, (fingerprint, ttl_ms, supersedes), mutations)| TxnWrite::Prepare(TxnPrepare {
+                txn,
+                start_ts,
+                primary,
+                fingerprint,
+                ttl_ms,
+                supersedes,
+                mutations
+            })
+        ),
+        (txn_ref(), any_ts(), any_ts(), any::<u64>(), keys(), prop::collection::vec(bytes(), 0..3)).prop_map(
+            |(txn, start_ts, commit_ts, fingerprint, keys, remote)| TxnWrite::Decide(TxnDecide {
+                txn,
+                start_ts,
+                commit_ts,
+                fingerprint,
+                keys,
+                remote
+            })
+        ),
+        (txn_ref(), any_ts(), verdict, keys())
+            .prop_map(|(txn, start_ts, verdict, keys)| TxnWrite::Resolve(TxnResolve { txn, start_ts, verdict, keys })),
+        (txn_ref(), any_ts(), bytes(), cause).prop_map(|(txn, start_ts, primary, cause)| TxnWrite::Rollback(
+            TxnRollback { txn, start_ts, primary, cause }
+        )),
+        (txn_ref(), bytes(), any::<u64>()).prop_map(|(txn, primary, ttl_ms)| TxnWrite::Heartbeat(TxnHeartbeat {
+            txn,
+            primary,
+            ttl_ms
+        })),
+        (any::<[u8; 16]>(), bytes()).prop_map(|(id, primary)| TxnWrite::Finish(TxnFinish { id: TxnId(id), primary })),
+    ]
+}
+
+fn lock() -> impl Strategy<Value = LockInfo> {
+    (bytes(), txn_ref(), bytes(), any_ts(), any_ts()).prop_map(|(key, txn, primary, start_ts, expire_at)| LockInfo {
+        key,
+        txn,
+        primary,
+        start_ts,
+        expire_at,
+    })
+}
+
+fn txn_status() -> impl Strategy<Value = TxnStatus> {
+    let attempt = || txn_ref().prop_map(|txn| txn.attempt);
+    prop_oneof![
+        Just(TxnStatus::Nothing),
+        (attempt(), any_ts(), any_ts()).prop_map(|(attempt, start_ts, expire_at)| TxnStatus::Prepared {
+            attempt,
+            start_ts,
+            expire_at
+        }),
+        (attempt(), any_ts(), prop::collection::vec(bytes(), 0..3))
+            .prop_map(|(attempt, commit_ts, remote)| TxnStatus::Committed { attempt, commit_ts, remote }),
+        attempt().prop_map(|through| TxnStatus::RolledBack { through }),
+    ]
 }
 
 fn write_kind() -> impl Strategy<Value = WriteKind> {
@@ -55,14 +154,11 @@ fn write_kind() -> impl Strategy<Value = WriteKind> {
         bytes().prop_map(Expectation::Value),
         any::<u64>().prop_map(|raw| Expectation::Version(Timestamp::from_raw(raw))),
     ];
-    let update = prop_oneof![
-        (bytes(), any::<Option<u64>>()).prop_map(|(value, ttl_ms)| Update::Put { value, ttl_ms }),
-        Just(Update::Delete),
-    ];
     prop_oneof![
+        txn_write().prop_map(|step| WriteKind::Txn(Box::new(step))),
         (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, ttl_ms)| WriteKind::Put { key, value, ttl_ms }),
         bytes().prop_map(|key| WriteKind::Delete { key }),
-        (bytes(), expect, update).prop_map(|(key, expect, update)| WriteKind::CompareAndSet { key, expect, update }),
+        (bytes(), expect, update()).prop_map(|(key, expect, update)| WriteKind::CompareAndSet { key, expect, update }),
         (interval(), option::of(bytes())).prop_map(|(interval, resume)| WriteKind::DeleteRange { interval, resume }),
         bytes().prop_map(|key| WriteKind::Settle { key }),
     ]
@@ -89,6 +185,11 @@ fn read_op() -> impl Strategy<Value = ReadOp> {
             ReadOp::Scan(ScanRequest { interval, read_ts, reverse, keys_only, count_only, limits })
         }),
         bytes().prop_map(|key| ReadOp::LatestCommitTs { key }),
+        (any::<[u8; 16]>(), any_ts(), any_ts(), reads()).prop_map(|(id, start_ts, commit_ts, reads)| {
+            ReadOp::Refresh(RefreshRequest { id: TxnId(id), start_ts, commit_ts, reads })
+        }),
+        (any::<[u8; 16]>(), bytes()).prop_map(|(id, primary)| ReadOp::TxnStatus { id: TxnId(id), primary }),
+        (interval(), any::<u32>()).prop_map(|(interval, limit)| ReadOp::Locks { interval, limit }),
     ]
 }
 
@@ -128,6 +229,10 @@ fn outcome() -> impl Strategy<Value = Outcome> {
             Outcome::RangeDeleted { commit_ts: Timestamp::from_raw(raw), deleted, resume }
         }),
         Just(Outcome::Settled),
+        any_ts().prop_map(|commit_ts| Outcome::TxnCommitted { commit_ts }),
+        any_ts().prop_map(|expire_at| Outcome::TxnLocked { expire_at }),
+        Just(Outcome::TxnRolledBack),
+        Just(Outcome::TxnResolved),
     ]
 }
 
@@ -141,6 +246,10 @@ fn read_answer() -> impl Strategy<Value = ReadAnswer> {
             ReadAnswer::Scan(ScanPage { entries, count, cursor: cursor.map(ScanCursor) })
         }),
         option::of(timestamp()).prop_map(ReadAnswer::LatestCommitTs),
+        Just(ReadAnswer::Refreshed),
+        txn_status().prop_map(ReadAnswer::TxnStatus),
+        (prop::collection::vec(lock(), 0..3), option::of(bytes()))
+            .prop_map(|(locks, resume)| ReadAnswer::Locks { locks, resume }),
     ]
 }
 
@@ -169,6 +278,6 @@ pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
         proptest::collection::vec(range_facts(), 0..3).prop_map(|facts| Ok(GroupAnswer::Described(facts))),
         bytes().prop_map(|reply| Ok(GroupAnswer::Catalog(reply))),
         proptest::collection::vec((bytes(), bytes()), 0..3).prop_map(|rows| Ok(GroupAnswer::CatalogRows(rows))),
-        error().prop_map(Err),
+        (error(), option::of(lock())).prop_map(|(error, lock)| Err(Error { lock: lock.map(Box::new), ..error })),
     ]
 }

@@ -1,5 +1,7 @@
 //! Commands that are not writes.
 
+use std::ops::ControlFlow;
+
 use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::Interval;
@@ -8,8 +10,9 @@ use drover_rafttypes::ControlReply;
 
 use super::Prepared;
 use crate::ApplyError;
-use crate::codec::command::{Command, Grant, RecordName};
+use crate::codec::command::{Command, Grant, RecordName, TxnRecordName};
 use crate::codec::record::OutcomeRecord;
+use crate::codec::txn::{Lock, TxnMarker, TxnRecord};
 use crate::state::{GroupState, OracleCeiling, OwnedInterval};
 
 impl Prepared<'_> {
@@ -20,12 +23,67 @@ impl Prepared<'_> {
             Command::Write(_) | Command::Catalog(_) => unreachable!("these have answers of their own"),
             Command::GrantRange(grants) => Ok(grant_range(state, grants)),
             Command::SetCeiling(physical) => Ok(set_ceiling(state, *physical, term)),
-            Command::AdvanceSafePoint(to) => Ok(advance_safe_point(state, *to)),
+            Command::AdvanceSafePoint(to) => self.advance_safe_point(*to),
+            Command::AdvanceTxnHorizon(to) => Ok(advance_txn_horizon(state, *to)),
+            Command::RemoveTxnRecords(names) => self.remove_txn_records(names),
             Command::AdvanceRecordHorizon(to) => Ok(raise(&mut state.record_horizon, *to)),
             Command::RemoveRecords(names) => self.remove_records(names),
             // The digest itself is taken by the driver, right after the batch that this entry ends.
             Command::TakeDigest { .. } => Ok(ControlReply::Done),
         }
+    }
+
+    /// Raises the safe point of every owned interval, each no further than to the oldest snapshot that a transaction with a
+    /// lock there reads.
+    fn advance_safe_point(&mut self, to: Timestamp) -> Result<ControlReply, ApplyError> {
+        let mut reply = ControlReply::AlreadyDone;
+        for owned in &mut self.state.owned {
+            let mut oldest = Ok(to);
+            if self.state.locks > 0 && guards::on(Guard::SafePointBehindLocks) {
+                self.batch.scan_locks(
+                    owned.shard,
+                    &owned.interval,
+                    &mut |_, lock| match (Lock::decode(lock), &oldest) {
+                        (Ok(lock), Ok(so_far)) => {
+                            oldest = Ok(lock.start_ts.min(*so_far));
+                            ControlFlow::Continue(())
+                        }
+                        (Err(error), _) => {
+                            oldest = Err(error);
+                            ControlFlow::Break(())
+                        }
+                        (Ok(_), Err(_)) => ControlFlow::Break(()),
+                    },
+                )?;
+            }
+            if raise(&mut owned.safe_point, oldest?) == ControlReply::Done {
+                reply = ControlReply::Done;
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Removes those of `names` that belong to transactions below the horizon, of which nothing is left to be done.
+    fn remove_txn_records(&mut self, names: &[TxnRecordName]) -> Result<ControlReply, ApplyError> {
+        let mut reply = ControlReply::AlreadyDone;
+        for TxnRecordName { route_key, id, marker } in names {
+            let Some(owned) = self.state.owner_of(&Interval::point(route_key.clone())) else { continue };
+            let (shard, horizon) = (owned[0].shard, owned[0].txn_horizon);
+            let kind = if *marker { RecordKind::TxnMarker } else { RecordKind::TxnOutcome };
+            let Some(bytes) = self.batch.record(shard, route_key, kind, &id.0)? else { continue };
+            let may_go = match kind {
+                RecordKind::TxnMarker => TxnMarker::decode(bytes)?.start_ts <= horizon,
+                _ => {
+                    let record = TxnRecord::decode(bytes)?;
+                    record.start_ts <= horizon && record.is_settled()
+                }
+            };
+            if may_go || !guards::on(Guard::TxnRecordsKept) {
+                self.batch.delete_record(shard, route_key, kind, &id.0);
+                reply = ControlReply::Done;
+            }
+        }
+        Ok(reply)
     }
 
     /// Removes those of `names` that nobody may ask for any more.
@@ -74,6 +132,7 @@ fn granted(grant: &Grant) -> OwnedInterval {
         floor_ts: Timestamp::ZERO,
         history_start: Timestamp::ZERO,
         safe_point: Timestamp::ZERO,
+        txn_horizon: Timestamp::ZERO,
     }
 }
 
@@ -86,8 +145,8 @@ fn set_ceiling(state: &mut GroupState, physical: PhysicalMs, term: u64) -> Contr
     ControlReply::Done
 }
 
-fn advance_safe_point(state: &mut GroupState, to: Timestamp) -> ControlReply {
-    let replies = state.owned.iter_mut().map(|owned| raise(&mut owned.safe_point, to));
+fn advance_txn_horizon(state: &mut GroupState, to: Timestamp) -> ControlReply {
+    let replies = state.owned.iter_mut().map(|owned| raise(&mut owned.txn_horizon, to));
     replies.fold(ControlReply::AlreadyDone, |all, one| if one == ControlReply::Done { one } else { all })
 }
 
@@ -152,13 +211,13 @@ mod tests {
     }
 
     #[test]
-    fn safe_points_only_rise_each_for_itself() {
-        let ahead = OwnedInterval { safe_point: ts(9), ..owned("b", "c", 1) };
+    fn horizons_only_rise_each_for_itself() {
+        let ahead = OwnedInterval { txn_horizon: ts(9), ..owned("b", "c", 1) };
         let mut group = state(vec![owned("a", "b", 1), ahead]);
-        let points = |group: &GroupState| group.owned.iter().map(|o| o.safe_point.raw()).collect::<Vec<_>>();
-        assert_eq!(advance_safe_point(&mut group, ts(5)), ControlReply::Done);
+        let points = |group: &GroupState| group.owned.iter().map(|o| o.txn_horizon.raw()).collect::<Vec<_>>();
+        assert_eq!(advance_txn_horizon(&mut group, ts(5)), ControlReply::Done);
         assert_eq!(points(&group), [5, 9]);
-        assert_eq!(advance_safe_point(&mut group, ts(4)), ControlReply::AlreadyDone);
+        assert_eq!(advance_txn_horizon(&mut group, ts(4)), ControlReply::AlreadyDone);
         assert_eq!(points(&group), [5, 9]);
     }
 }

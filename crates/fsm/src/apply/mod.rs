@@ -2,6 +2,7 @@
 
 mod catalog;
 mod control;
+mod txn;
 mod write;
 
 use std::sync::Arc;

@@ -6,20 +6,21 @@ use bytes::Bytes;
 use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{Interval, LogicalKey, ShardId};
-use drover_kv::{Expectation, Idempotency, OpResult, Outcome, Refusal, Update, WriteKind, WriteOp};
+use drover_kv::{Expectation, Idempotency, LockInfo, OpResult, Outcome, Refusal, Update, WriteKind, WriteOp};
 use drover_mvcc::{Batch, RecordKind, StoreError, Stored};
 
-use super::Prepared;
+use super::{Prepared, txn};
 use crate::ApplyError;
 use crate::codec::command::TimedWrite;
 use crate::codec::record::OutcomeRecord;
+use crate::codec::txn::Lock;
 use crate::fingerprint::fingerprint;
 use crate::gate::idempotency::{Attempt, Verdict};
 use crate::gate::{composed, conditions, floor, idempotency, owner};
 use crate::state::{GroupState, OwnedInterval};
 
 /// Why an operation ends before it has an effect.
-enum Stop {
+pub(super) enum Stop {
     /// This is the answer.
     Answer(OpResult),
     /// The replica stops.
@@ -46,24 +47,32 @@ impl From<ApplyError> for Stop {
 
 /// What an operation with an outcome leaves in the group's state.
 #[derive(Default)]
-struct Marks {
-    /// It wrote a version at its commit timestamp.
-    wrote: bool,
-    /// Its effect depended on what it read at its commit timestamp.
-    read: bool,
+pub(super) struct Marks {
+    /// The highest commit timestamp that it wrote a version at.
+    pub wrote: Option<Timestamp>,
+    /// The commit timestamp at which its effect depended on what it read.
+    pub read: Option<Timestamp>,
+    /// How many more locks there are.
+    pub locks: i64,
 }
 
 impl Prepared<'_> {
     /// Applies one write.
     pub(super) fn write(&mut self, write: &TimedWrite) -> Result<OpResult, ApplyError> {
-        match run(&mut self.batch, &self.state, write) {
+        let judged = match &write.op.kind {
+            WriteKind::Txn(step) => {
+                txn::run(&mut self.batch, &self.state, step, write.op.observed_version, write.commit_ts)
+            }
+            _ => run(&mut self.batch, &self.state, write),
+        };
+        match judged {
             Ok((outcome, marks)) => {
-                if marks.wrote && guards::on(Guard::MaxCommitTs) {
-                    self.state.max_commit_ts = self.state.max_commit_ts.max(write.commit_ts);
+                let state = &mut self.state;
+                if guards::on(Guard::MaxCommitTs) {
+                    state.max_commit_ts = state.max_commit_ts.max(marks.wrote.unwrap_or_default());
                 }
-                if marks.read {
-                    self.state.read_floor = self.state.read_floor.max(write.commit_ts);
-                }
+                state.read_floor = state.read_floor.max(marks.read.unwrap_or_default());
+                state.locks = state.locks.saturating_add_signed(marks.locks);
                 Ok(Ok(outcome))
             }
             Err(Stop::Answer(result)) => Ok(result),
@@ -93,14 +102,11 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
         WriteKind::Put { key, value, ttl_ms } => point.put(batch, key, put(value, *ttl_ms, commit_ts))?,
         WriteKind::Delete { key } => point.put(batch, key, Stored::Tombstone)?,
         WriteKind::CompareAndSet { key, expect, update } => {
-            let update = match update {
-                Update::Put { value, ttl_ms } => put(value, *ttl_ms, commit_ts),
-                Update::Delete => Stored::Tombstone,
-            };
-            point.compare_and_set(batch, key, expect, &update)?
+            point.compare_and_set(batch, key, expect, &stored(update, commit_ts))?
         }
         WriteKind::DeleteRange { resume, .. } => delete_range(batch, state, owned, &footprint, commit_ts, resume)?,
         WriteKind::Settle { .. } => (Outcome::Settled, Marks::default()),
+        WriteKind::Txn(_) => unreachable!("steps of transactions have gates of their own"),
     };
     if let Some(recorder) = recorder.filter(|_| outcome != Outcome::Settled || guards::on(Guard::SettlePoisons)) {
         recorder.record(batch, &outcome);
@@ -113,6 +119,14 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
 fn expiry(commit_ts: Timestamp, ttl_ms: u64) -> Timestamp {
     let end = Timestamp::new(commit_ts.physical().saturating_add_ms(ttl_ms), u16::MAX);
     end.max(commit_ts.next().unwrap_or(Timestamp::MAX))
+}
+
+/// The version that an update committed at `commit_ts` leaves.
+pub(super) fn stored(update: &Update, commit_ts: Timestamp) -> Stored {
+    match update {
+        Update::Put { value, ttl_ms } => put(value, *ttl_ms, commit_ts),
+        Update::Delete => Stored::Tombstone,
+    }
 }
 
 fn put(value: &Bytes, ttl_ms: Option<u64>, commit_ts: Timestamp) -> Stored {
@@ -137,7 +151,7 @@ impl Point<'_> {
         floor::judge(self.state, self.owned, newest, self.commit_ts)?;
         conditions::unlocked(self.lock(batch, shard, &logical)?)?;
         batch.put_version(shard, &logical, self.commit_ts, &version);
-        Ok((Outcome::Written { commit_ts: self.commit_ts }, Marks { wrote: true, read: false }))
+        Ok((Outcome::Written { commit_ts: self.commit_ts }, self.marks(true, false)))
     }
 
     /// Writes a version if the live value is as expected.
@@ -156,17 +170,22 @@ impl Point<'_> {
         let current = conditions::live(newest, self.commit_ts);
         if !conditions::holds(expect, current.as_ref()) && guards::on(Guard::CompareGate) {
             let read = guards::on(Guard::FailedCompareIsRead);
-            return Ok((Outcome::CompareFailed { current }, Marks { wrote: false, read }));
+            return Ok((Outcome::CompareFailed { current }, self.marks(false, read)));
         }
         batch.put_version(shard, &logical, self.commit_ts, update);
-        Ok((Outcome::Written { commit_ts: self.commit_ts }, Marks { wrote: true, read: true }))
+        Ok((Outcome::Written { commit_ts: self.commit_ts }, self.marks(true, true)))
     }
 
-    fn lock(&self, batch: &Batch<'_>, shard: ShardId, key: &LogicalKey) -> Result<Option<Bytes>, StoreError> {
+    fn marks(&self, wrote: bool, read: bool) -> Marks {
+        Marks { wrote: wrote.then_some(self.commit_ts), read: read.then_some(self.commit_ts), locks: 0 }
+    }
+
+    fn lock(&self, batch: &Batch<'_>, shard: ShardId, key: &LogicalKey) -> Result<Option<LockInfo>, Stop> {
         if self.state.locks == 0 {
             return Ok(None);
         }
-        Ok(batch.lock(shard, key)?.map(|_| key.route_key.clone()))
+        let lock = batch.lock(shard, key)?.map(Lock::decode).transpose()?;
+        Ok(lock.map(|lock| lock.info(key.route_key.clone())))
     }
 }
 
@@ -192,18 +211,23 @@ fn delete_range(
             }
             ControlFlow::Continue(())
         })?;
-        if state.locks > 0 && locked.is_none() && batch.any_lock(owned.shard, &part)? {
-            locked = Some(part.start().clone());
+        if state.locks > 0 && locked.is_none() {
+            batch.scan_locks(owned.shard, &part, &mut |key, lock| {
+                locked = Some((key, lock));
+                ControlFlow::Break(())
+            })?;
         }
     }
     floor::judge(state, owned, newest, commit_ts)?;
+    let locked = locked.map(|(key, lock)| Ok::<_, ApplyError>(Lock::decode(lock)?.info(key))).transpose()?;
     conditions::unlocked(locked)?;
     let deleted = doomed.len() as u64;
     for (shard, key) in doomed {
         batch.put_version(shard, &LogicalKey::plain(key), commit_ts, &Stored::Tombstone);
     }
     let outcome = Outcome::RangeDeleted { commit_ts, deleted, resume: resume.clone() };
-    Ok((outcome, Marks { wrote: deleted > 0, read: true }))
+    let wrote = (deleted > 0).then_some(commit_ts);
+    Ok((outcome, Marks { wrote, read: Some(commit_ts), locks: 0 }))
 }
 
 /// Looks up and writes the record of an operation that carries an idempotency key.

@@ -3,10 +3,10 @@
 use drover_catalog::CatalogCommand;
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, Interval, RouteId, ShardId};
-use drover_kv::{Error, Reason, WriteKind, WriteOp};
+use drover_kv::{Error, Reason, TxnId, WriteKind, WriteOp};
 use drover_rafttypes::CommandBytes;
 use drover_wire::proto::storage::v1 as pb;
-use drover_wire::{decode_operation, decode_range, encode_operation, encode_range};
+use drover_wire::{decode_operation, decode_range, decode_txn_id, encode_operation, encode_range, encode_txn_id};
 use pb::command::Body;
 use prost::Message;
 
@@ -47,6 +47,17 @@ pub struct RecordName {
     pub idempotency_key: bytes::Bytes,
 }
 
+/// Names what is recorded of a transaction under one key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TxnRecordName {
+    /// The primary, or the first key of a participant.
+    pub route_key: bytes::Bytes,
+    /// The transaction.
+    pub id: TxnId,
+    /// A participant's marker, not the outcome.
+    pub marker: bool,
+}
+
 /// What a log entry asks apply to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -66,6 +77,10 @@ pub enum Command {
     TakeDigest { request_id: u64 },
     /// Default group only: a command of the catalog.
     Catalog(Box<CatalogCommand>),
+    /// Raises the horizon of every owned interval at or below which transactions are refused.
+    AdvanceTxnHorizon(Timestamp),
+    /// Removes those of these that belong to transactions at or below the horizon with nothing left to be done.
+    RemoveTxnRecords(Vec<TxnRecordName>),
 }
 
 impl Command {
@@ -98,6 +113,17 @@ impl Command {
                     .collect(),
             }),
             Command::TakeDigest { request_id } => Body::TakeDigest(pb::TakeDigest { request_id: *request_id }),
+            Command::AdvanceTxnHorizon(ts) => Body::AdvanceTxnHorizon(pb::AdvanceTxnHorizon { horizon: ts.raw() }),
+            Command::RemoveTxnRecords(names) => Body::RemoveTxnRecords(pb::RemoveTxnRecords {
+                records: names
+                    .iter()
+                    .map(|name| pb::TxnRecordName {
+                        route_key: name.route_key.clone(),
+                        txn_id: encode_txn_id(name.id),
+                        marker: name.marker,
+                    })
+                    .collect(),
+            }),
             Command::Catalog(command) => {
                 command.check().map_err(|refusal| Error::definite(Reason::InvalidArgument, refusal.to_string()))?;
                 Body::Catalog(catalog::command::encode(command))
@@ -143,6 +169,14 @@ impl Command {
                     .collect(),
             ),
             Body::TakeDigest(pb::TakeDigest { request_id }) => Command::TakeDigest { request_id },
+            Body::AdvanceTxnHorizon(advance) => Command::AdvanceTxnHorizon(Timestamp::from_raw(advance.horizon)),
+            Body::RemoveTxnRecords(remove) => {
+                let name = |name: pb::TxnRecordName| {
+                    let id = decode_txn_id(&name.txn_id).map_err(|e| bad(e.to_string()))?;
+                    Ok(TxnRecordName { route_key: name.route_key, id, marker: name.marker })
+                };
+                Command::RemoveTxnRecords(remove.records.into_iter().map(name).collect::<Result<_, ApplyError>>()?)
+            }
             Body::Catalog(command) if command.kind.is_none() => return Err(ApplyError::UnknownEntry { index }),
             Body::Catalog(command) => Command::Catalog(Box::new(catalog::command::decode(command).map_err(bad)?)),
         };
@@ -155,6 +189,10 @@ fn encode_write(write: &TimedWrite) -> Result<pb::Operation, Error> {
     match (&write.op.kind, &write.op.idempotency) {
         (WriteKind::Settle { .. }, None) => invalid("a settle needs the idempotency key of the operation to settle"),
         (_, Some(idempotency)) if idempotency.key.is_empty() => invalid("the idempotency key is empty"),
+        (WriteKind::Txn(step), _) if step.keys().next().is_none() => {
+            invalid("the step of the transaction names no key")
+        }
+        (WriteKind::Txn(_), Some(_)) => invalid("a transaction is named by its id, not by an idempotency key"),
         _ => Ok(encode_operation(&write.op, write.commit_ts)),
     }
 }
@@ -216,7 +254,18 @@ mod tests {
             kind: CatalogCommandKind::Freeze,
         };
         let catalog_bytes = [&[0x52, 25, 10, 16][..], &[7; 16], &[18, 1, b'a', 24, 5, 0x72, 0]].concat();
-        let table: [(Command, &[u8]); 8] = [
+        let forgotten = |marker| TxnRecordName { route_key: "r".into(), id: TxnId([7; 16]), marker };
+        let remove = [
+            &[0x62, 48, 10, 21, 10, 1, b'r', 18, 16][..],
+            &[7; 16],
+            &[10, 23, 10, 1, b'r', 18, 16],
+            &[7; 16],
+            &[24, 1],
+        ];
+        let remove = remove.concat();
+        let table: [(Command, &[u8]); 10] = [
+            (Command::AdvanceTxnHorizon(ts(7)), &[0x5a, 2, 8, 7]),
+            (Command::RemoveTxnRecords(vec![forgotten(false), forgotten(true)]), &remove),
             (Command::Write(vec![write(delete, None)]), &[0x1a, 11, 10, 9, 8, 3, 16, 1, 0x32, 3, 10, 1, b'k']),
             (
                 Command::GrantRange(vec![grant]),
@@ -241,14 +290,14 @@ mod tests {
     fn formats_and_types_of_the_future_are_told_apart_from_damage() {
         let decode = |bytes: &'static [u8]| Command::decode(5, &CommandBytes(bytes.into())).unwrap_err();
         assert!(matches!(decode(&[8, 2, 16, 4, 0x4a, 0]), ApplyError::UnknownFormat { index: 5, format: 2, known: 1 }));
-        // Body number 11 is not in this build's table.
-        assert!(matches!(decode(&[8, 1, 16, 4, 0x5a, 0]), ApplyError::UnknownEntry { index: 5 }));
+        // Body number 13 is not in this build's table.
+        assert!(matches!(decode(&[8, 1, 16, 4, 0x6a, 0]), ApplyError::UnknownEntry { index: 5 }));
         // A catalog command of a kind that is not in this build's table, and one without a request id.
         assert!(matches!(decode(&[8, 1, 0x52, 3, 0xfa, 1, 0]), ApplyError::UnknownEntry { index: 5 }));
         assert!(matches!(decode(&[8, 1, 0x52, 2, 0x72, 0]), ApplyError::BadEntry { .. }));
         // An operation of a kind that is not in this build's table.
-        assert!(matches!(decode(&[8, 1, 0x1a, 5, 10, 3, 8, 3, 0x5a, 0]), ApplyError::BadEntry { .. }));
-        assert!(matches!(decode(&[8, 1, 0x1a, 6, 10, 4, 8, 3, 0x5a, 0]), ApplyError::UnknownEntry { index: 5 }));
+        assert!(matches!(decode(&[8, 1, 0x1a, 6, 10, 4, 8, 3, 0x8a, 1]), ApplyError::BadEntry { .. }));
+        assert!(matches!(decode(&[8, 1, 0x1a, 7, 10, 5, 8, 3, 0x8a, 1, 0]), ApplyError::UnknownEntry { index: 5 }));
         assert!(matches!(decode(&[]), ApplyError::BadEntry { .. }));
         assert!(matches!(decode(&[0xff]), ApplyError::BadEntry { .. }));
     }

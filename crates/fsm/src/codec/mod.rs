@@ -5,3 +5,4 @@ pub mod catalog;
 pub mod command;
 pub mod record;
 pub mod state;
+pub mod txn;

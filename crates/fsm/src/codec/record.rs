@@ -37,6 +37,10 @@ impl OutcomeRecord {
                 resume: resume.clone(),
             }),
             Outcome::Settled => PbOutcome::Settled(pb::SettledOutcome {}),
+            Outcome::TxnCommitted { .. }
+            | Outcome::TxnLocked { .. }
+            | Outcome::TxnRolledBack
+            | Outcome::TxnResolved => unreachable!("a step of a transaction carries no idempotency key"),
         };
         let not_after = self.not_after.raw();
         pb::OutcomeRecord { fingerprint: self.fingerprint, not_after, outcome: Some(outcome) }.encode_to_vec().into()

@@ -55,6 +55,7 @@ fn encode_owned(owned: &OwnedInterval) -> pb::OwnedInterval {
         floor_ts: owned.floor_ts.raw(),
         history_start: owned.history_start.raw(),
         safe_point: owned.safe_point.raw(),
+        txn_horizon: owned.txn_horizon.raw(),
     }
 }
 
@@ -67,6 +68,7 @@ fn decode_owned(message: pb::OwnedInterval) -> Result<OwnedInterval, String> {
         floor_ts: Timestamp::from_raw(message.floor_ts),
         history_start: Timestamp::from_raw(message.history_start),
         safe_point: Timestamp::from_raw(message.safe_point),
+        txn_horizon: Timestamp::from_raw(message.txn_horizon),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
-use drover_kv::{Expectation, Refusal, Versioned};
+use drover_kv::{Expectation, LockInfo, Refusal, Versioned};
 use drover_mvcc::Stored;
 
 /// The value that a read at `at` sees, given the newest version at or below `at`. A tombstone, an expired version and
@@ -15,13 +15,13 @@ pub fn live(version: Option<(Timestamp, Stored)>, at: Timestamp) -> Option<Versi
     }
 }
 
-/// Refuses if a lock stands on a key of the footprint; `locked` is the first such key.
+/// Refuses if a lock stands on a key of the footprint; `locked` is the first such lock.
 ///
 /// # Errors
 /// [`Refusal::Locked`].
-pub fn unlocked(locked: Option<bytes::Bytes>) -> Result<(), Refusal> {
+pub fn unlocked(locked: Option<LockInfo>) -> Result<(), Refusal> {
     match locked {
-        Some(key) if guards::on(Guard::LockGate) => Err(Refusal::Locked { key }),
+        Some(lock) if guards::on(Guard::LockGate) => Err(Refusal::Locked { lock: Box::new(lock) }),
         Some(_) | None => Ok(()),
     }
 }
@@ -39,6 +39,8 @@ pub fn holds(expect: &Expectation, current: Option<&Versioned>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use drover_kv::{Attempt, TxnId, TxnRef};
+
     use super::*;
     use crate::state::tests::ts;
 
@@ -84,6 +86,13 @@ mod tests {
     #[test]
     fn a_lock_refuses_and_names_its_key() {
         assert_eq!(unlocked(None), Ok(()));
-        assert_eq!(unlocked(Some("k".into())), Err(Refusal::Locked { key: "k".into() }));
+        let lock = LockInfo {
+            key: "k".into(),
+            txn: TxnRef { id: TxnId([1; 16]), attempt: Attempt::default() },
+            primary: "p".into(),
+            start_ts: ts(1),
+            expire_at: ts(2),
+        };
+        assert_eq!(unlocked(Some(lock.clone())), Err(Refusal::Locked { lock: Box::new(lock) }));
     }
 }

@@ -7,6 +7,7 @@
 //! | [`composed`] | by which map the operation was routed | `StaleRoute` |
 //! | [`floor`] | whether the commit timestamp is above all that has been served | `TimestampTooLow` |
 //! | [`conditions`] | foreign locks, and what a compare-and-set expects | `Locked`, a failed compare |
+//! | [`txn`] | steps of transactions: recorded outcomes, the age of the snapshot, locks, the read set | the outcome, `Txn…`, `Locked`, `Conflict` |
 //!
 //! Apply calls them in this order; nothing in here reads anything but its arguments.
 
@@ -15,3 +16,4 @@ pub mod conditions;
 pub mod floor;
 pub mod idempotency;
 pub mod owner;
+pub mod txn;

@@ -4,12 +4,15 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, Interval};
-use drover_mvcc::RecordKind;
+use drover_keys::{CatalogVersion, End, Interval, LogicalKey};
+use drover_kv::{Error, Reason, TxnId, TxnRef};
+use drover_mvcc::{RecordKind, RecordRow};
 
 use super::Admitted;
-use crate::codec::command::RecordName;
+use crate::ApplyError;
+use crate::codec::command::{RecordName, TxnRecordName};
 use crate::codec::record::OutcomeRecord;
+use crate::codec::txn::{TxnMarker, TxnRecord, TxnState};
 use crate::error::ReadError;
 use crate::gate::conditions::live;
 use crate::handle::FsmHandle;
@@ -28,6 +31,32 @@ pub struct Bounded {
 pub struct ExpiredRecords {
     /// Their names, in key order.
     pub names: Vec<RecordName>,
+    /// The route key to go on from; `None` if all records were looked at.
+    pub resume: Option<Bytes>,
+}
+
+/// A committed transaction whose locks elsewhere may not all be resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsettledTxn {
+    /// Who.
+    pub txn: TxnRef,
+    /// The snapshot that it read.
+    pub start_ts: Timestamp,
+    /// The timestamp of all that it wrote.
+    pub commit_ts: Timestamp,
+    /// Under which it is recorded.
+    pub primary: Bytes,
+    /// Keys whose locks may not be resolved.
+    pub remote: Vec<Bytes>,
+}
+
+/// Some of what is recorded of transactions and may be removed, and what has to be done before more may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExpiredTxnRecords {
+    /// What may be removed, in key order.
+    pub names: Vec<TxnRecordName>,
+    /// What is in the way of others.
+    pub unsettled: Vec<UnsettledTxn>,
     /// The route key to go on from; `None` if all records were looked at.
     pub resume: Option<Bytes>,
 }
@@ -73,6 +102,50 @@ impl FsmHandle {
         Ok(Bounded { interval, resume })
     }
 
+    /// Refuses a write to a key that a lock stands on. Says nothing about a moment later; apply judges for good.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`].
+    pub fn key_unlocked(&self, key: &Bytes, observed: Option<CatalogVersion>) -> Result<(), ReadError> {
+        if self.state().locks == 0 {
+            return Ok(());
+        }
+        let view = self.view();
+        let interval = Interval::point(key.clone());
+        let admitted = Admitted::judge(&view, &interval, observed, None)?;
+        admitted.key_unlocked(&LogicalKey::plain(key.clone()), None)
+    }
+
+    /// Refuses intervals that hold more than `max_rows` keys together, deleted ones included.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`]; [`Reason::BatchTooLarge`].
+    pub fn bounded_reads(
+        &self,
+        intervals: &[Interval],
+        max_rows: u64,
+        observed: Option<CatalogVersion>,
+    ) -> Result<(), ReadError> {
+        let view = self.view();
+        let mut rows = 0;
+        for interval in intervals {
+            for (owned, part) in Admitted::judge(&view, interval, observed, None)?.parts() {
+                view.snapshot.scan(owned.shard, &part, Timestamp::MAX, false, &mut |_, _, _| {
+                    rows += 1;
+                    if rows > max_rows { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                })?;
+            }
+        }
+        if rows <= max_rows {
+            return Ok(());
+        }
+        let message = format!(
+            "the transaction has scanned more than {max_rows} rows, which is the limit of what can be validated; nothing \
+             was changed; read less in one transaction"
+        );
+        Err(ReadError::Failed(Error::definite(Reason::BatchTooLarge, message)))
+    }
+
     /// Looks at up to `max_scanned` (at least 1) idempotency records from the route key `from` on, and names those whose
     /// `not_after` is at or below `horizon`.
     ///
@@ -84,9 +157,70 @@ impl FsmHandle {
         horizon: Timestamp,
         max_scanned: u64,
     ) -> Result<ExpiredRecords, ReadError> {
+        let mut names = Vec::new();
+        let resume = self.each_record(from, max_scanned, &mut |row| {
+            if row.kind == RecordKind::Idempotency && OutcomeRecord::decode(row.value)?.not_after <= horizon {
+                names.push(RecordName { route_key: row.route_key, idempotency_key: row.name });
+            }
+            Ok(())
+        })?;
+        Ok(ExpiredRecords { names, resume })
+    }
+
+    /// As [`FsmHandle::expired_records`], for what is recorded of transactions that read snapshots at or below `horizon`.
+    ///
+    /// # Errors
+    /// If the store fails or a record cannot be read.
+    pub fn expired_txn_records(
+        &self,
+        from: &Bytes,
+        horizon: Timestamp,
+        max_scanned: u64,
+    ) -> Result<ExpiredTxnRecords, ReadError> {
+        let mut found = ExpiredTxnRecords::default();
+        let resume = self.each_record(from, max_scanned, &mut |row| {
+            let id = || -> Result<TxnId, ApplyError> {
+                let bytes = row.name.as_ref().try_into();
+                bytes.map(TxnId).map_err(|_| ApplyError::Corrupt {
+                    what: "name of a transaction record",
+                    why: format!("it has {} bytes", row.name.len()),
+                })
+            };
+            let marker = row.kind == RecordKind::TxnMarker;
+            match row.kind {
+                RecordKind::Idempotency => {}
+                RecordKind::TxnMarker => {
+                    if TxnMarker::decode(row.value.clone())?.start_ts <= horizon {
+                        found.names.push(TxnRecordName { id: id()?, route_key: row.route_key, marker });
+                    }
+                }
+                RecordKind::TxnOutcome => match TxnRecord::decode(row.value.clone())? {
+                    record if record.start_ts > horizon => {}
+                    TxnRecord { start_ts, state: TxnState::Committed { attempt, commit_ts, remote, .. } }
+                        if !remote.is_empty() =>
+                    {
+                        let txn = TxnRef { id: id()?, attempt };
+                        found.unsettled.push(UnsettledTxn { txn, start_ts, commit_ts, primary: row.route_key, remote });
+                    }
+                    _ => found.names.push(TxnRecordName { id: id()?, route_key: row.route_key, marker }),
+                },
+            }
+            Ok(())
+        })?;
+        Ok(ExpiredTxnRecords { resume, ..found })
+    }
+
+    /// Shows up to `max_scanned` (at least 1) records from the route key `from` on; the route key to go on from, if there are
+    /// more.
+    fn each_record(
+        &self,
+        from: &Bytes,
+        max_scanned: u64,
+        visit: &mut dyn FnMut(RecordRow) -> Result<(), ApplyError>,
+    ) -> Result<Option<Bytes>, ReadError> {
         let view = self.view();
         let rest = Interval::new(from.clone(), End::Unbounded).expect("no key lies above an unbounded end");
-        let (mut names, mut resume, mut damaged) = (Vec::new(), None, None);
+        let (mut resume, mut damaged) = (None, Ok(()));
         let (mut scanned, mut last_key) = (0, None);
         for owned in &view.state.owned {
             let Some(part) = owned.interval.intersection(&rest) else { continue };
@@ -98,27 +232,15 @@ impl FsmHandle {
                 }
                 scanned += 1;
                 last_key = Some(row.route_key.clone());
-                match row.kind {
-                    RecordKind::Idempotency => match OutcomeRecord::decode(row.value) {
-                        Ok(record) if record.not_after <= horizon => {
-                            names.push(RecordName { route_key: row.route_key, idempotency_key: row.name });
-                        }
-                        Ok(_) => {}
-                        Err(error) => {
-                            damaged = Some(error);
-                            return ControlFlow::Break(());
-                        }
-                    },
-                }
-                ControlFlow::Continue(())
+                damaged = visit(row);
+                if damaged.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
-            if resume.is_some() || damaged.is_some() {
+            damaged.map_err(ReadError::from)?;
+            damaged = Ok(());
+            if resume.is_some() {
                 break;
             }
         }
-        match damaged {
-            Some(error) => Err(error.into()),
-            None => Ok(ExpiredRecords { names, resume }),
-        }
+        Ok(resume)
     }
 }

@@ -4,17 +4,22 @@ mod maintenance;
 mod page;
 mod point;
 mod scan;
+mod txn;
 
-pub use maintenance::{Bounded, ExpiredRecords};
+pub use maintenance::{Bounded, ExpiredRecords, ExpiredTxnRecords, UnsettledTxn};
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use point::{At, ReadOutcome};
 
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
 use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval, LogicalKey};
 use drover_kv::{Error, Reason};
 
 use crate::cell::View;
+use crate::codec::txn::Lock;
 use crate::error::ReadError;
 use crate::gate::{composed, conditions, owner};
 use crate::handle::FsmHandle;
@@ -52,25 +57,47 @@ impl<'a> Admitted<'a> {
         parts.map(|(owned, part)| (owned, part.expect("the owner gate returns what overlaps the footprint")))
     }
 
-    /// Refuses if a lock stands on `key`, whatever its timestamp.
-    fn key_unlocked(&self, key: &LogicalKey) -> Result<(), ReadError> {
-        if self.view.state.locks > 0 {
-            let lock = self.view.snapshot.lock(self.owned[0].shard, key)?;
-            conditions::unlocked(lock.map(|_| key.route_key.clone()))?;
+    /// Refuses if a lock stands on `key` that could become a version which a read at `at` (`None`: latest) sees.
+    fn key_unlocked(&self, key: &LogicalKey, at: Option<Timestamp>) -> Result<(), ReadError> {
+        if self.view.state.locks > 0
+            && let Some(lock) = self.view.snapshot.lock(self.owned[0].shard, key)?
+        {
+            let lock = Lock::decode(lock)?;
+            conditions::unlocked(may_become_visible(&lock, at).then(|| lock.info(key.route_key.clone())))?;
         }
         Ok(())
     }
 
-    /// Refuses if a lock stands in the interval; the answer names the start of the owned part it is in.
-    fn interval_unlocked(&self) -> Result<(), ReadError> {
-        if self.view.state.locks > 0 {
-            for (owned, part) in self.parts() {
-                let locked = self.view.snapshot.any_lock(owned.shard, &part)?;
-                conditions::unlocked(locked.then(|| part.start().clone()))?;
+    /// As [`Admitted::key_unlocked`], for every key of the interval.
+    fn interval_unlocked(&self, at: Timestamp) -> Result<(), ReadError> {
+        self.each_lock(&mut |key, lock| match may_become_visible(&lock, Some(at)) {
+            true => conditions::unlocked(Some(lock.info(key))).map_err(ReadError::from),
+            false => Ok(()),
+        })
+    }
+
+    /// Shows every lock in the interval, in key order, until `judge` refuses.
+    fn each_lock(&self, judge: &mut dyn FnMut(Bytes, Lock) -> Result<(), ReadError>) -> Result<(), ReadError> {
+        if self.view.state.locks == 0 {
+            return Ok(());
+        }
+        let mut judged = Ok(());
+        for (owned, part) in self.parts() {
+            self.view.snapshot.scan_locks(owned.shard, &part, &mut |key, lock| {
+                judged = Lock::decode(lock).map_err(ReadError::from).and_then(|lock| judge(key, lock));
+                if judged.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            if judged.is_err() {
+                break;
             }
         }
-        Ok(())
+        judged
     }
+}
+
+/// A transaction commits above the snapshot that it reads, so a lock is nothing to a read at or below that.
+fn may_become_visible(lock: &Lock, at: Option<Timestamp>) -> bool {
+    at.is_none_or(|at| lock.start_ts < at)
 }
 
 impl FsmHandle {
@@ -186,7 +213,10 @@ mod tests {
         let mut batch = store.batch();
         let version = drover_mvcc::Stored::Put { value: "v".into(), expire_at: None };
         batch.put_version(ShardId(1), &LogicalKey::plain("k"), ts(10), &version);
-        batch.put_lock(ShardId(1), &LogicalKey::plain("k"), "lock".into());
+        let txn = drover_kv::TxnRef { id: drover_kv::TxnId([1; 16]), attempt: drover_kv::Attempt::default() };
+        let update = drover_kv::Update::Delete;
+        let lock = Lock { txn, primary: "p".into(), start_ts: ts(10), expire_at: ts(99), update };
+        batch.put_lock(ShardId(1), &LogicalKey::plain("k"), lock.encode());
         batch.commit().unwrap();
         let current = handle.shared.cell.load();
         handle.shared.cell.replace(crate::cell::Current { state: state.into(), ..current });
@@ -222,16 +252,17 @@ mod tests {
     }
 
     #[test]
-    fn h40_a_lock_blocks_every_read_of_its_key_whatever_its_timestamp() {
+    fn h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it() {
         let (_dir, handle) = published(GroupState { locks: 1, ..state(vec![owned("a", "", 1)]) });
         let observed = Some(CatalogVersion(1));
         let latest = handle.get(&"k".into(), At::Latest, observed).map(|_| ());
         let newest = handle.latest_commit_ts(&"k".into(), observed).map(|_| ());
-        for at in [5, 15] {
-            for blocked in every_read(&handle, at).into_iter().chain([latest.clone(), newest.clone()]) {
-                assert!(matches!(blocked, Err(ReadError::Refused(Refusal::Locked { .. }))), "at {at}: {blocked:?}");
-            }
+        for blocked in every_read(&handle, 11).into_iter().chain([latest, newest]) {
+            let Err(ReadError::Refused(Refusal::Locked { lock })) = blocked else { panic!("{blocked:?}") };
+            assert_eq!((lock.key.as_ref(), lock.primary.as_ref()), (&b"k"[..], &b"p"[..]));
         }
+        // The holder reads at 10: whatever it writes is younger.
+        assert_eq!(every_read(&handle, 10), [Ok(()), Ok(()), Ok(())]);
         assert_eq!(handle.get(&"l".into(), At::Latest, observed), Ok(ReadOutcome::Version(None)));
     }
 

@@ -51,12 +51,12 @@ impl FsmHandle {
         match at {
             At::Latest => {
                 let admitted = Admitted::judge(view, &interval, observed, None)?;
-                admitted.key_unlocked(&logical)?;
+                admitted.key_unlocked(&logical, None)?;
                 Ok(latest(view.snapshot.newest(admitted.owned[0].shard, &logical)?))
             }
             At::Ts(at) => {
                 let admitted = Admitted::judge(view, &interval, observed, Some(at))?;
-                admitted.key_unlocked(&logical)?;
+                admitted.key_unlocked(&logical, Some(at))?;
                 let version = view.snapshot.visible(admitted.owned[0].shard, &logical, at)?;
                 self.still_kept(&interval, at)?;
                 Ok(ReadOutcome::Version(live(version, at)))
@@ -89,7 +89,7 @@ impl FsmHandle {
         for (key, interval) in keys.iter().zip(&intervals) {
             let admitted = Admitted::judge(view, interval, observed, Some(at))?;
             let logical = LogicalKey::plain(key.clone());
-            admitted.key_unlocked(&logical)?;
+            admitted.key_unlocked(&logical, Some(at))?;
             versions.push(live(view.snapshot.visible(admitted.owned[0].shard, &logical, at)?, at));
         }
         for interval in &intervals {
@@ -112,7 +112,7 @@ impl FsmHandle {
         let interval = Interval::point(key.clone());
         let admitted = Admitted::judge(&view, &interval, observed, None)?;
         let logical = LogicalKey::plain(key.clone());
-        admitted.key_unlocked(&logical)?;
+        admitted.key_unlocked(&logical, None)?;
         Ok(view.snapshot.newest(admitted.owned[0].shard, &logical)?.map(|(commit_ts, _)| commit_ts))
     }
 }

@@ -26,7 +26,7 @@ impl FsmHandle {
         observed: Option<CatalogVersion>,
     ) -> Result<ScanPage, ReadError> {
         let admitted = Admitted::judge(view, &request.interval, observed, Some(request.read_ts))?;
-        admitted.interval_unlocked()?;
+        admitted.interval_unlocked(request.read_ts)?;
         let mut parts: Vec<_> = admitted.parts().collect();
         if request.reverse {
             parts.reverse();

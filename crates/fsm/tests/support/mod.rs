@@ -13,7 +13,10 @@ use drover_fsm::{
 };
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId};
-use drover_kv::{Expectation, Idempotency, OpResult, Update, WriteKind, WriteOp};
+use drover_kv::{
+    Attempt, Expectation, Idempotency, Mutation, OpResult, ReadSet, RollbackCause, TxnCommit, TxnDecide, TxnFinish,
+    TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnWrite, Update, Verdict, WriteKind, WriteOp,
+};
 use drover_mvcc::{Digest, DigestScope, GcRule, GcRules, GroupStore, MetaKey, StoreEnv, StoreEnvOptions};
 use drover_rafttypes::{ApplyReply, CommandBytes, ControlReply, Entry, LogId, Payload, decode_log_id};
 use drover_wire::proto::storage::v1 as pb;
@@ -230,4 +233,78 @@ impl Machine {
 
 pub fn raw_entry(term: u64, index: u64, bytes: &'static [u8]) -> Entry {
     Entry { log_id: log_id(term, index), payload: Payload::Normal(CommandBytes(bytes.into())) }
+}
+
+/// Attempt `number` of the transaction whose id is all `id`.
+pub fn txn(id: u8, number: u32) -> TxnRef {
+    TxnRef { id: TxnId([id; 16]), attempt: attempt(number) }
+}
+
+pub fn attempt(number: u32) -> Attempt {
+    Attempt { number, coordinator: 0 }
+}
+
+/// Puts these values to these keys.
+pub fn puts(rows: &[(&str, &str)]) -> Vec<Mutation> {
+    let put = |(name, value): &(&str, &str)| Mutation {
+        key: key(name),
+        update: Update::Put { value: key(value), ttl_ms: None },
+    };
+    rows.iter().map(put).collect()
+}
+
+pub fn reads(keys: &[&str], intervals: &[(&str, &str)]) -> ReadSet {
+    ReadSet {
+        keys: keys.iter().map(|name| key(name)).collect(),
+        intervals: intervals.iter().map(|(start, end)| interval(start, end)).collect(),
+    }
+}
+
+pub fn step(now: u64, step: TxnWrite) -> TimedWrite {
+    at(now, WriteKind::Txn(Box::new(step)))
+}
+
+pub fn commit(txn: TxnRef, start_ts: u64, mutations: Vec<Mutation>, reads: ReadSet) -> TxnWrite {
+    TxnWrite::Commit(TxnCommit { txn, start_ts: ts(start_ts), mutations, reads })
+}
+
+/// A first prepare, with a fingerprint that is the transaction's start.
+pub fn prepare(txn: TxnRef, start_ts: u64, primary: &str, mutations: Vec<Mutation>) -> TxnWrite {
+    let supersedes = txn.attempt.number > 1;
+    let (primary, start_ts, fingerprint) = (key(primary), ts(start_ts), start_ts);
+    TxnWrite::Prepare(TxnPrepare { txn, start_ts, primary, fingerprint, ttl_ms: 1, supersedes, mutations })
+}
+
+pub fn decide(txn: TxnRef, start_ts: u64, commit_ts: u64, keys: &[&str], remote: &[&str]) -> TxnWrite {
+    let all = |names: &[&str]| names.iter().map(|name| key(name)).collect();
+    let (keys, remote) = (all(keys), all(remote));
+    TxnWrite::Decide(TxnDecide {
+        txn,
+        start_ts: ts(start_ts),
+        commit_ts: ts(commit_ts),
+        fingerprint: start_ts,
+        keys,
+        remote,
+    })
+}
+
+/// `commit_ts`: `None` for a rollback.
+pub fn resolve(txn: TxnRef, start_ts: u64, commit_ts: Option<u64>, keys: &[&str]) -> TxnWrite {
+    let verdict = commit_ts.map_or(Verdict::RolledBack, |raw| Verdict::Committed { commit_ts: ts(raw) });
+    let keys = keys.iter().map(|name| key(name)).collect();
+    TxnWrite::Resolve(TxnResolve { txn, start_ts: ts(start_ts), verdict, keys })
+}
+
+/// `seen`: when the lock expires that was met; `None` if the rollback was asked for.
+pub fn rollback(txn: TxnRef, start_ts: u64, primary: &str, seen: Option<u64>) -> TxnWrite {
+    let cause = seen.map_or(RollbackCause::Asked, |raw| RollbackCause::Expired { seen: ts(raw) });
+    TxnWrite::Rollback(TxnRollback { txn, start_ts: ts(start_ts), primary: key(primary), cause })
+}
+
+pub fn heartbeat(txn: TxnRef, primary: &str, ttl_ms: u64) -> TxnWrite {
+    TxnWrite::Heartbeat(TxnHeartbeat { txn, primary: key(primary), ttl_ms })
+}
+
+pub fn finish(txn: TxnRef, primary: &str) -> TxnWrite {
+    TxnWrite::Finish(TxnFinish { id: txn.id, primary: key(primary) })
 }

@@ -102,7 +102,7 @@ pub(super) fn latest_commit_ts(answer: Answer) -> Result<v1::LatestCommitTsRespo
 
 pub(super) fn settle(answer: Answer) -> Result<v1::SettleResponse, Error> {
     match answer {
-        Answer::Settled(outcome) => Ok(drover_wire::settle_response(&outcome)),
+        Answer::Settled(outcome) => drover_wire::settle_response(&outcome),
         other => Err(misfit(&other)),
     }
 }

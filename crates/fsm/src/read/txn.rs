@@ -1,0 +1,127 @@
+//! Reads on behalf of transactions: whether what was read is unchanged, what became of one, which locks there are.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, Interval, LogicalKey};
+use drover_kv::{LockInfo, RefreshRequest, Refusal, TxnId, TxnStatus};
+use drover_mvcc::RecordKind;
+
+use super::Admitted;
+use crate::cell::View;
+use crate::codec::txn::{Lock, TxnRecord, TxnState};
+use crate::error::ReadError;
+use crate::gate::{conditions, txn as gate};
+use crate::handle::FsmHandle;
+
+impl FsmHandle {
+    /// Finds out whether what a transaction read at `start_ts` would read the same at `commit_ts`: no version, no expiry and no
+    /// lock of another transaction came in between.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`]; [`Refusal::Conflict`] if something has changed, [`Refusal::TxnTooOld`] if that can no longer be
+    /// told.
+    pub fn refresh(&self, request: &RefreshRequest, observed: Option<CatalogVersion>) -> Result<(), ReadError> {
+        let view = self.view();
+        let keys = request.reads.keys.iter().map(|key| Interval::point(key.clone()));
+        for interval in keys.chain(request.reads.intervals.iter().cloned()) {
+            refresh_interval(&view, request, &interval, observed)?;
+            // Collected meanwhile, or below the safe point by now: what was not found may have been there.
+            self.still_kept(&interval, request.start_ts)?;
+        }
+        Ok(())
+    }
+
+    /// What is known of a transaction whose primary is `primary`.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`], locks excepted.
+    pub fn txn_status(
+        &self,
+        id: TxnId,
+        primary: &Bytes,
+        observed: Option<CatalogVersion>,
+    ) -> Result<TxnStatus, ReadError> {
+        let view = self.view();
+        let interval = Interval::point(primary.clone());
+        let shard = Admitted::judge(&view, &interval, observed, None)?.owned[0].shard;
+        let record = view.snapshot.record(shard, primary, RecordKind::TxnOutcome, &id.0)?;
+        let record = record.map(TxnRecord::decode).transpose()?.map(|record| record.state);
+        if let Some(TxnState::Committed { attempt, commit_ts, remote, .. }) = record {
+            return Ok(TxnStatus::Committed { attempt, commit_ts, remote });
+        }
+        let lock = view.snapshot.lock(shard, &LogicalKey::plain(primary.clone()))?.map(Lock::decode).transpose()?;
+        Ok(match (lock.filter(|lock| lock.txn.id == id), record) {
+            (Some(lock), _) => {
+                TxnStatus::Prepared { attempt: lock.txn.attempt, start_ts: lock.start_ts, expire_at: lock.expire_at }
+            }
+            (None, Some(TxnState::RolledBack { through })) => TxnStatus::RolledBack { through },
+            (None, _) => TxnStatus::Nothing,
+        })
+    }
+
+    /// The locks in an interval in key order, at most `limit` (at least 1), and where the rest starts.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`], locks excepted.
+    pub fn locks(
+        &self,
+        interval: &Interval,
+        limit: u32,
+        observed: Option<CatalogVersion>,
+    ) -> Result<(Vec<LockInfo>, Option<Bytes>), ReadError> {
+        let view = self.view();
+        let admitted = Admitted::judge(&view, interval, observed, None)?;
+        let (mut locks, mut resume) = (Vec::new(), None);
+        for (owned, part) in admitted.parts() {
+            let mut damaged = Ok(());
+            view.snapshot.scan_locks(owned.shard, &part, &mut |key, lock| {
+                if locks.len() >= limit.max(1) as usize {
+                    resume = Some(key);
+                    return ControlFlow::Break(());
+                }
+                match Lock::decode(lock) {
+                    Ok(lock) => locks.push(lock.info(key)),
+                    Err(error) => damaged = Err(error),
+                }
+                if damaged.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            damaged?;
+            if resume.is_some() {
+                break;
+            }
+        }
+        Ok((locks, resume))
+    }
+}
+
+fn refresh_interval(
+    view: &View,
+    request: &RefreshRequest,
+    interval: &Interval,
+    observed: Option<CatalogVersion>,
+) -> Result<(), ReadError> {
+    let RefreshRequest { id, start_ts, commit_ts, .. } = request;
+    let admitted = Admitted::judge(view, interval, observed, None)?;
+    gate::young_enough(admitted.owned, *start_ts)?;
+    admitted.each_lock(&mut |key, lock| match lock.txn.id != *id && lock.start_ts < *commit_ts {
+        true => conditions::unlocked(Some(lock.info(key))).map_err(ReadError::from),
+        false => Ok(()),
+    })?;
+    let mut conflict = None;
+    for (owned, part) in admitted.parts() {
+        let mut visit = |key: Bytes, at: Timestamp, version| {
+            conflict = gate::changed(Some(&(at, version)), *start_ts, *commit_ts).map(|changed_at| (key, changed_at));
+            if conflict.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        view.snapshot.scan(owned.shard, &part, *commit_ts, false, &mut visit)?;
+        if conflict.is_some() {
+            break;
+        }
+    }
+    match conflict {
+        Some((key, changed_at)) => Err(Refusal::Conflict { key, changed_at }.into()),
+        None => Ok(()),
+    }
+}
