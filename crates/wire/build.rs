@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "drover/v1/compat.proto",
         "drover/v1/distribution.proto",
         "drover/v1/internal.proto",
+        "drover/v1/txn.proto",
         "drover/storage/v1/raft.proto",
         "drover/storage/v1/catalog.proto",
         "drover/storage/v1/command.proto",

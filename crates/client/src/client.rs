@@ -292,8 +292,13 @@ impl Client {
                 commit_ts: optional_ts(batch.commit_ts),
             },
             Answer::Settle(settled) => WriteAnswer::Settled(decode_settled(&settled)?),
-            Answer::Error(_) | Answer::Get(_) | Answer::BatchGet(_) | Answer::Scan(_) | Answer::LatestCommitTs(_) => {
-                return Err(malformed("an answer to a read after a write"));
+            Answer::Error(_)
+            | Answer::Get(_)
+            | Answer::BatchGet(_)
+            | Answer::Scan(_)
+            | Answer::LatestCommitTs(_)
+            | Answer::Commit(_) => {
+                return Err(malformed("an answer to something else than the write"));
             }
         })
     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::node::Node;
 use crate::request::payload_bytes;
-use crate::request::set_timeout;
+use crate::request::{set_attempt, set_timeout};
 use crate::session::NoAnswer;
 use crate::topology::Topology;
 use crate::{Class, ClientBuilder, Decision, History, IdempotencyKeys, decide};
@@ -113,6 +113,7 @@ impl Inner {
         loop {
             let node = self.topology.load().pick(&key, failed.as_ref()).ok_or_else(no_nodes)?;
             set_timeout(&mut call, server_timeout_ms(deadline.saturating_duration_since(Instant::now())));
+            set_attempt(&mut call, history.attempts + 1);
             let error = match self.attempt(&node, call.clone(), &key, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,

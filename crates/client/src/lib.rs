@@ -61,6 +61,7 @@ mod routes;
 mod scan;
 mod session;
 mod topology;
+mod txn;
 
 pub use builder::{ClientBuilder, IdempotencyKeys};
 pub use client::{BatchGot, Client, CompareAndSet, Settled, WriteAnswer, WriteOptions};
@@ -68,7 +69,7 @@ pub use cluster::{DigestComparison, Leadership};
 pub use drover_hlc::Timestamp;
 pub use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, RouteId};
 pub use drover_kv::{
-    Certainty, Entry, Error, Expectation, Idempotency, Reason, ScanLimits, Update, Versioned, WriteKind,
+    Certainty, Entry, Error, Expectation, Idempotency, Reason, ScanLimits, TxnId, Update, Versioned, WriteKind,
 };
 /// The messages in which nodes describe themselves, as generated from `drover/v1/cluster.proto`.
 pub use drover_wire::proto::v1::{
@@ -83,3 +84,4 @@ pub use range_delete::RangeProgress;
 pub use retry::{Class, Decision, History, RetryPolicy, decide};
 pub use routes::{RouteWatch, Routes};
 pub use scan::{Page, Scan, ScanQuery};
+pub use txn::{PreparedTransaction, Snapshot, Transaction, TransactionOptions, TransactionStatus};

@@ -11,6 +11,7 @@ use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::compat_client::CompatClient;
 use drover_wire::proto::v1::distribution_client::DistributionClient;
 use drover_wire::proto::v1::session_call::Call;
+use drover_wire::proto::v1::txn_client::TxnClient;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -97,6 +98,10 @@ impl Node {
 
     pub(crate) fn compat(&self) -> CompatClient<Channel> {
         CompatClient::new(self.channel.clone()).max_decoding_message_size(crate::session::MAX_MESSAGE_BYTES)
+    }
+
+    pub(crate) fn txn(&self) -> TxnClient<Channel> {
+        TxnClient::new(self.channel.clone()).max_decoding_message_size(crate::session::MAX_MESSAGE_BYTES)
     }
 
     /// Sends one call and waits for the answer until `deadline`.

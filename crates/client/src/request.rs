@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_kv::{Expectation, Idempotency, Update, WriteKind};
+use drover_kv::{Expectation, Idempotency, Mutation, Update, WriteKind};
 use drover_wire::encode_key_range;
 use drover_wire::proto::v1::session_call::Call;
 use drover_wire::proto::v1::{self, compare_and_set_request, expectation};
@@ -40,7 +40,19 @@ pub(crate) fn write_call(kind: &WriteKind, cursor: Bytes, idempotency: Option<&I
             Call::DeleteRange(v1::DeleteRangeRequest { range: Some(encode_key_range(&interval)), cursor, options })
         }
         WriteKind::Settle { key } => Call::Settle(v1::SettleRequest { key, options }),
+        WriteKind::Txn(_) => unreachable!("steps of transactions are for nodes alone"),
     }
+}
+
+/// What a transaction does to one key.
+pub(crate) fn encode_mutation(mutation: &Mutation) -> v1::Mutation {
+    let update = match &mutation.update {
+        Update::Put { value, ttl_ms } => {
+            v1::mutation::Update::Put(v1::PutUpdate { value: value.clone(), ttl_ms: ttl_ms.unwrap_or(0) })
+        }
+        Update::Delete => v1::mutation::Update::Delete(v1::DeleteUpdate {}),
+    };
+    v1::Mutation { key: mutation.key.clone(), update: Some(update) }
 }
 
 fn encode_expectation(expect: Expectation) -> expectation::Expect {
@@ -61,8 +73,16 @@ fn encode_update(update: Update) -> compare_and_set_request::Update {
     }
 }
 
+/// Tells the servers how often a commit was sent. Other calls are the same each time.
+pub(crate) fn set_attempt(call: &mut Call, attempt: u32) {
+    if let Call::Commit(request) = call {
+        request.attempt = attempt;
+    }
+}
+
 fn options_of(call: &mut Call) -> &mut Option<v1::Options> {
     match call {
+        Call::Commit(_) => unreachable!("a commit has its own field"),
         Call::Get(request) => &mut request.options,
         Call::BatchGet(request) => &mut request.options,
         Call::Put(request) => &mut request.options,
@@ -77,7 +97,10 @@ fn options_of(call: &mut Call) -> &mut Option<v1::Options> {
 
 /// Tells the server how long the caller still waits.
 pub(crate) fn set_timeout(call: &mut Call, timeout_ms: u32) {
-    options_of(call).get_or_insert_default().timeout_ms = timeout_ms;
+    match call {
+        Call::Commit(request) => request.timeout_ms = timeout_ms,
+        _ => options_of(call).get_or_insert_default().timeout_ms = timeout_ms,
+    }
 }
 
 /// Payload of a call in bytes, for packing messages. Leaves out what every call has.
@@ -102,6 +125,18 @@ pub(crate) fn payload_bytes(call: &Call) -> usize {
         Call::DeleteRange(request) => request.cursor.len(),
         Call::LatestCommitTs(request) => request.key.len(),
         Call::Settle(request) => request.key.len(),
+        Call::Commit(request) => {
+            let mutation = |mutation: &v1::Mutation| {
+                let value = match &mutation.update {
+                    Some(v1::mutation::Update::Put(put)) => put.value.len(),
+                    Some(v1::mutation::Update::Delete(_)) | None => 0,
+                };
+                mutation.key.len() + value
+            };
+            let range = |range: &v1::KeyRange| range.start.len() + range.end.as_ref().map_or(0, Bytes::len);
+            let read = request.read_keys.iter().map(Bytes::len).chain(request.read_ranges.iter().map(range));
+            request.mutations.iter().map(mutation).chain(read).sum()
+        }
     }
 }
 

@@ -91,6 +91,8 @@ enum Meaning {
 fn meaning(class: Class, error: &Error) -> Meaning {
     match error.reason {
         Reason::IdempotencySettled | Reason::IdempotencyReused => Meaning::Final,
+        // A node that is told of earlier attempts settles them before it says so.
+        Reason::TxnConflict | Reason::TxnAborted if !error.is_unknown() => Meaning::Final,
         Reason::IdempotencyExpired => Meaning::Forgotten,
         _ if error.is_transient() => Meaning::Passing,
         _ if error.is_unknown() && class != Class::BlindWrite => Meaning::Passing,
@@ -233,7 +235,10 @@ mod tests {
     #[test]
     fn after_an_unknown_attempt_no_reason_but_an_answer_from_apply_makes_a_write_definite() {
         for reason in Reason::ALL {
-            let certain = matches!(reason, Reason::IdempotencySettled | Reason::IdempotencyReused);
+            let certain = matches!(
+                reason,
+                Reason::IdempotencySettled | Reason::IdempotencyReused | Reason::TxnConflict | Reason::TxnAborted
+            );
             for left in [LEFT, NONE] {
                 match got(NamedWrite, true, Error::definite(*reason, "x"), left) {
                     Again => assert!(!certain && !left.is_zero(), "{reason}"),

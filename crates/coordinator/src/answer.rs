@@ -19,4 +19,6 @@ pub enum Answer {
     LatestCommitTs(Option<Timestamp>),
     /// What became of an operation.
     Settled(Outcome),
+    /// When a transaction was committed.
+    Committed(Timestamp),
 }

@@ -10,7 +10,7 @@ use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, End, GroupId, Interval};
 use drover_kv::{
-    Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanPage, ScanRequest,
+    Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanPage, ScanRequest, Update,
     Versioned, WriteKind, WriteOp,
 };
 use drover_raftgroup::SharedTimestamps;
@@ -22,6 +22,7 @@ use crate::cursor::{Cursor, request_hash};
 use crate::dispatch::{Attempts, CallError, Dispatcher};
 use crate::retry::Repeat;
 use crate::route_cache::RouteCache;
+use crate::txn::Resolution;
 
 /// Settings of a coordinator.
 #[derive(Debug, Clone)]
@@ -34,6 +35,9 @@ pub struct CoordinatorOptions {
     pub scan_bytes: u64,
     /// Longest time to live that a value may be given, in milliseconds.
     pub max_ttl_ms: u64,
+    /// How long the locks of a transaction live unless its coordinator keeps them alive. When they have expired, anybody may
+    /// roll it back.
+    pub txn_lock_ttl: Duration,
 }
 
 impl Default for CoordinatorOptions {
@@ -43,6 +47,7 @@ impl Default for CoordinatorOptions {
             scan_rows: 10_000,
             scan_bytes: 4 << 20,
             max_ttl_ms: 100 * 365 * 24 * 3_600 * 1_000,
+            txn_lock_ttl: Duration::from_secs(10),
         }
     }
 }
@@ -120,7 +125,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// Each says whether anything happened; see [`Reason`].
-    pub async fn handle(&self, request: Request, deadline: Instant) -> Result<Answer, Error> {
+    pub async fn handle(self: &Arc<Self>, request: Request, deadline: Instant) -> Result<Answer, Error> {
         match request {
             Request::Get { key, options } => {
                 self.options.limits.check_key(&key)?;
@@ -158,11 +163,16 @@ impl Coordinator {
                 let idempotency = self.idempotency(Some(key_to_settle))?;
                 self.write(WriteKind::Settle { key }, idempotency, deadline).await.map(Answer::Settled)
             }
+            Request::Commit(commit) => self.commit(commit, deadline).await.map(Answer::Committed),
         }
     }
 
     /// Checks a timestamp that comes from a client: it must have been issued.
-    async fn admit(&self, read_ts: Option<Timestamp>, deadline: Instant) -> Result<Option<Timestamp>, Error> {
+    pub(crate) async fn admit(
+        &self,
+        read_ts: Option<Timestamp>,
+        deadline: Instant,
+    ) -> Result<Option<Timestamp>, Error> {
         let Some(at) = read_ts else { return Ok(None) };
         if at.raw() > self.issued.load(Ordering::SeqCst)
             && at > self.fresh(deadline).await?
@@ -182,10 +192,26 @@ impl Coordinator {
         }
     }
 
-    async fn fresh(&self, deadline: Instant) -> Result<Timestamp, Error> {
+    /// A timestamp above all that were issued before.
+    ///
+    /// # Errors
+    /// Definite.
+    pub async fn fresh(&self, deadline: Instant) -> Result<Timestamp, Error> {
         let at = self.timestamps.timestamps(1, deadline).await?;
-        self.issued.fetch_max(at.raw(), Ordering::SeqCst);
+        self.note_issued(at);
         Ok(at)
+    }
+
+    pub(crate) fn note_issued(&self, at: Timestamp) {
+        self.issued.fetch_max(at.raw(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    pub(crate) fn lock_ttl_ms(&self) -> u64 {
+        u64::try_from(self.options.txn_lock_ttl.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn idempotency(&self, key: Option<IdempotencyKey>) -> Result<Option<Idempotency>, Error> {
@@ -226,13 +252,37 @@ impl Coordinator {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Failed(error)) => return Err(error),
                 Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+                Err(CallError::Blocked(error)) => self.unblock(&error, &mut patience, &attempts, deadline).await?,
             }
         }
     }
 
+    /// Sees to the lock that `error` names. If its holder may still be at work, waits a little.
+    pub(crate) async fn unblock(
+        &self,
+        error: &Error,
+        patience: &mut Patience,
+        attempts: &Attempts,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let resolution = match &error.lock {
+            Some(lock) => self.resolve_lock(lock, false, deadline).await,
+            None => Err(error.clone()),
+        };
+        match resolution {
+            Ok(Resolution::Resolved(_)) => {}
+            // If nobody can tell now, somebody may soon.
+            Ok(Resolution::Pending(_)) | Err(_) => {
+                let wake = Instant::now() + patience.next();
+                tokio::time::sleep_until(wake.min(deadline).into()).await;
+            }
+        }
+        if Instant::now() >= deadline { Err(attempts.at_deadline()) } else { Ok(()) }
+    }
+
     /// Waits for a map newer than `version`, for a while: the refusal may have come from a replica that lags, so that the
     /// same map is right the next time.
-    async fn newer_routes(
+    pub(crate) async fn newer_routes(
         &self,
         version: CatalogVersion,
         patience: &mut Patience,
@@ -244,7 +294,7 @@ impl Coordinator {
         if Instant::now() >= deadline { Err(attempts.at_deadline()) } else { Ok(()) }
     }
 
-    async fn read(&self, key: &Bytes, op: ReadOp, deadline: Instant) -> Result<ReadAnswer, Error> {
+    pub(crate) async fn read(&self, key: &Bytes, op: ReadOp, deadline: Instant) -> Result<ReadAnswer, Error> {
         let operation = |version, _: &Route| GroupOp::Read { op: op.clone(), observed_version: Some(version) };
         match self.routed(key, Repeat::Read, deadline, operation).await? {
             GroupAnswer::Read(answer) => Ok(answer),
@@ -261,6 +311,17 @@ impl Coordinator {
         self.options.limits.check_write(&kind)?;
         self.check_ttl(&kind)?;
         let repeat = if idempotency.is_some() { Repeat::Recognised } else { Repeat::Never };
+        self.routed_write(kind, idempotency, repeat, deadline).await
+    }
+
+    /// Runs a write that was checked.
+    pub(crate) async fn routed_write(
+        &self,
+        kind: WriteKind,
+        idempotency: Option<Idempotency>,
+        repeat: Repeat,
+        deadline: Instant,
+    ) -> Result<Outcome, Error> {
         let key = kind.record_key().clone();
         let operation = |version, route: &Route| {
             let (kind, idempotency) = (within_route(&kind, route), idempotency.clone());
@@ -269,7 +330,7 @@ impl Coordinator {
         match self.routed(&key, repeat, deadline, operation).await? {
             GroupAnswer::Written(outcome) => {
                 if let Outcome::Written { commit_ts } | Outcome::RangeDeleted { commit_ts, .. } = &outcome {
-                    self.issued.fetch_max(commit_ts.raw(), Ordering::SeqCst);
+                    self.note_issued(*commit_ts);
                 }
                 Ok(outcome)
             }
@@ -278,14 +339,23 @@ impl Coordinator {
     }
 
     fn check_ttl(&self, kind: &WriteKind) -> Result<(), Error> {
-        let ttl_ms = match kind {
-            WriteKind::Put { ttl_ms, .. } => *ttl_ms,
-            WriteKind::CompareAndSet { update: drover_kv::Update::Put { ttl_ms, .. }, .. } => *ttl_ms,
-            WriteKind::CompareAndSet { .. }
-            | WriteKind::Delete { .. }
-            | WriteKind::DeleteRange { .. }
-            | WriteKind::Settle { .. } => None,
-        };
+        match kind {
+            WriteKind::Put { ttl_ms, .. } => self.check_ttl_ms(*ttl_ms),
+            WriteKind::CompareAndSet { update, .. } => self.check_update(update),
+            WriteKind::Delete { .. } | WriteKind::DeleteRange { .. } | WriteKind::Settle { .. } | WriteKind::Txn(_) => {
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn check_update(&self, update: &Update) -> Result<(), Error> {
+        match update {
+            Update::Put { ttl_ms, .. } => self.check_ttl_ms(*ttl_ms),
+            Update::Delete => Ok(()),
+        }
+    }
+
+    fn check_ttl_ms(&self, ttl_ms: Option<u64>) -> Result<(), Error> {
         match ttl_ms {
             Some(ms) if ms > self.options.max_ttl_ms => {
                 let limit = self.options.max_ttl_ms;
@@ -331,7 +401,7 @@ impl Coordinator {
                     (group, places, tried, answer)
                 }
             });
-            let mut misrouted = None;
+            let (mut misrouted, mut blocked) = (None, None);
             for (group, places, tried, answer) in futures::future::join_all(calls).await {
                 match answer {
                     Ok(GroupAnswer::Read(ReadAnswer::BatchGet { versions: found })) if found.len() == places.len() => {
@@ -348,11 +418,17 @@ impl Coordinator {
                         attempts.insert(group, tried);
                         misrouted = Some(group);
                     }
+                    Err(CallError::Blocked(error)) => {
+                        open.extend(places);
+                        attempts.insert(group, tried);
+                        blocked = Some((group, error));
+                    }
                 }
             }
-            if let Some(group) = misrouted {
-                let tried = &attempts[&group];
-                self.newer_routes(routed_by, &mut patience, tried, deadline).await?;
+            if let Some((group, error)) = blocked {
+                self.unblock(&error, &mut patience, &attempts[&group], deadline).await?;
+            } else if let Some(group) = misrouted {
+                self.newer_routes(routed_by, &mut patience, &attempts[&group], deadline).await?;
             }
         }
         Ok(versions)
@@ -429,6 +505,10 @@ impl Coordinator {
                     self.newer_routes(version, &mut patience, &attempts, deadline).await?;
                     continue;
                 }
+                Err(CallError::Blocked(error)) => {
+                    self.unblock(&error, &mut patience, &attempts, deadline).await?;
+                    continue;
+                }
             };
             left.rows = left.rows.saturating_sub(found.count);
             left.bytes = left.bytes.saturating_sub(found.entries.iter().map(size).sum());
@@ -492,13 +572,14 @@ fn within_route(kind: &WriteKind, route: &Route) -> WriteKind {
         WriteKind::Put { .. }
         | WriteKind::Delete { .. }
         | WriteKind::CompareAndSet { .. }
-        | WriteKind::Settle { .. } => kind.clone(),
+        | WriteKind::Settle { .. }
+        | WriteKind::Txn(_) => kind.clone(),
     }
 }
 
 /// Pauses between routing decisions, which grow, so that coordinators do not come back in step.
 #[derive(Debug)]
-struct Patience {
+pub(crate) struct Patience {
     pause: Duration,
 }
 
@@ -511,14 +592,14 @@ impl Default for Patience {
 impl Patience {
     const LONGEST: Duration = Duration::from_millis(200);
 
-    fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.pause.mul_f64(rand::rng().random_range(0.5..1.5));
         self.pause = (self.pause * 2).min(Self::LONGEST);
         pause
     }
 }
 
-fn misfit<T: std::fmt::Debug>(answer: &T) -> Error {
+pub(crate) fn misfit<T: std::fmt::Debug>(answer: &T) -> Error {
     tracing::error!(?answer, "a group gave an answer that does not fit the request");
     Error::unknown(Reason::Internal, "a group gave an answer that does not fit the request; it may have happened")
 }
@@ -652,6 +733,7 @@ mod tests {
         let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());
         let dispatcher = Arc::new(Dispatcher::new(NodeId(1), Arc::default(), peers, RouteCache::unknown()));
         let coordinator = Coordinator::new(dispatcher, Arc::new(Standing(issued())), CoordinatorOptions::default());
+        let coordinator = Arc::new(coordinator);
         let deadline = Instant::now() + Duration::from_millis(50);
         coordinator.handle(request, deadline).await.unwrap_err().reason
     }

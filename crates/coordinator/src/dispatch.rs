@@ -30,6 +30,11 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// Whether an attempt may have been logged.
+    pub fn is_unknown(&self) -> bool {
+        self.unknown
+    }
+
     /// What the caller is told when the deadline has passed.
     pub fn at_deadline(&self) -> Error {
         at_deadline(self.unknown, self.last.as_ref())
@@ -43,6 +48,8 @@ pub enum CallError {
     Failed(Error),
     /// The group refused it because of who owns what; it may be routed anew.
     Misrouted(Error),
+    /// The group refused it because of a lock, which the error names.
+    Blocked(Error),
 }
 
 /// Takes an operation to the leader of its group, wherever that is, until it is answered or the deadline passes.
@@ -87,7 +94,7 @@ impl Dispatcher {
     ) -> Result<GroupAnswer, Error> {
         match self.call_routed(group, op, repeat, &mut Attempts::default(), deadline).await {
             Ok(answer) => Ok(answer),
-            Err(CallError::Failed(error) | CallError::Misrouted(error)) => Err(error),
+            Err(CallError::Failed(error) | CallError::Misrouted(error) | CallError::Blocked(error)) => Err(error),
         }
     }
 
@@ -146,6 +153,7 @@ impl Dispatcher {
             attempts.last = Some(failure);
             match next {
                 Next::GiveUp(error) => return Err(CallError::Failed(error)),
+                Next::Unblock(error) => return Err(CallError::Blocked(error)),
                 Next::Reroute { error, unknown } => {
                     attempts.unknown = unknown;
                     return Err(CallError::Misrouted(error));

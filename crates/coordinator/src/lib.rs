@@ -29,6 +29,7 @@ mod directory;
 mod dispatch;
 mod retry;
 mod route_cache;
+pub mod txn;
 
 pub use answer::Answer;
 pub use coordinator::{Coordinator, CoordinatorOptions};

@@ -35,6 +35,8 @@ pub enum Next {
     Again { leader: Option<NodeId>, unknown: bool },
     /// The operation went to the wrong group, or was routed by a map that is too old: route it anew.
     Reroute { error: Error, unknown: bool },
+    /// A lock stands in the way, which has to be dealt with first.
+    Unblock(Error),
 }
 
 /// Judges a failed attempt. `unknown` tells whether an earlier attempt may have been logged.
@@ -44,6 +46,7 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
         Failure::Lost(why) => after_unknown(repeat, lost(&why)),
         Failure::Answered(error) if error.is_unknown() => after_unknown(repeat, error),
         Failure::Answered(error) if is_misrouted(error.reason) => Next::Reroute { error, unknown },
+        Failure::Answered(error) if error.lock.is_some() => Next::Unblock(error),
         // The time of one attempt is over, not the caller's: that is for the caller of this function to know.
         Failure::Answered(error) if error.is_transient() || error.reason == Reason::Timeout => {
             Next::Again { leader: error.leader_hint, unknown }
@@ -124,6 +127,23 @@ mod tests {
         match next {
             Next::Again { unknown, .. } | Next::Reroute { unknown, .. } => (true, *unknown),
             Next::GiveUp(error) => (false, error.is_unknown()),
+            Next::Unblock(_) => panic!("no failure of these tables names a lock"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_names_a_lock_leads_to_the_lock() {
+        let lock = drover_kv::LockInfo {
+            key: "k".into(),
+            txn: drover_kv::TxnRef { id: drover_kv::TxnId([1; 16]), attempt: drover_kv::Attempt::default() },
+            primary: "p".into(),
+            start_ts: drover_hlc::Timestamp::from_raw(1),
+            expire_at: drover_hlc::Timestamp::from_raw(2),
+        };
+        let error = Error { lock: Some(Box::new(lock)), ..Error::definite(Reason::Locked, "x") };
+        for repeat in [Repeat::Read, Repeat::Recognised, Repeat::Never] {
+            let next = decide(repeat, false, Failure::Answered(error.clone()));
+            assert_eq!(next, Next::Unblock(error.clone()));
         }
     }
 

@@ -352,6 +352,9 @@ fn records_stay_until_the_horizon_has_passed_and_all_is_resolved() {
     assert_eq!(replica.control(all()), ControlReply::Done);
     assert_eq!(tell(&mut replica, 70), [old(9, 10), old(10, 10), old(10, 10), old(10, 10)]);
     assert_eq!(replica.control(all()), ControlReply::AlreadyDone);
+    // Nor can it be given up: for all that is known it was committed. Whoever has met a lock of it may.
+    assert_eq!(replica.run(80, rollback(two, 10, "k", None)), old(10, 10));
+    assert_eq!(replica.run(81, rollback(two, 10, "k", Some(80))), Ok(Outcome::TxnRolledBack));
     assert_eq!(locks(&replica), 0);
 }
 

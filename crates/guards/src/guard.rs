@@ -335,4 +335,16 @@ guards! {
     /// H51: a transaction that has prepared would lose the snapshot that it is validated against.
     SafePointBehindLocks:
         "drover-fsm::txn" "the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks";
+    /// H28: what a transaction has read could have changed before its commit timestamp.
+    TxnRefresh:
+        "drover-coordinator::txn" "a_read_that_changed_before_the_commit_timestamp_is_a_conflict";
+    /// H28: a change between the refresh and the commit timestamp would go unnoticed.
+    TxnRefreshAtCommitTimestamp:
+        "drover-coordinator::txn" "a_change_between_refresh_and_commit_timestamp_is_noticed";
+    /// H28: a snapshot that was read before the locks stood would change.
+    TxnTimestampAfterPrepares:
+        "drover-coordinator::txn" "a_snapshot_that_was_read_while_locks_were_set_stays_as_it_was";
+    /// A transaction would be acknowledged that is lost with its coordinator.
+    TxnAnswerAfterDecision:
+        "drover-coordinator::txn" "nobody_is_answered_before_the_decision_is_in_the_log";
 }

@@ -50,7 +50,7 @@ pub use group::{
 pub use operation::{decode_operation, encode_operation};
 pub use range::{WireError, decode_key_range, decode_range, encode_key_range, encode_range};
 pub use refusal::refusal_to_error;
-pub use request::{IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOptions};
+pub use request::{CommitRequest, IdempotencyKey, ReadOptions, Request, ScanPageRequest, WriteOptions};
 pub use routes::{decode_route, decode_route_delta, encode_route, encode_route_delta};
 pub use topology::{decode_topology, encode_replicas, encode_topology};
 pub use txn::{decode_attempt, decode_txn_id, decode_update, encode_attempt, encode_txn_id, encode_update};

@@ -1,11 +1,12 @@
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::Interval;
-use drover_kv::{Expectation, ScanLimits, Update, WriteKind};
+use drover_kv::{Expectation, Mutation, ReadSet, ScanLimits, TxnId, Update, WriteKind};
 
 use crate::WireError;
 use crate::proto::v1;
 use crate::range::decode_key_range;
+use crate::txn::decode_txn_id;
 use crate::version::optional_ts;
 
 /// What a read may carry whatever it asks for.
@@ -71,6 +72,25 @@ pub enum Request {
     LatestCommitTs { key: Bytes, options: ReadOptions },
     /// `Settle`. The idempotency key and its `not_after` are both set.
     Settle { key: Bytes, idempotency_key: Bytes, not_after: Timestamp, timeout_ms: Option<u32> },
+    /// `Commit` of a transaction.
+    Commit(CommitRequest),
+}
+
+/// What a client wants to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitRequest {
+    /// The transaction.
+    pub id: TxnId,
+    /// How often the client has sent this, counted from 1.
+    pub number: u32,
+    /// The snapshot that was read.
+    pub start_ts: Timestamp,
+    /// What is written. The first key is the primary: what became of the transaction is asked there.
+    pub mutations: Vec<Mutation>,
+    /// What was read.
+    pub reads: ReadSet,
+    /// How long the caller waits, in milliseconds; `None`: the server's default.
+    pub timeout_ms: Option<u32>,
 }
 
 fn timeout(timeout_ms: u32) -> Option<u32> {
@@ -216,6 +236,32 @@ impl TryFrom<v1::SettleRequest> for Request {
     }
 }
 
+impl TryFrom<v1::TxnCommitRequest> for Request {
+    type Error = WireError;
+
+    fn try_from(request: v1::TxnCommitRequest) -> Result<Self, WireError> {
+        let mutation = |mutation: v1::Mutation| {
+            let update = match mutation.update.ok_or(WireError::Missing("update"))? {
+                v1::mutation::Update::Put(put) => Update::Put { value: put.value, ttl_ms: ttl(put.ttl_ms) },
+                v1::mutation::Update::Delete(_) => Update::Delete,
+            };
+            Ok::<_, WireError>(Mutation { key: mutation.key, update })
+        };
+        let intervals = request.read_ranges.into_iter().map(|range| decode_key_range(Some(range)));
+        Ok(Request::Commit(CommitRequest {
+            id: decode_txn_id(&request.txn_id)?,
+            number: match request.attempt {
+                0 => return Err(WireError::Missing("attempt")),
+                number => number,
+            },
+            start_ts: optional_ts(request.start_ts).ok_or(WireError::Missing("start_ts"))?,
+            mutations: request.mutations.into_iter().map(mutation).collect::<Result<_, _>>()?,
+            reads: ReadSet { keys: request.read_keys, intervals: intervals.collect::<Result<_, _>>()? },
+            timeout_ms: timeout(request.timeout_ms),
+        }))
+    }
+}
+
 impl TryFrom<v1::SessionCall> for Request {
     type Error = WireError;
 
@@ -230,6 +276,7 @@ impl TryFrom<v1::SessionCall> for Request {
             v1::session_call::Call::DeleteRange(request) => request.try_into(),
             v1::session_call::Call::LatestCommitTs(request) => request.try_into(),
             v1::session_call::Call::Settle(request) => request.try_into(),
+            v1::session_call::Call::Commit(request) => request.try_into(),
         }
     }
 }
@@ -244,6 +291,7 @@ impl Request {
             Request::Scan(scan) => scan.options.timeout_ms,
             Request::Write { options, .. } | Request::DeleteRange { options, .. } => options.timeout_ms,
             Request::Settle { timeout_ms, .. } => *timeout_ms,
+            Request::Commit(commit) => commit.timeout_ms,
         }
     }
 }
@@ -300,6 +348,41 @@ mod tests {
         let settle = v1::SettleRequest { key: "k".into(), options: options(0, "i", 0, 0) };
         assert_eq!(Request::try_from(settle), Err(WireError::Missing("not_after")));
         assert_eq!(Request::try_from(v1::SessionCall::default()), Err(WireError::Missing("call")));
+    }
+
+    #[test]
+    fn a_commit_names_transaction_attempt_and_snapshot_and_says_what_becomes_of_each_key() {
+        let put = v1::mutation::Update::Put(v1::PutUpdate { value: "v".into(), ttl_ms: 0 });
+        let good = v1::TxnCommitRequest {
+            txn_id: vec![7; 16].into(),
+            attempt: 2,
+            start_ts: 5,
+            mutations: vec![v1::Mutation { key: "k".into(), update: Some(put) }],
+            read_keys: vec!["r".into()],
+            read_ranges: vec![v1::KeyRange { start: "a".into(), end: None }],
+            timeout_ms: 9,
+        };
+        let expect = CommitRequest {
+            id: TxnId([7; 16]),
+            number: 2,
+            start_ts: Timestamp::from_raw(5),
+            mutations: vec![Mutation { key: "k".into(), update: Update::Put { value: "v".into(), ttl_ms: None } }],
+            reads: ReadSet {
+                keys: vec!["r".into()],
+                intervals: vec![Interval::new("a", drover_keys::End::Unbounded).unwrap()],
+            },
+            timeout_ms: Some(9),
+        };
+        assert_eq!(Request::try_from(good.clone()), Ok(Request::Commit(expect)));
+        let bad = [
+            (v1::TxnCommitRequest { txn_id: "short".into(), ..good.clone() }, WireError::Malformed("txn_id")),
+            (v1::TxnCommitRequest { attempt: 0, ..good.clone() }, WireError::Missing("attempt")),
+            (v1::TxnCommitRequest { start_ts: 0, ..good.clone() }, WireError::Missing("start_ts")),
+            (v1::TxnCommitRequest { mutations: vec![v1::Mutation::default()], ..good }, WireError::Missing("update")),
+        ];
+        for (request, error) in bad {
+            assert_eq!(Request::try_from(request), Err(error));
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval, LogicalKey, ShardId};
 use drover_kv::{
-    Mutation, Outcome, ReadSet, Refusal, TxnCommit, TxnDecide, TxnFinish, TxnHeartbeat, TxnId, TxnPrepare, TxnResolve,
-    TxnRollback, TxnWrite, Verdict,
+    Mutation, Outcome, ReadSet, Refusal, RollbackCause, TxnCommit, TxnDecide, TxnFinish, TxnHeartbeat, TxnId,
+    TxnPrepare, TxnResolve, TxnRollback, TxnWrite, Verdict,
 };
 use drover_mvcc::{Batch, RecordKind, Stored};
 
@@ -42,7 +42,7 @@ pub(super) fn run(
         TxnWrite::Prepare(prepare) => work.prepare(prepare, &footprint)?,
         TxnWrite::Decide(decide) => work.decide(decide, &footprint)?,
         TxnWrite::Resolve(resolve) => work.resolve(resolve, &footprint)?,
-        TxnWrite::Rollback(rollback) => work.roll_back(rollback, footprint.shard())?,
+        TxnWrite::Rollback(rollback) => work.roll_back(rollback, &footprint)?,
         TxnWrite::Heartbeat(heartbeat) => work.heartbeat(heartbeat, footprint.shard())?,
         TxnWrite::Finish(finish) => work.finish(finish, footprint.shard())?,
     };
@@ -303,11 +303,15 @@ impl Work<'_, '_> {
         Ok(Outcome::TxnResolved)
     }
 
-    fn roll_back(&mut self, rollback: &TxnRollback, shard: ShardId) -> Result<Outcome, Stop> {
-        let TxnRollback { txn, start_ts, primary, cause } = rollback;
+    fn roll_back(&mut self, rollback: &TxnRollback, footprint: &Footprint<'_>) -> Result<Outcome, Stop> {
+        let (TxnRollback { txn, start_ts, primary, cause }, shard) = (rollback, footprint.shard());
         let lock = self.lock(shard, primary)?;
         let lock = lock.filter(|lock| lock.txn.id == txn.id && lock.txn.attempt <= txn.attempt);
         gate::may_roll_back(*cause, lock.as_ref().map(|lock| lock.expire_at), self.now)?;
+        if *cause == RollbackCause::Asked && lock.is_none() {
+            // It may have been committed, and forgotten since. Whoever has met a lock knows that it was not.
+            gate::young_enough(footprint.all(), *start_ts)?;
+        }
         if lock.is_some() {
             self.unlock(shard, primary.clone())?;
         }

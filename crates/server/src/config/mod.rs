@@ -77,15 +77,18 @@ impl Config {
     }
 }
 
-impl Limits {
+impl Config {
     /// The limits on requests as the domain knows them.
-    pub fn for_requests(&self) -> drover_kv::Limits {
+    pub fn request_limits(&self) -> drover_kv::Limits {
         let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         drover_kv::Limits {
-            key_bytes: bytes(self.key_bytes),
-            value_bytes: bytes(self.value_bytes),
-            batch_bytes: bytes(self.batch_bytes),
-            idempotency_key_bytes: bytes(self.idempotency_key_bytes),
+            key_bytes: bytes(self.limits.key_bytes),
+            value_bytes: bytes(self.limits.value_bytes),
+            batch_bytes: bytes(self.limits.batch_bytes),
+            idempotency_key_bytes: bytes(self.limits.idempotency_key_bytes),
+            txn_mutations: number(self.txn.max_mutations),
+            txn_reads: number(self.txn.max_reads),
         }
     }
 }

@@ -304,6 +304,20 @@ group = 3
         "default_deadline_ms" => default_deadline: Duration, default "10s", range 1..=DAY;
     }
 
+    /// Transactions.
+    txn: Txn {
+        /// How long the locks of a transaction live when nobody keeps them alive. Then anybody whom they stand in the way of may
+        /// roll it back.
+        "lock_ttl_ms" => lock_ttl: Duration, default "10s", range 100..=10 * MINUTE;
+        /// The oldest snapshot, counted from now, that a transaction which is committed may have read. For so long its outcome
+        /// is remembered.
+        "max_age_ms" => max_age: Duration, default "5m", range SECOND..=DAY;
+        /// Most keys that a transaction may write.
+        "max_mutations" => max_mutations: u64, default "100000", range 1..=10_000_000;
+        /// Most keys and ranges that a transaction may have read.
+        "max_reads" => max_reads: u64, default "100000", range 1..=10_000_000;
+    }
+
     /// The source of timestamps, on the leader of group 1.
     oracle: Oracle {
         /// How far ahead of the clock the ceiling of timestamps is agreed. After a failure of the leader, timestamps may run

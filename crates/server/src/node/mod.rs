@@ -8,6 +8,7 @@ mod build;
 mod catalog;
 mod clock;
 mod endpoint;
+mod locks;
 mod membership;
 mod peers;
 mod presence;
@@ -210,6 +211,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     tokio::spawn(catalog::follow_nodes(me, seeds(&config, &data), followed, stop.clone()));
     replicas.start(&stop).await;
     tokio::spawn(Arc::clone(&replicas).host(stop.clone()));
+    tokio::spawn(locks::tend(Arc::clone(front.coordinator()), config.txn.lock_ttl, stop.clone()));
     let leaving = CancellationToken::new();
     tokio::spawn(tell_health(health.clone(), readiness_view, leaving.clone()));
     let node = Node { front, service, replicas: Arc::clone(&replicas), health, leaving };
@@ -280,7 +282,8 @@ fn millis(duration: Duration) -> u64 {
 
 fn coordinator_options(config: &Config) -> CoordinatorOptions {
     CoordinatorOptions {
-        limits: config.limits.for_requests(),
+        limits: config.request_limits(),
+        txn_lock_ttl: config.txn.lock_ttl,
         scan_rows: config.limits.scan_rows,
         ..CoordinatorOptions::default()
     }

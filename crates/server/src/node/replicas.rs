@@ -524,6 +524,7 @@ fn group_options(config: &Config) -> GroupOptions {
         purge_batch_entries: raft.purge_batch_entries,
         learner_max_lag: raft.learner_max_lag_entries,
         retention: config.storage.gc_retention,
+        txn_max_age: config.txn.max_age,
         ..GroupOptions::default()
     }
 }

@@ -10,6 +10,7 @@ use drover_wire::proto::v1::cluster_server::ClusterServer;
 use drover_wire::proto::v1::compat_server::CompatServer;
 use drover_wire::proto::v1::distribution_server::DistributionServer;
 use drover_wire::proto::v1::kv_server::KvServer;
+use drover_wire::proto::v1::txn_server::TxnServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,7 +24,7 @@ use super::{NodeClock, NodeError};
 use crate::config::Config;
 use crate::disk::DiskState;
 use crate::metrics::{Metrics, follow_total};
-use crate::services::{ClusterService, CompatService, DistributionService, KvService};
+use crate::services::{ClusterService, CompatService, DistributionService, KvService, TxnService};
 
 /// Starts to answer on `listener`, until `stop`.
 ///
@@ -39,6 +40,7 @@ pub fn start(
 ) -> Result<(JoinHandle<Result<(), tonic::transport::Error>>, HealthReporter), NodeError> {
     let front = Arc::clone(&view.front);
     let view_front = Arc::clone(&view.front);
+    let txn_front = Arc::clone(&view.front);
     // Whatever a client can send is read, so that what breaks a limit is told which, and by how much. A message that could
     // not be read would end the stream, and with it the calls of others.
     let allowed = usize::try_from(config.limits.batch_bytes.0).unwrap_or(usize::MAX).saturating_add(1 << 20);
@@ -54,6 +56,7 @@ pub fn start(
     let distribution = DistributionServer::new(DistributionService::new(config.cluster.id, Arc::clone(&view_front)))
         .max_decoding_message_size(message_bytes);
     let compat = CompatServer::new(CompatService::new(view_front)).max_decoding_message_size(message_bytes);
+    let txn = TxnServer::new(TxnService::new(txn_front)).max_decoding_message_size(message_bytes);
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -72,6 +75,7 @@ pub fn start(
         .add_service(cluster)
         .add_service(distribution)
         .add_service(compat)
+        .add_service(txn)
         .add_service(internal)
         .add_service(health_service)
         .add_service(reflection);

@@ -123,13 +123,27 @@ impl Front {
         kind: CatalogCommandKind,
         deadline: Instant,
     ) -> Result<CatalogReply, Error> {
-        if self.is_draining() {
-            return Err(stopping());
-        }
-        if self.parts.disk.borrow().full {
-            return Err(disk_full());
-        }
+        self.may_write()?;
         self.parts.coordinator.catalog(id, actor, kind, deadline).await
+    }
+
+    /// Refuses what would write something, while this node cannot help with that.
+    ///
+    /// # Errors
+    /// [`Reason::ShuttingDown`], [`Reason::DiskFull`]; definite.
+    pub fn may_write(&self) -> Result<(), Error> {
+        match (self.is_draining(), self.parts.disk.borrow().full) {
+            (true, _) => Err(stopping()),
+            (false, true) => Err(disk_full()),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// When a call ends whose caller allows `timeout_ms` (zero: does not say) and gRPC `transport`.
+    pub fn deadline(&self, timeout_ms: u32, transport: Option<Duration>) -> Instant {
+        let asked = (timeout_ms != 0).then(|| Duration::from_millis(u64::from(timeout_ms)));
+        let limit = asked.or(transport).unwrap_or(self.parts.default_deadline);
+        Instant::now() + limit.min(transport.unwrap_or(limit))
     }
 
     /// The node that is believed to lead the group of the key that a request is about.
@@ -154,6 +168,7 @@ pub fn disk_full() -> Error {
 fn writes(request: &Request) -> bool {
     match request {
         Request::Write { .. } | Request::DeleteRange { .. } | Request::Settle { .. } => true,
+        Request::Commit(commit) => !commit.mutations.is_empty(),
         Request::Get { .. } | Request::BatchGet { .. } | Request::Scan(_) | Request::LatestCommitTs { .. } => false,
     }
 }
@@ -170,6 +185,7 @@ fn method(request: &Request) -> &'static str {
         Request::DeleteRange { .. } => "DeleteRange",
         Request::LatestCommitTs { .. } => "LatestCommitTs",
         Request::Settle { .. } => "Settle",
+        Request::Commit(_) => "Commit",
     }
 }
 

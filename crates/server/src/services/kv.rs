@@ -107,6 +107,13 @@ pub(super) fn settle(answer: Answer) -> Result<v1::SettleResponse, Error> {
     }
 }
 
+pub(super) fn commit(answer: Answer) -> Result<v1::TxnCommitResponse, Error> {
+    match answer {
+        Answer::Committed(commit_ts) => Ok(v1::TxnCommitResponse { commit_ts: commit_ts.raw() }),
+        other => Err(misfit(&other)),
+    }
+}
+
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn get(&self, request: tonic::Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {

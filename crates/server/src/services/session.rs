@@ -78,6 +78,7 @@ fn key_of(call: &Call) -> Option<Bytes> {
         Call::CompareAndSet(request) => Some(request.key.clone()),
         Call::LatestCommitTs(request) => Some(request.key.clone()),
         Call::Settle(request) => Some(request.key.clone()),
+        Call::Commit(request) => request.mutations.first().map(|first| first.key.clone()),
         Call::BatchGet(_) | Call::Scan(_) | Call::DeleteRange(_) => None,
     }
 }
@@ -94,6 +95,7 @@ enum Kind {
     DeleteRange,
     LatestCommitTs,
     Settle,
+    Commit,
 }
 
 impl Kind {
@@ -108,6 +110,7 @@ impl Kind {
             Call::DeleteRange(_) => Kind::DeleteRange,
             Call::LatestCommitTs(_) => Kind::LatestCommitTs,
             Call::Settle(_) => Kind::Settle,
+            Call::Commit(_) => Kind::Commit,
         }
     }
 
@@ -123,6 +126,7 @@ impl Kind {
             Kind::DeleteRange => kv::delete_range(answer).map(Packed::DeleteRange),
             Kind::LatestCommitTs => kv::latest_commit_ts(answer).map(Packed::LatestCommitTs),
             Kind::Settle => kv::settle(answer).map(Packed::Settle),
+            Kind::Commit => kv::commit(answer).map(Packed::Commit),
         }
     }
 }

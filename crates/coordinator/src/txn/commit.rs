@@ -1,0 +1,475 @@
+//! The commit of a transaction.
+//!
+//! If one group holds all that was written and read, one log entry validates and writes it. Otherwise: *prepare* locks on every
+//! group that is written, all at once; then the *commit timestamp*; then the *refresh* of what was read, at that timestamp; then
+//! the *decision*, one entry in the primary's group; then the answer; then the locks elsewhere.
+//!
+//! The order is what makes it correct. A read that was served before the locks stood has a timestamp below the commit
+//! timestamp. A write that registers after a refresh has one above it. And once the decision is in the log of the primary's
+//! group, everybody who meets a lock finds it there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use drover_fsm::{UnsettledTxn, txn_fingerprint};
+use drover_guards::{self as guards, Guard, crash_point};
+use drover_hlc::Timestamp;
+use drover_keys::GroupId;
+use drover_kv::{
+    Attempt, Certainty, Error, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, RollbackCause, TxnCommit,
+    TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus, TxnWrite, Verdict,
+    WriteKind, WriteOp,
+};
+use drover_wire::{CommitRequest, GroupAnswer, GroupOp};
+use rand::Rng;
+
+use crate::coordinator::{Coordinator, Patience, misfit};
+use crate::dispatch::{Attempts, CallError};
+use crate::retry::Repeat;
+use crate::txn::plan::{Plan, divide_keys, divide_reads};
+use crate::txn::resolve::Resolution;
+
+/// How long the end of a commit may take when nobody waits for it any more.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+
+/// Why an attempt ended.
+enum Ended {
+    /// The transaction was committed by an earlier attempt, whose answer was lost.
+    Committed(Timestamp),
+    /// This is the answer.
+    Failed(Error),
+    /// The map was too old, or a lock stood in the way that is gone by now: another attempt may come through.
+    Again,
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+/// One attempt at a transaction.
+struct Try<'a> {
+    coordinator: &'a Arc<Coordinator>,
+    request: &'a CommitRequest,
+    txn: TxnRef,
+    fingerprint: u64,
+    deadline: Instant,
+}
+
+impl Coordinator {
+    /// Commits a transaction; its commit timestamp. A transaction that writes nothing is committed at its snapshot. Goes on to
+    /// its end if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`Reason::TxnConflict`] if what was read has changed, [`Reason::TxnAborted`] if it was rolled back meanwhile,
+    /// [`Reason::TxnTooOld`], [`Reason::TxnReused`]; as for writes otherwise. After one that is unknown the same request may be
+    /// sent again under a higher number, or its status asked.
+    pub async fn commit(self: &Arc<Self>, request: CommitRequest, deadline: Instant) -> Result<Timestamp, Error> {
+        self.limits().check_txn(&request.mutations, &request.reads)?;
+        for mutation in &request.mutations {
+            self.check_update(&mutation.update)?;
+        }
+        self.admit(Some(request.start_ts), deadline).await?;
+        if request.mutations.is_empty() {
+            return Ok(request.start_ts);
+        }
+        let coordinator = Arc::clone(self);
+        let committing = tokio::spawn(async move { coordinator.commit_to_the_end(&request, deadline).await });
+        committing.await.unwrap_or_else(|error| {
+            let message = format!("the task that commits has ended: {error}; ask for the transaction's status");
+            Err(Error::unknown(Reason::Internal, message))
+        })
+    }
+
+    async fn commit_to_the_end(
+        self: &Arc<Self>,
+        request: &CommitRequest,
+        deadline: Instant,
+    ) -> Result<Timestamp, Error> {
+        let fingerprint = txn_fingerprint(request.start_ts, &request.mutations);
+        // Room for the attempts of this coordinator, which follow each other.
+        let mut attempt = Attempt { number: request.number, coordinator: rand::rng().random::<u64>() >> 1 };
+        let (mut attempts, mut patience, mut first) = (Attempts::default(), Patience::default(), true);
+        loop {
+            let plan = Plan::new(&self.routes().current(), &request.mutations, &request.reads);
+            let txn = TxnRef { id: request.id, attempt };
+            let this = Try { coordinator: self, request, txn, fingerprint, deadline };
+            let ended = match plan.single() {
+                Some(_) => this.in_one_group(&plan, &mut attempts).await,
+                None => this.in_several_groups(&plan, first && request.number <= 1).await,
+            };
+            match ended {
+                Ok(commit_ts) => {
+                    self.note_issued(commit_ts);
+                    return Ok(commit_ts);
+                }
+                Err(Ended::Committed(commit_ts)) => return Ok(commit_ts),
+                Err(Ended::Failed(error)) => return Err(error),
+                Err(Ended::Again) => self.newer_routes(plan.version, &mut patience, &attempts, deadline).await?,
+            }
+            attempt.coordinator += 1;
+            first = false;
+        }
+    }
+
+    /// Gives a transaction up, all attempts of it, unless it is committed: what became of it.
+    ///
+    /// # Errors
+    /// As for writes; it may be sent again.
+    pub async fn abort(
+        &self,
+        id: TxnId,
+        primary: Bytes,
+        start_ts: Timestamp,
+        deadline: Instant,
+    ) -> Result<TxnStatus, Error> {
+        self.limits().check_key(&primary)?;
+        let txn = TxnRef { id, attempt: Attempt::MAX };
+        let rollback = TxnRollback { txn, start_ts, primary: primary.clone(), cause: RollbackCause::Asked };
+        match self.txn_step(TxnWrite::Rollback(rollback), deadline).await? {
+            Outcome::TxnRolledBack => Ok(TxnStatus::RolledBack { through: Attempt::MAX }),
+            Outcome::TxnCommitted { .. } => self.txn_status(id, &primary, deadline).await,
+            other => Err(misfit(&other)),
+        }
+    }
+}
+
+impl Try<'_> {
+    /// Validates and writes everything in one entry.
+    async fn in_one_group(&self, plan: &Plan, attempts: &mut Attempts) -> Result<Timestamp, Ended> {
+        let commit = TxnCommit {
+            txn: self.txn,
+            start_ts: self.request.start_ts,
+            mutations: self.request.mutations.clone(),
+            reads: self.request.reads.clone(),
+        };
+        let op = self.write(plan, TxnWrite::Commit(commit));
+        let mut patience = Patience::default();
+        loop {
+            let dispatcher = self.coordinator.dispatcher();
+            let call = dispatcher.call_routed(plan.primary, op.clone(), Repeat::Recognised, attempts, self.deadline);
+            match call.await {
+                Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => return Ok(commit_ts),
+                Ok(other) => return Err(misfit(&other).into()),
+                Err(CallError::Misrouted(_)) => return Err(Ended::Again),
+                // It holds no lock itself, so it may wait.
+                Err(CallError::Blocked(error)) => {
+                    self.coordinator.unblock(&error, &mut patience, attempts, self.deadline).await?;
+                }
+                Err(CallError::Failed(error)) => return self.end(error, attempts.is_unknown()).await,
+            }
+        }
+    }
+
+    /// Ends with `error`. If this attempt or an earlier one may be on its way, that is made certain first: what was not applied
+    /// yet never will be.
+    async fn end(&self, error: Error, unknown: bool) -> Result<Timestamp, Ended> {
+        if !unknown && self.request.number <= 1 {
+            return Err(error.into());
+        }
+        // What is too old may have been forgotten: nobody can tell any more.
+        if error.reason == Reason::TxnTooOld {
+            return Err(Error { certainty: Certainty::Unknown, ..error }.into());
+        }
+        match self.coordinator.txn_step(self.rollback(), self.deadline).await {
+            Ok(Outcome::TxnCommitted { commit_ts }) => Ok(commit_ts),
+            Ok(Outcome::TxnRolledBack) => Err(Error { certainty: Certainty::Definite, ..error }.into()),
+            Ok(_) | Err(_) => Err(Error { certainty: Certainty::Unknown, ..error }.into()),
+        }
+    }
+
+    async fn in_several_groups(&self, plan: &Plan, at_once: bool) -> Result<Timestamp, Ended> {
+        crash_point("txn.before_prepare");
+        let undecided = async {
+            let mut commit_ts = None;
+            if !guards::on(Guard::TxnTimestampAfterPrepares) {
+                commit_ts = Some(self.coordinator.fresh(self.deadline).await?);
+            }
+            self.prepare_all(plan, at_once).await?;
+            crash_point("txn.prepared");
+            if !guards::on(Guard::TxnRefreshAtCommitTimestamp) {
+                self.refresh(self.coordinator.fresh(self.deadline).await?).await?;
+            }
+            let commit_ts = match commit_ts {
+                Some(commit_ts) => commit_ts,
+                None => self.coordinator.fresh(self.deadline).await?,
+            };
+            crash_point("txn.timestamped");
+            if guards::on(Guard::TxnRefresh) && guards::on(Guard::TxnRefreshAtCommitTimestamp) {
+                self.refresh(commit_ts).await?;
+            }
+            crash_point("txn.refreshed");
+            Ok::<_, Ended>(commit_ts)
+        };
+        let commit_ts = tokio::select! {
+            commit_ts = undecided => commit_ts,
+            never = self.heartbeats() => match never {},
+        };
+        let commit_ts = match commit_ts {
+            Ok(commit_ts) => commit_ts,
+            Err(ended) => {
+                // Nobody but this attempt could send its decision, and it never will.
+                self.roll_back_in_the_background(plan);
+                return match ended {
+                    Ended::Failed(error) => self.end(error, false).await,
+                    Ended::Committed(_) | Ended::Again => Err(ended),
+                };
+            }
+        };
+        if !guards::on(Guard::TxnAnswerAfterDecision) {
+            let (coordinator, request, txn) = (Arc::clone(self.coordinator), self.request.clone(), self.txn);
+            let (fingerprint, deadline) = (self.fingerprint, self.deadline);
+            tokio::spawn(async move {
+                let this = Try { coordinator: &coordinator, request: &request, txn, fingerprint, deadline };
+                drop(this.decide(commit_ts).await);
+            });
+            return Ok(commit_ts);
+        }
+        let decided = tokio::select! {
+            decided = self.decide(commit_ts) => decided,
+            never = self.heartbeats() => match never {},
+        };
+        crash_point("txn.decided");
+        match decided {
+            Ok((commit_ts, remote)) => {
+                self.resolve_in_the_background(commit_ts, remote);
+                Ok(commit_ts)
+            }
+            Err(error) if error.is_unknown() => Err(error.into()),
+            Err(error) => {
+                self.roll_back_in_the_background(plan);
+                self.end(error, false).await
+            }
+        }
+    }
+
+    /// Locks everything that is written. Unless it is the first try ever, the primary comes first: from then on no lower
+    /// attempt commits, and their locks may be replaced.
+    async fn prepare_all(&self, plan: &Plan, at_once: bool) -> Result<(), Ended> {
+        let mut writers: Vec<GroupId> = plan.writers().map(|(group, _)| group).collect();
+        if !at_once {
+            self.prepare(plan, writers.remove(0), true).await?;
+        }
+        let prepared = writers.into_iter().map(|group| self.prepare(plan, group, !at_once));
+        let mut ended = Ok(());
+        // All of them: what is still under way would come after the rollback.
+        for one in futures::future::join_all(prepared).await {
+            ended = match (ended, one) {
+                (Err(Ended::Committed(at)), _) | (_, Err(Ended::Committed(at))) => Err(Ended::Committed(at)),
+                (Err(Ended::Failed(error)), _) | (_, Err(Ended::Failed(error))) => Err(Ended::Failed(error)),
+                (Err(Ended::Again), _) | (_, Err(Ended::Again)) => Err(Ended::Again),
+                (Ok(()), Ok(())) => Ok(()),
+            };
+        }
+        ended
+    }
+
+    async fn prepare(&self, plan: &Plan, group: GroupId, supersedes: bool) -> Result<(), Ended> {
+        let prepare = TxnPrepare {
+            txn: self.txn,
+            start_ts: self.request.start_ts,
+            primary: self.primary().clone(),
+            fingerprint: self.fingerprint,
+            ttl_ms: self.coordinator.lock_ttl_ms(),
+            supersedes,
+            mutations: plan.parts[&group].mutations.clone(),
+        };
+        let op = self.write(plan, TxnWrite::Prepare(prepare));
+        let mut attempts = Attempts::default();
+        let call =
+            self.coordinator.dispatcher().call_routed(group, op, Repeat::Recognised, &mut attempts, self.deadline);
+        match call.await {
+            Ok(GroupAnswer::Written(Outcome::TxnLocked { .. })) => {
+                crash_point("txn.one_prepared");
+                Ok(())
+            }
+            Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => Err(Ended::Committed(commit_ts)),
+            Ok(other) => Err(misfit(&other).into()),
+            Err(CallError::Misrouted(_)) => Err(Ended::Again),
+            Err(CallError::Blocked(error)) => Err(self.blocked(error).await),
+            // Whatever became of the prepare: without a decision it is nothing.
+            Err(CallError::Failed(error)) => Err(Error { certainty: Certainty::Definite, ..error }.into()),
+        }
+    }
+
+    /// A lock stands in the way of one who holds locks: it does not wait. If the lock is left over from somebody who is gone,
+    /// another attempt may come through.
+    async fn blocked(&self, error: Error) -> Ended {
+        let Some(lock) = &error.lock else { return error.into() };
+        match self.coordinator.resolve_lock(lock, false, self.deadline).await {
+            Ok(Resolution::Resolved(_)) => Ended::Again,
+            Ok(Resolution::Pending(_)) | Err(_) => {
+                let message = format!(
+                    "transaction {} is about to write {}; nothing was changed; run the transaction again",
+                    lock.txn.id,
+                    drover_keys::escape(&lock.key)
+                );
+                Error::definite(Reason::TxnConflict, message).into()
+            }
+        }
+    }
+
+    /// Finds out whether all that was read is at `commit_ts` as it was at the start.
+    async fn refresh(&self, commit_ts: Timestamp) -> Result<(), Ended> {
+        let (mut patience, mut attempts) = (Patience::default(), Attempts::default());
+        let mut open = self.request.reads.clone();
+        while !open.is_empty() {
+            let routes = self.coordinator.routes().current();
+            let version = routes.version();
+            let parts = divide_reads(&routes, &open);
+            drop(routes);
+            let calls = parts.into_iter().map(|(group, reads)| async move {
+                let request = RefreshRequest {
+                    id: self.request.id,
+                    start_ts: self.request.start_ts,
+                    commit_ts,
+                    reads: reads.clone(),
+                };
+                let op = GroupOp::Read { op: ReadOp::Refresh(request), observed_version: Some(version) };
+                let mut tried = Attempts::default();
+                let dispatcher = self.coordinator.dispatcher();
+                let answer = dispatcher.call_routed(group, op, Repeat::Read, &mut tried, self.deadline).await;
+                (reads, tried, answer)
+            });
+            open = ReadSet::default();
+            let (mut misrouted, mut blocked) = (false, None);
+            for (reads, tried, answer) in futures::future::join_all(calls).await {
+                match answer {
+                    Ok(GroupAnswer::Read(ReadAnswer::Refreshed)) => continue,
+                    Ok(other) => return Err(misfit(&other).into()),
+                    Err(CallError::Failed(error)) => return Err(error.into()),
+                    Err(CallError::Misrouted(_)) => misrouted = true,
+                    Err(CallError::Blocked(error)) => blocked = Some(error),
+                }
+                attempts = tried;
+                open.keys.extend(reads.keys);
+                open.intervals.extend(reads.intervals);
+            }
+            if let Some(error) = blocked {
+                self.may_wait_for(&error)?;
+                self.coordinator.unblock(&error, &mut patience, &attempts, self.deadline).await?;
+            } else if misrouted {
+                self.coordinator.newer_routes(version, &mut patience, &attempts, self.deadline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of two transactions that stand in each other's way, the one that began first waits, and the other ends.
+    fn may_wait_for(&self, error: &Error) -> Result<(), Ended> {
+        let Some(lock) = &error.lock else { return Err(error.clone().into()) };
+        let (ours, theirs) = ((self.request.start_ts, self.request.id), (lock.start_ts, lock.txn.id));
+        if ours < theirs {
+            return Ok(());
+        }
+        let message = format!(
+            "transaction {}, which began earlier, is about to write {}, which this one has read; nothing was changed; run \
+             the transaction again",
+            lock.txn.id,
+            drover_keys::escape(&lock.key)
+        );
+        Err(Error::definite(Reason::TxnConflict, message).into())
+    }
+
+    /// Writes the decision; the commit timestamp and the keys whose locks are left to be resolved.
+    async fn decide(&self, commit_ts: Timestamp) -> Result<(Timestamp, Vec<Bytes>), Error> {
+        let (mut patience, mut attempts) = (Patience::default(), Attempts::default());
+        loop {
+            let routes = self.coordinator.routes().current();
+            let (version, group) = (routes.version(), routes.route_of(self.primary()).group);
+            let mut parts = divide_keys(&routes, &self.keys());
+            drop(routes);
+            let keys = parts.remove(&group).unwrap_or_default();
+            let remote: Vec<Bytes> = parts.into_values().flatten().collect();
+            let decide = TxnDecide {
+                txn: self.txn,
+                start_ts: self.request.start_ts,
+                commit_ts,
+                fingerprint: self.fingerprint,
+                keys,
+                remote: remote.clone(),
+            };
+            let kind = WriteKind::Txn(Box::new(TxnWrite::Decide(decide)));
+            let op = GroupOp::Write(WriteOp { kind, observed_version: Some(version), idempotency: None });
+            let dispatcher = self.coordinator.dispatcher();
+            match dispatcher.call_routed(group, op, Repeat::Recognised, &mut attempts, self.deadline).await {
+                Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => return Ok((commit_ts, remote)),
+                Ok(other) => return Err(misfit(&other)),
+                Err(CallError::Failed(error) | CallError::Blocked(error)) => return Err(error),
+                Err(CallError::Misrouted(_)) => {
+                    self.coordinator.newer_routes(version, &mut patience, &attempts, self.deadline).await?;
+                }
+            }
+        }
+    }
+
+    /// Keeps the lock on the primary alive.
+    async fn heartbeats(&self) -> std::convert::Infallible {
+        let ttl_ms = self.coordinator.lock_ttl_ms();
+        loop {
+            tokio::time::sleep(Duration::from_millis(ttl_ms / 3)).await;
+            let heartbeat = TxnHeartbeat { txn: self.txn, primary: self.primary().clone(), ttl_ms };
+            let deadline = self.deadline.min(Instant::now() + Duration::from_millis(ttl_ms / 3));
+            if let Err(error) = self.coordinator.txn_step(TxnWrite::Heartbeat(heartbeat), deadline).await {
+                tracing::debug!(txn = %self.txn, %error, "the locks of a transaction were not kept alive");
+            }
+        }
+    }
+
+    fn resolve_in_the_background(&self, commit_ts: Timestamp, remote: Vec<Bytes>) {
+        if remote.is_empty() {
+            return;
+        }
+        let coordinator = Arc::clone(self.coordinator);
+        let (txn, start_ts, primary) = (self.txn, self.request.start_ts, self.primary().clone());
+        tokio::spawn(async move {
+            let committed = UnsettledTxn { txn, start_ts, commit_ts, primary, remote };
+            if let Err(error) = coordinator.finish_txn(&committed, Instant::now() + AFTERWARDS).await {
+                tracing::debug!(%txn, %error, "locks of a committed transaction are left to others");
+            }
+        });
+    }
+
+    fn roll_back_in_the_background(&self, plan: &Plan) {
+        let coordinator = Arc::clone(self.coordinator);
+        let (txn, start_ts) = (self.txn, self.request.start_ts);
+        let steps: Vec<TxnResolve> = plan
+            .writers()
+            .map(|(_, part)| TxnResolve { txn, start_ts, verdict: Verdict::RolledBack, keys: part.keys() })
+            .collect();
+        let record = self.rollback();
+        tokio::spawn(async move {
+            let deadline = Instant::now() + AFTERWARDS;
+            let resolved = steps.into_iter().map(|step| coordinator.resolve_keys(step, deadline));
+            let (recorded, resolved) =
+                tokio::join!(coordinator.txn_step(record, deadline), futures::future::try_join_all(resolved));
+            if let Err(error) = recorded.map(|_| ()).and(resolved.map(|_| ())) {
+                tracing::debug!(%txn, %error, "locks of a transaction that was rolled back are left to others");
+            }
+        });
+    }
+
+    fn rollback(&self) -> TxnWrite {
+        TxnWrite::Rollback(TxnRollback {
+            txn: self.txn,
+            start_ts: self.request.start_ts,
+            primary: self.primary().clone(),
+            cause: RollbackCause::Asked,
+        })
+    }
+
+    fn write(&self, plan: &Plan, step: TxnWrite) -> GroupOp {
+        let kind = WriteKind::Txn(Box::new(step));
+        GroupOp::Write(WriteOp { kind, observed_version: Some(plan.version), idempotency: None })
+    }
+
+    fn primary(&self) -> &Bytes {
+        &self.request.mutations[0].key
+    }
+
+    fn keys(&self) -> Vec<Bytes> {
+        self.request.mutations.iter().map(|mutation| mutation.key.clone()).collect()
+    }
+}

@@ -1,0 +1,190 @@
+//! What is asked about transactions from outside, and what the leader of a group does about locks without being asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use drover_hlc::Timestamp;
+use drover_keys::{End, GroupId, Interval};
+use drover_kv::{
+    Attempt, Error, LockInfo, ReadAnswer, ReadOp, Reason, TxnHeartbeat, TxnId, TxnRef, TxnStatus, TxnWrite,
+};
+use drover_raftgroup::Group;
+use drover_wire::{GroupAnswer, GroupOp};
+
+use crate::coordinator::{Coordinator, Patience, misfit};
+use crate::dispatch::{Attempts, CallError};
+use crate::retry::Repeat;
+use crate::txn::resolve::Resolution;
+
+/// A transaction that holds locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedTxn {
+    /// One of its locks.
+    pub lock: LockInfo,
+    /// Keys that it has locked.
+    pub keys: Vec<Bytes>,
+    /// What its primary's group knows.
+    pub status: TxnStatus,
+}
+
+/// Tells transactions apart, and their attempts.
+type TxnName = (TxnId, Attempt);
+
+/// Locks that are looked at together.
+const LOCKS_PER_READ: u32 = 1_000;
+
+impl Coordinator {
+    /// Keeps the locks of a transaction alive whose commit is under way; what is known of it otherwise.
+    ///
+    /// # Errors
+    /// As for writes; it may be sent again.
+    pub async fn keep_alive(&self, id: TxnId, primary: Bytes, deadline: Instant) -> Result<TxnStatus, Error> {
+        self.limits().check_key(&primary)?;
+        let status = self.txn_status(id, &primary, deadline).await?;
+        let TxnStatus::Prepared { attempt, start_ts, .. } = status else { return Ok(status) };
+        let txn = TxnRef { id, attempt };
+        let heartbeat = TxnHeartbeat { txn, primary: primary.clone(), ttl_ms: self.lock_ttl_ms() };
+        match self.txn_step(TxnWrite::Heartbeat(heartbeat), deadline).await {
+            Ok(drover_kv::Outcome::TxnLocked { expire_at }) => Ok(TxnStatus::Prepared { attempt, start_ts, expire_at }),
+            Ok(drover_kv::Outcome::TxnCommitted { .. }) => self.txn_status(id, &primary, deadline).await,
+            Ok(other) => Err(misfit(&other)),
+            Err(error) if error.reason == Reason::TxnAborted => self.txn_status(id, &primary, deadline).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Transactions that hold locks from the route key `from` on, over at most `limit` (at least 1) locks, and where the rest
+    /// starts.
+    ///
+    /// # Errors
+    /// Definite.
+    pub async fn prepared(
+        &self,
+        from: Bytes,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<(Vec<PreparedTxn>, Option<Bytes>), Error> {
+        let mut found: BTreeMap<TxnName, PreparedTxn> = BTreeMap::new();
+        let (mut rest, mut left) = (Some(from), limit.clamp(1, LOCKS_PER_READ));
+        while let Some(start) = rest.clone().filter(|_| left > 0) {
+            let (locks, next) = self.locks(start, left, deadline).await?;
+            left -= u32::try_from(locks.len()).unwrap_or(left).min(left);
+            for lock in locks {
+                let name = (lock.txn.id, lock.txn.attempt);
+                match found.get_mut(&name) {
+                    Some(known) => known.keys.push(lock.key),
+                    None => {
+                        let status = self.txn_status(lock.txn.id, &lock.primary, deadline).await?;
+                        found.insert(name, PreparedTxn { keys: vec![lock.key.clone()], status, lock });
+                    }
+                }
+            }
+            rest = next;
+        }
+        Ok((found.into_values().collect(), rest))
+    }
+
+    /// Locks of the route that holds `start`, from there on, and where the next ones may be.
+    async fn locks(
+        &self,
+        start: Bytes,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<(Vec<LockInfo>, Option<Bytes>), Error> {
+        let (mut patience, mut attempts) = (Patience::default(), Attempts::default());
+        loop {
+            let routes = self.routes().current();
+            let (route, version) = (routes.route_of(&start).clone(), routes.version());
+            drop(routes);
+            let interval = Interval::new(start.clone(), route.interval.end().clone())
+                .map_err(|error| Error::definite(Reason::Internal, error.to_string()))?;
+            let op = GroupOp::Read { op: ReadOp::Locks { interval, limit }, observed_version: Some(version) };
+            match self.dispatcher().call_routed(route.group, op, Repeat::Read, &mut attempts, deadline).await {
+                Ok(GroupAnswer::Read(ReadAnswer::Locks { locks, resume })) => {
+                    let next = match route.interval.end() {
+                        End::Key(end) => Some(end.clone()),
+                        End::Unbounded => None,
+                    };
+                    return Ok((locks, resume.or(next)));
+                }
+                Ok(other) => return Err(misfit(&other)),
+                Err(CallError::Failed(error) | CallError::Blocked(error)) => return Err(error),
+                Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+            }
+        }
+    }
+
+    /// Settles a transaction that holds locks: what became of it. `force`: rolls it back although its time is not over.
+    ///
+    /// # Errors
+    /// [`Reason::FailedPrecondition`] if it holds no lock, or if its time is not over; otherwise as for writes.
+    pub async fn resolve_txn(&self, id: TxnId, force: bool, deadline: Instant) -> Result<TxnStatus, Error> {
+        let (mut from, mut last) = (Some(Bytes::new()), None);
+        while let Some(start) = from {
+            let (locks, next) = self.locks(start, LOCKS_PER_READ, deadline).await?;
+            for lock in locks.into_iter().filter(|lock| lock.txn.id == id) {
+                if let Resolution::Pending(until) = self.resolve_lock(&lock, force, deadline).await? {
+                    let message = format!(
+                        "transaction {id} may still be at work until {until}; nothing was changed; wait, or force it"
+                    );
+                    return Err(Error::definite(Reason::FailedPrecondition, message));
+                }
+                last = Some(lock);
+            }
+            from = next;
+        }
+        match last {
+            Some(lock) => self.txn_status(id, &lock.primary, deadline).await,
+            None => {
+                let message = format!("transaction {id} holds no lock; nothing was changed");
+                Err(Error::definite(Reason::FailedPrecondition, message))
+            }
+        }
+    }
+
+    /// Looks after the locks of a group that is led here: resolves those whose time is over, and sees to committed
+    /// transactions whose locks elsewhere were left behind. `sweep` is where the last round stopped looking at records.
+    ///
+    /// # Errors
+    /// What was in the way; the rest is left to the next round.
+    pub async fn tend_locks(
+        self: &Arc<Self>,
+        group: &Group,
+        sweep: &mut Bytes,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let state = group.fsm().state();
+        let now = self.fresh(deadline).await?;
+        if state.locks > 0 {
+            for owned in &state.owned {
+                let version = Some(self.routes().current().version());
+                let look = || group.fsm().locks(&owned.interval, LOCKS_PER_READ, version);
+                let Ok((locks, _)) = tokio::task::block_in_place(look) else { continue };
+                for lock in locks.iter().filter(|lock| lock.expire_at <= now) {
+                    self.resolve_lock(lock, false, deadline).await?;
+                }
+            }
+        }
+        let old = Timestamp::new(now.physical().saturating_sub_ms(self.lock_ttl_ms()), 0);
+        let look = || group.fsm().expired_txn_records(sweep, old, u64::from(LOCKS_PER_READ));
+        let found = match tokio::task::block_in_place(look) {
+            Ok(found) => found,
+            // The replica itself reports what is wrong with it.
+            Err(_) => return Ok(()),
+        };
+        for committed in &found.unsettled {
+            self.finish_txn(committed, deadline).await?;
+        }
+        *sweep = found.resume.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The groups that are led by this node.
+    pub fn led_here(&self) -> Vec<(GroupId, Arc<Group>)> {
+        let directory = self.dispatcher().directory();
+        let running = directory.groups().into_iter().filter_map(|id| Some((id, directory.running(id)?)));
+        running.filter(|(_, group)| group.is_leader()).collect()
+    }
+}

@@ -1,0 +1,9 @@
+//! Transactions: what a coordinator does with a commit, with locks that stand in the way, and with what it is asked about.
+
+mod commit;
+mod inspect;
+mod plan;
+mod resolve;
+
+pub use inspect::PreparedTxn;
+pub use resolve::{LockStep, Resolution};
