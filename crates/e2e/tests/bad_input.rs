@@ -28,7 +28,13 @@ async fn cluster() -> Cluster {
 /// A client that lets everything through, so that the server has to refuse it.
 async fn unlimited(cluster: &Cluster) -> Client {
     let none = usize::MAX;
-    let limits = Limits { key_bytes: none, value_bytes: none, batch_bytes: none, idempotency_key_bytes: none, ..Limits::default() };
+    let limits = Limits {
+        key_bytes: none,
+        value_bytes: none,
+        batch_bytes: none,
+        idempotency_key_bytes: none,
+        ..Limits::default()
+    };
     Client::builder().endpoints(cluster.endpoints()).limits(limits).retry(RetryPolicy::never()).connect().await.unwrap()
 }
 

@@ -1,0 +1,187 @@
+//! Transactions over real processes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use drover_client::{Client, Error, Expectation, Interval, Reason, Transaction, TransactionStatus, Update};
+use drover_testkit::Cluster;
+use drover_testkit::cluster::PATIENCE;
+use drover_testkit::wait::wait_until;
+
+async fn number(txn: &Transaction, key: &str) -> Result<i64, Error> {
+    let value = txn.get(key.to_owned()).await?;
+    Ok(value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap()))
+}
+
+/// Adds to counters, all at once.
+async fn add(client: &Client, keys: &[&str], by: i64) -> Result<(), Error> {
+    client
+        .transaction(|txn| async move {
+            for key in keys {
+                let value = number(&txn, key).await?;
+                txn.put((*key).to_owned(), (value + by).to_string());
+            }
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_one_group_and_of_several_apply_as_a_whole_and_see_themselves() {
+    let cluster = Cluster::builder().data_groups(3).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    // Keys of three groups.
+    let keys = ["a", "k", "z"];
+    let groups: std::collections::BTreeSet<u64> = {
+        let routes = client.routes().await.unwrap();
+        let group = |key: &&str| {
+            let at = routes.routes.partition_point(|route| route.start.as_ref() <= key.as_bytes());
+            routes.routes[at - 1].group_id
+        };
+        keys.iter().map(group).collect()
+    };
+    assert_eq!(groups.len(), 3, "the keys lie in {groups:?}");
+    for keys in [&keys[..1], &keys[..2], &keys[..]] {
+        add(&client, keys, 5).await.unwrap();
+    }
+    for (key, expect) in [("a", "15"), ("k", "10"), ("z", "5")] {
+        assert_eq!(client.get(key).await.unwrap().unwrap().value, expect);
+    }
+    // Its own writes are part of what it reads, and of nothing else before the commit.
+    let txn = client.begin();
+    txn.put("b", "new");
+    txn.delete("k");
+    assert_eq!(txn.get("b").await.unwrap().unwrap(), "new");
+    let rows = txn.scan(Interval::all(), false, 0).await.unwrap();
+    let shown: Vec<&[u8]> = rows.iter().map(|(key, _)| key.as_ref()).collect();
+    assert_eq!(shown, [b"a", b"b", b"z"]);
+    let last = txn.scan(Interval::all(), true, 2).await.unwrap();
+    assert_eq!(last, [("z".into(), "5".into()), ("b".into(), "new".into())] as [(Bytes, Bytes); 2]);
+    assert!(txn.update_if("c", Expectation::Absent, Update::Put { value: "1".into(), ttl_ms: None }).await.unwrap());
+    assert!(!txn.update_if("c", Expectation::Absent, Update::Delete).await.unwrap());
+    assert_eq!(client.get("b").await.unwrap(), None);
+    let start_ts = txn.start_ts().unwrap();
+    let commit_ts = txn.commit().await.unwrap();
+    assert!(commit_ts > start_ts);
+    assert_eq!(client.get("k").await.unwrap(), None);
+    assert_eq!(client.get("b").await.unwrap().unwrap().commit_ts, commit_ts);
+    assert_eq!(client.get("c").await.unwrap().unwrap().commit_ts, commit_ts);
+    // The snapshot from before it is as it was.
+    let before = client.snapshot(Some(start_ts));
+    assert_eq!(before.get("k").await.unwrap().unwrap(), "10");
+    assert_eq!(before.scan(Interval::all(), false, 0).await.unwrap().len(), 3);
+    cluster.assert_replicas_equal().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_since_it_was_read_is_a_conflict_and_is_tried_again() {
+    let cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    client.put("a", "1").await.unwrap();
+    for also in ["b", "z"] {
+        let txn = client.begin();
+        let seen = number(&txn, "a").await.unwrap();
+        client.put("a", (seen + 1).to_string()).await.unwrap();
+        txn.put("a", "lost");
+        txn.put(also, "lost");
+        let error = txn.commit().await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+        // A key that was not there when it was looked for, and a range that was empty.
+        let txn = client.begin();
+        assert_eq!(txn.get("absent").await.unwrap(), None);
+        assert!(txn.scan(Interval::point("m"), false, 0).await.unwrap().is_empty());
+        client.put("m", "phantom").await.unwrap();
+        txn.put(also, "lost");
+        assert_eq!(txn.commit().await.unwrap_err().reason, Reason::TxnConflict);
+        client.delete("m").await.unwrap();
+    }
+    assert_eq!(client.get("b").await.unwrap(), None);
+    // Many at once on the same counters: each counts exactly once.
+    let adding = (0..40).map(|n| {
+        let client = client.clone();
+        let keys: &[&str] = if n % 2 == 0 { &["n"] } else { &["n", "zz"] };
+        async move { add(&client, keys, 1).await.unwrap() }
+    });
+    futures::future::join_all(adding).await;
+    assert_eq!(client.get("n").await.unwrap().unwrap().value, "40");
+    assert_eq!(client.get("zz").await.unwrap().unwrap().value, "20");
+    wait_until("all locks to be gone", PATIENCE, || async {
+        let (left, _) = client.prepared_transactions(None).await.map_err(|error| error.to_string())?;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await
+    .unwrap();
+    cluster.assert_replicas_equal().await.unwrap();
+}
+
+/// Where a coordinator may be lost, and whether the transaction is committed then.
+const POINTS: [(&str, bool); 6] = [
+    ("txn.before_prepare", false),
+    ("txn.one_prepared", false),
+    ("txn.prepared", false),
+    ("txn.timestamped", false),
+    ("txn.refreshed", false),
+    ("txn.decided", true),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_coordinator_leaves_behind_is_settled_by_others() {
+    let builder = Cluster::builder().data_groups(3).set("txn.lock_ttl_ms", 1_000);
+    let cluster = builder.start().await.unwrap();
+    let keys = ["a", "k", "z"];
+    for (round, (point, committed)) in (1..).zip(POINTS) {
+        let node = cluster.node(drover_client::NodeId(1 + round % 3));
+        node.crash_at(Some(point));
+        node.restart().unwrap();
+        cluster.wait_ready(PATIENCE).await.unwrap();
+        let through = Client::builder().endpoints([node.grpc_address()]).only_these_endpoints();
+        let through = through.deadline(Duration::from_secs(5)).connect().await.unwrap();
+        let others = Client::connect(cluster.endpoints()).await.unwrap();
+        let before = others.get("a").await.unwrap().map(|version| version.value);
+        let txn = through.begin();
+        for key in keys {
+            let value = number(&txn, key).await.unwrap();
+            txn.put(key, (value + 1).to_string());
+        }
+        let error = txn.commit().await.unwrap_err();
+        assert!(error.is_unknown(), "{point}: {error}");
+        assert!(!node.wait_exit(PATIENCE).await.unwrap().success(), "{point}");
+        // Nobody waits for longer than the locks live.
+        let mut values = Vec::new();
+        for key in keys {
+            values.push(others.get(key).await.unwrap().map(|version| version.value));
+        }
+        assert!(values.iter().all(|value| *value == values[0]), "{point}: {values:?}");
+        assert_eq!(values[0] != before, committed, "{point}: {before:?} {values:?}");
+        node.crash_at(None);
+        node.start().unwrap();
+        cluster.wait_ready(PATIENCE).await.unwrap();
+        add(&others, &keys, 1).await.unwrap();
+    }
+    let client = cluster.client().await.unwrap();
+    wait_until("all locks to be gone", PATIENCE, || async {
+        let (left, _) = client.prepared_transactions(None).await.map_err(|error| error.to_string())?;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await
+    .unwrap();
+    cluster.assert_replicas_equal().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_can_be_asked_about_and_given_up() {
+    let cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    let id = drover_client::TxnId([7; 16]);
+    assert_eq!(client.transaction_status(id, "k").await.unwrap(), TransactionStatus::Nothing);
+    let begun = client.begin();
+    begun.get("k").await.unwrap();
+    let start_ts = begun.start_ts().unwrap();
+    assert_eq!(client.abort_transaction(id, "k", start_ts).await.unwrap(), TransactionStatus::RolledBack);
+    assert_eq!(client.transaction_status(id, "k").await.unwrap(), TransactionStatus::RolledBack);
+    assert_eq!(client.keep_transaction_alive(id, "k").await.unwrap(), TransactionStatus::RolledBack);
+    let error = client.resolve_transaction(id, true).await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::FailedPrecondition, false));
+}
