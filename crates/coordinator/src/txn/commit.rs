@@ -169,6 +169,10 @@ impl Try<'_> {
         if !unknown && self.request.number <= 1 {
             return Err(error.into());
         }
+        // What was committed under this id is another transaction, and stays.
+        if error.reason == Reason::TxnReused {
+            return Err(Error { certainty: Certainty::Definite, ..error }.into());
+        }
         // What is too old may have been forgotten: nobody can tell any more.
         if error.reason == Reason::TxnTooOld {
             return Err(Error { certainty: Certainty::Unknown, ..error }.into());

@@ -1,0 +1,440 @@
+//! Transactions over two groups with the real log and state machine, and a source of timestamps that does something while it
+//! is asked.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use drover_catalog::{Route, RouteMap, RouteState};
+use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
+use drover_fsm::{FsmStateMachine, Grant};
+use drover_hlc::{PhysicalMs, Timestamp};
+use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId, StoreId};
+use drover_kv::{
+    Attempt, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, TxnId, TxnPrepare, TxnRef, TxnStatus,
+    TxnWrite, Update, WriteKind, WriteOp,
+};
+use drover_mvcc::{StoreEnv, StoreEnvOptions};
+use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
+use drover_raftlog::{LogOptions, NodeLog};
+use drover_rafttypes::Node;
+use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_wire::CommitRequest;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Owns the keys below "m".
+const LEFT: GroupId = GroupId(2);
+/// Owns the others.
+const RIGHT: GroupId = GroupId(3);
+const V1: Option<CatalogVersion> = Some(CatalogVersion::FIRST);
+const TTL: Duration = Duration::from_secs(10);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+/// What happens between the moment at which the coordinator's timestamp is fixed and the one at which it gets it.
+type Hook = Box<dyn Fn(Timestamp) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Issues timestamps one after the other.
+struct Clock {
+    next: AtomicU64,
+    hook: Mutex<Option<Arc<Hook>>>,
+    /// Groups get no timestamps while this is set.
+    held: watch::Sender<bool>,
+    asked: watch::Sender<usize>,
+}
+
+impl Clock {
+    fn issue(&self, count: u64) -> Timestamp {
+        Timestamp::from_raw(self.next.fetch_add(count, Ordering::SeqCst))
+    }
+
+    /// Lets time pass, and a little more.
+    fn advance(&self, by: Duration) {
+        let now = Timestamp::from_raw(self.next.load(Ordering::SeqCst));
+        let ms = now.physical().unix_ms() + u64::try_from(by.as_millis()).unwrap() + 1;
+        self.next.store(Timestamp::new(PhysicalMs::new(ms).unwrap(), 0).raw(), Ordering::SeqCst);
+    }
+}
+
+struct ForGroups(Arc<Clock>);
+
+impl TimestampSource for ForGroups {
+    fn timestamps(&self, count: u32, _deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
+        let clock = Arc::clone(&self.0);
+        clock.asked.send_modify(|asked| *asked += 1);
+        let mut held = clock.held.subscribe();
+        async move {
+            held.wait_for(|held| !*held).await.unwrap();
+            Ok(clock.issue(u64::from(count)))
+        }
+        .boxed()
+    }
+}
+
+struct ForCoordinator(Arc<Clock>);
+
+impl TimestampSource for ForCoordinator {
+    fn timestamps(&self, count: u32, _deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
+        let clock = Arc::clone(&self.0);
+        async move {
+            let issued = clock.issue(u64::from(count));
+            let hook = clock.hook.lock().clone();
+            if let Some(hook) = hook {
+                hook(issued).await;
+            }
+            Ok(issued)
+        }
+        .boxed()
+    }
+}
+
+struct Fixture {
+    coordinator: Arc<Coordinator>,
+    clock: Arc<Clock>,
+    groups: BTreeMap<GroupId, Arc<Group>>,
+    _stop: tokio_util::sync::DropGuard,
+    _log: NodeLog,
+    _dir: tempfile::TempDir,
+}
+
+fn side(id: GroupId) -> Interval {
+    match id {
+        LEFT => Interval::new("", End::Key("m".into())).unwrap(),
+        _ => Interval::new("m", End::Unbounded).unwrap(),
+    }
+}
+
+async fn open(dir: &Path, id: GroupId, log: &NodeLog, clock: &Arc<Clock>, peers: &Arc<PeerPool>) -> Arc<Group> {
+    let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
+    let (state_machine, fsm) = FsmStateMachine::open(env, &dir.join(id.to_string()), id).unwrap();
+    let group = Group::open(GroupParts {
+        group: id,
+        node: NodeId(1),
+        log: log.group(id),
+        state_machine,
+        fsm,
+        network: peers.raft_network(id),
+        timestamps: Arc::new(ForGroups(Arc::clone(clock))),
+        options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
+    })
+    .await
+    .unwrap();
+    group.run().await;
+    group.initialize(BTreeMap::from([(1, Node::new("127.0.0.1:1", ReplicaId(1)))])).await.unwrap();
+    group
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = NodeLog::open(&dir.path().join("log"), LogOptions::default()).unwrap();
+        let options = PeerOptions {
+            cluster_id: ClusterId([1; 16]),
+            node_id: NodeId(1),
+            store_id: StoreId([1; 16]),
+            version: "test".to_owned(),
+            grpc_address: String::new(),
+            admin_address: String::new(),
+            lease: LeaseTerms::default(),
+            tuning: Tuning::default(),
+        };
+        let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());
+        let clock = Arc::new(Clock {
+            next: AtomicU64::new(Timestamp::new(PhysicalMs::new(1_000_000).unwrap(), 1).raw()),
+            hook: Mutex::new(None),
+            held: watch::Sender::new(false),
+            asked: watch::Sender::new(0),
+        });
+        let (stop, directory) = (CancellationToken::new(), Arc::new(GroupDirectory::default()));
+        let (mut groups, mut routes) = (BTreeMap::new(), Vec::new());
+        for id in [LEFT, RIGHT] {
+            let group = open(dir.path(), id, &log, &clock, &peers).await;
+            let (route, shard) = (RouteId(id.0), ShardId(id.0));
+            let grant = Grant { interval: side(id), route, shard, acquired_version: CatalogVersion::FIRST };
+            tokio::spawn(Arc::clone(&group).run_duties(drover_raftgroup::granted(vec![grant]), stop.clone()));
+            let mut applied = group.fsm().applied_log_id();
+            while !group.fsm().state().bootstrapped || !group.is_leader() {
+                let _ = tokio::time::timeout(Duration::from_millis(20), applied.changed()).await;
+            }
+            directory.set(id, Replica::Running(Arc::clone(&group)));
+            directory.set_members(id, vec![NodeId(1)]);
+            routes.push(Route { id: route, interval: side(id), group: id, shard, state: RouteState::Active });
+            groups.insert(id, group);
+        }
+        let cache = RouteCache::new(RouteMap::new(CatalogVersion::FIRST, routes).unwrap());
+        let dispatcher = Arc::new(Dispatcher::new(NodeId(1), directory, peers, cache));
+        let options = CoordinatorOptions { txn_lock_ttl: TTL, ..CoordinatorOptions::default() };
+        let source = Arc::new(ForCoordinator(Arc::clone(&clock)));
+        let coordinator = Arc::new(Coordinator::new(dispatcher, source, options));
+        Self { coordinator, clock, groups, _stop: stop.drop_guard(), _log: log, _dir: dir }
+    }
+
+    fn on_timestamp(&self, hook: impl Fn(Timestamp) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        *self.clock.hook.lock() = Some(Arc::new(Box::new(hook)));
+    }
+
+    fn group(&self, key: &str) -> Arc<Group> {
+        Arc::clone(&self.groups[if key < "m" { &LEFT } else { &RIGHT }])
+    }
+
+    async fn put(&self, key: &'static str, value: &'static str) -> Result<Outcome, Error> {
+        put(&self.group(key), key, value).await
+    }
+
+    /// The value of a key as of `at`, without seeing to locks.
+    async fn value_at(&self, key: &'static str, at: Timestamp) -> Result<Option<Bytes>, Error> {
+        read(&self.group(key), key, at).await
+    }
+
+    /// A timestamp that the coordinator knows to have been issued.
+    async fn now(&self) -> Timestamp {
+        self.coordinator.fresh(soon()).await.unwrap()
+    }
+
+    async fn commit(&self, request: CommitRequest) -> Result<Timestamp, Error> {
+        self.coordinator.commit(request, soon()).await
+    }
+
+    /// One attempt of another coordinator, which stops after its prepares.
+    async fn prepare(&self, id: u8, start_ts: Timestamp, keys: &[&'static str]) -> TxnRef {
+        let txn = TxnRef { id: TxnId([id; 16]), attempt: Attempt { number: 1, coordinator: 1 } };
+        for key in keys {
+            let prepare = TxnPrepare {
+                txn,
+                start_ts,
+                primary: keys[0].into(),
+                fingerprint: 0,
+                ttl_ms: u64::try_from(TTL.as_millis()).unwrap(),
+                supersedes: false,
+                mutations: vec![set(key, "prepared")],
+            };
+            let kind = WriteKind::Txn(Box::new(TxnWrite::Prepare(prepare)));
+            write(&self.group(key), kind).await.unwrap();
+        }
+        txn
+    }
+}
+
+async fn write(group: &Group, kind: WriteKind) -> Result<Outcome, Error> {
+    group.write(WriteOp { kind, observed_version: V1, idempotency: None }, soon()).await
+}
+
+async fn put(group: &Group, key: &'static str, value: &'static str) -> Result<Outcome, Error> {
+    write(group, WriteKind::Put { key: key.into(), value: value.into(), ttl_ms: None }).await
+}
+
+async fn read(group: &Group, key: &'static str, at: Timestamp) -> Result<Option<Bytes>, Error> {
+    match group.read(ReadOp::Get { key: key.into(), read_ts: Some(at) }, V1, soon()).await? {
+        ReadAnswer::Get { version, .. } => Ok(version.map(|version| version.value)),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn set(key: &'static str, value: &'static str) -> Mutation {
+    Mutation { key: key.into(), update: Update::Put { value: value.into(), ttl_ms: None } }
+}
+
+fn request(id: u8, start_ts: Timestamp, mutations: Vec<Mutation>, reads: &[&'static str]) -> CommitRequest {
+    CommitRequest {
+        id: TxnId([id; 16]),
+        number: 1,
+        start_ts,
+        mutations,
+        reads: ReadSet {
+            keys: reads.iter().map(|key| Bytes::from_static(key.as_bytes())).collect(),
+            intervals: vec![],
+        },
+        timeout_ms: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_changed_before_the_commit_timestamp_is_a_conflict() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    fixture.put("a", "changed").await.unwrap();
+    let error = fixture.commit(request(1, start_ts, vec![set("z", "1")], &["a"])).await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+    // With a snapshot from after the change it comes through.
+    let start_ts = fixture.now().await;
+    let commit_ts = fixture.commit(request(2, start_ts, vec![set("z", "1")], &["a"])).await.unwrap();
+    assert_eq!(fixture.value_at("z", commit_ts).await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_between_refresh_and_commit_timestamp_is_noticed() {
+    let fixture = Fixture::new().await;
+    fixture.put("a", "read").await.unwrap();
+    let start_ts = fixture.now().await;
+    // Whenever the coordinator is on its way to a timestamp that is already fixed.
+    let left = fixture.group("a");
+    fixture.on_timestamp(move |_| {
+        let left = Arc::clone(&left);
+        async move { put(&left, "a", "changed").await.map(|_| ()).unwrap() }.boxed()
+    });
+    let commit_ts = fixture.commit(request(1, start_ts, vec![set("z", "1")], &["a"])).await.unwrap();
+    assert_eq!(fixture.value_at("z", commit_ts).await.unwrap().unwrap(), "1");
+    assert_eq!(fixture.value_at("a", commit_ts).await.unwrap().unwrap(), "read", "it rests on what was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_read_while_locks_were_set_stays_as_it_was() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    let (right, clock, seen) = (fixture.group("z"), Arc::clone(&fixture.clock), Arc::new(Mutex::new(Vec::new())));
+    let notes = Arc::clone(&seen);
+    fixture.on_timestamp(move |_| {
+        let (right, clock, notes) = (Arc::clone(&right), Arc::clone(&clock), Arc::clone(&notes));
+        async move {
+            let at = clock.issue(1);
+            let value = read(&right, "z", at).await;
+            notes.lock().push((at, value));
+        }
+        .boxed()
+    });
+    fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await.unwrap();
+    *fixture.clock.hook.lock() = None;
+    let seen = std::mem::take(&mut *seen.lock());
+    assert!(!seen.is_empty());
+    for (at, before) in seen {
+        match before {
+            // A lock was in the way: nothing was served.
+            Err(error) => assert_eq!(error.reason, Reason::Locked, "{error}"),
+            Ok(before) => assert_eq!(fixture.coordinator_value("z", at).await, before, "at {at}"),
+        }
+    }
+}
+
+impl Fixture {
+    /// The value of a key as of `at`, after seeing to locks.
+    async fn coordinator_value(&self, key: &'static str, at: Timestamp) -> Option<Bytes> {
+        let options = drover_wire::ReadOptions { read_ts: Some(at), timeout_ms: None };
+        let get = drover_wire::Request::Get { key: key.into(), options };
+        match self.coordinator.handle(get, soon()).await.unwrap() {
+            drover_coordinator::Answer::Get { version, .. } => version.map(|version| version.value),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn status(&self, id: u8, primary: &'static str) -> TxnStatus {
+        self.coordinator.txn_status(TxnId([id; 16]), &primary.into(), soon()).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_answered_before_the_decision_is_in_the_log() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    // From the commit timestamp on the groups get none, so that nothing more gets into a log until they do.
+    let clock = Arc::clone(&fixture.clock);
+    fixture.on_timestamp(move |_| {
+        clock.held.send_replace(true);
+        std::future::ready(()).boxed()
+    });
+    let clock = Arc::clone(&fixture.clock);
+    tokio::spawn(async move {
+        clock.held.subscribe().wait_for(|held| *held).await.unwrap();
+        let asked = *clock.asked.borrow();
+        clock.asked.subscribe().wait_for(|now| *now > asked).await.unwrap();
+        // Somebody who does not wait for the decision has answered long before this.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        clock.held.send_replace(false);
+    });
+    let commit_ts = fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await.unwrap();
+    match fixture.status(1, "a").await {
+        TxnStatus::Committed { commit_ts: recorded, .. } => assert_eq!(recorded, commit_ts),
+        other => panic!("it was acknowledged, and is {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_sent_again_gets_the_first_answer_whatever_has_changed_since() {
+    let fixture = Fixture::new().await;
+    for (id, mutations) in [(1, vec![set("a", "1")]), (2, vec![set("a", "2"), set("z", "2")])] {
+        let start_ts = fixture.now().await;
+        let request = request(id, start_ts, mutations, &["b"]);
+        let commit_ts = fixture.commit(request.clone()).await.unwrap();
+        fixture.put("b", "changed").await.unwrap();
+        for number in [1, 2, 3] {
+            let again = CommitRequest { number, ..request.clone() };
+            assert_eq!(fixture.commit(again).await, Ok(commit_ts), "{id}, {number}");
+        }
+        let other = CommitRequest { mutations: vec![set("a", "other")], number: 2, ..request };
+        let error = fixture.commit(other).await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::TxnReused, false), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_of_a_later_attempt_is_certain_because_the_earlier_ones_are_settled_first() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    fixture.put("a", "changed").await.unwrap();
+    for (id, mutations) in [(1, vec![set("b", "1")]), (2, vec![set("b", "1"), set("z", "1")])] {
+        let second = CommitRequest { number: 2, ..request(id, start_ts, mutations.clone(), &["a"]) };
+        let error = fixture.commit(second).await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+        // The first attempt arrives late.
+        let error = fixture.commit(request(id, start_ts, mutations, &[])).await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::TxnAborted, false), "{error}");
+    }
+    assert_eq!(fixture.coordinator_value("b", fixture.now().await).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_and_writers_settle_what_a_lost_coordinator_left_when_its_time_is_over() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    let lost = fixture.prepare(7, start_ts, &["a", "z"]).await;
+    // A read of a snapshot from before it does not care.
+    assert_eq!(fixture.coordinator_value("z", start_ts).await, None);
+    let (listed, _) = fixture.coordinator.prepared(Bytes::new(), 1_000, soon()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].lock.txn, listed[0].keys.len()), (lost, 2));
+    assert!(matches!(listed[0].status, TxnStatus::Prepared { .. }));
+    // Others wait, and end when their own time is over. Nothing has happened then.
+    let shortly = Instant::now() + Duration::from_millis(100);
+    let put = drover_wire::Request::Write {
+        kind: WriteKind::Put { key: "z".into(), value: "put".into(), ttl_ms: None },
+        options: drover_wire::WriteOptions::default(),
+    };
+    let error = fixture.coordinator.handle(put.clone(), shortly).await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
+    let error = fixture.coordinator.resolve_txn(lost.id, false, soon()).await.unwrap_err();
+    assert_eq!(error.reason, Reason::FailedPrecondition, "{error}");
+    let conflict = fixture.commit(request(8, start_ts, vec![set("b", ""), set("z", "")], &[])).await.unwrap_err();
+    assert_eq!(conflict.reason, Reason::TxnConflict, "{conflict}");
+    fixture.clock.advance(TTL);
+    fixture.coordinator.handle(put, soon()).await.unwrap();
+    assert_eq!(fixture.coordinator_value("z", fixture.now().await).await.unwrap(), "put");
+    assert_eq!(fixture.coordinator_value("a", fixture.now().await).await, None);
+    assert_eq!(fixture.status(7, "a").await, TxnStatus::RolledBack { through: lost.attempt });
+    assert!(fixture.groups.values().all(|group| group.fsm().state().locks == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_are_tended_and_settled_by_hand_through_the_same_protocol() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    fixture.prepare(7, start_ts, &["a", "z"]).await;
+    let forced = fixture.coordinator.resolve_txn(TxnId([7; 16]), true, soon()).await.unwrap();
+    assert!(matches!(forced, TxnStatus::RolledBack { .. }));
+    fixture.prepare(8, start_ts, &["a", "z"]).await;
+    fixture.clock.advance(TTL);
+    for group in fixture.groups.values() {
+        fixture.coordinator.tend_locks(group, &mut Bytes::new(), soon()).await.unwrap();
+    }
+    assert!(fixture.groups.values().all(|group| group.fsm().state().locks == 0));
+    assert!(matches!(fixture.status(8, "a").await, TxnStatus::RolledBack { .. }));
+}
