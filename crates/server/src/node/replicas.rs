@@ -517,6 +517,7 @@ fn group_options(config: &Config) -> GroupOptions {
         election_min_ms: millis(raft.election_min),
         election_max_ms: millis(raft.election_max),
         lease_margin_ms: millis(raft.lease_margin),
+        limits: config.limits.for_requests(),
         max_inflight_bytes: u32::try_from(raft.max_inflight_bytes.0).unwrap_or(u32::MAX),
         flush_interval: config.storage.flush_interval,
         flush_entries: raft.snapshot_entries,
