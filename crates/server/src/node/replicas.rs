@@ -214,6 +214,7 @@ impl Replicas {
             fsm,
             network: self.parts.peers.raft_network(id),
             timestamps: Arc::clone(&self.parts.time.timestamps),
+            clock_lead: drover_raftgroup::clock_lead(),
             options: self.options.clone(),
         })
         .await
