@@ -64,5 +64,7 @@ pub use error::{ApplyError, ReadError};
 pub use handle::FsmHandle;
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
-pub use read::{At, Bounded, ExpiredRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
+pub use read::{
+    At, Bounded, ExpiredRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS, VERSION_BYTES,
+};
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

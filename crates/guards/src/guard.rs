@@ -196,7 +196,8 @@ guards! {
         "drover-transport" "handshake::tests::a_leader_on_either_node_trusts_for_less_time_than_voters_on_the_other_promise";
     /// H43: a leader whose machine was suspended would trust a lease that the voters have forgotten.
     SuspendWatch:
-        "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension";
+        "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension",
+        "drover-raftgroup::leases" "h43_a_read_after_a_suspension_asks_a_quorum_although_the_lease_is_fresh";
     /// H43: a voter that restarts would vote inside the lease that it gave and forgot.
     SilentAfterRestart:
         "drover-raftgroup::leases" "h43_a_voter_that_restarts_does_not_break_the_lease_it_gave";

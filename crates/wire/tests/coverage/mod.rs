@@ -10,7 +10,13 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 /// Whose messages have to occur; what they hold of others is walked as well.
-const FILES: &[&str] = &["drover/v1/kv.proto", "drover/v1/internal.proto", "drover/v1/distribution.proto"];
+const FILES: &[&str] = &[
+    "drover/v1/kv.proto",
+    "drover/v1/internal.proto",
+    "drover/v1/distribution.proto",
+    "drover/v1/cluster.proto",
+    "drover/v1/compat.proto",
+];
 
 pub struct Seen {
     messages: BTreeMap<String, DescriptorProto>,
