@@ -176,7 +176,7 @@ impl World {
         let peers = pool(ME);
         peers.set_address(PEER, &address);
         let directory = Arc::new(GroupDirectory::default());
-        [LEFT, RIGHT].map(|group| directory.set_members(group, vec![PEER]));
+        [LEFT, RIGHT].into_iter().for_each(|group| directory.set_members(group, vec![PEER]));
         let dispatcher = Dispatcher::new(ME, directory, peers, RouteCache::new(old_map()));
         let coordinator = Coordinator::new(Arc::new(dispatcher), Arc::new(Standing), CoordinatorOptions::default());
         Self { coordinator, peer, server, _dir: dir }

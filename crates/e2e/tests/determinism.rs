@@ -112,7 +112,7 @@ async fn changes_of_the_cluster(client: &Client, round: usize, node: NodeId) {
     for action in [CompatAction::Freeze, CompatAction::Show, CompatAction::Unfreeze, CompatAction::Unfreeze] {
         client.compat(action, "test").await.unwrap();
     }
-    let drains = round % 2 == 0;
+    let drains = round.is_multiple_of(2);
     assert!(client.drain_node(node, drains, "test").await.unwrap());
     assert!(!client.drain_node(node, drains, "test").await.unwrap());
     let unknown = client.remove_node(NodeId(99), "test").await.unwrap_err();
