@@ -60,7 +60,8 @@ impl Catalog {
         self.contents.as_ref().map_or(0, |contents| contents.meta.revision)
     }
 
-    /// The highest wall clock that a command has carried: what "now" means for expiry.
+    /// The highest time that a command has carried, of those that its leaders took from the oracle: what "now" means for
+    /// nodes that fall silent.
     pub fn clock(&self) -> PhysicalMs {
         self.contents.as_ref().map_or(PhysicalMs::default(), |contents| contents.meta.clock)
     }
@@ -116,7 +117,7 @@ impl Catalog {
 
     /// Whether every node, now and later, understands what belongs to `version`.
     pub fn at_least(&self, version: Version) -> bool {
-        self.contents.as_ref().and_then(|contents| contents.meta.cluster_version).is_some_and(|have| have >= version)
+        self.contents.as_ref().is_some_and(|contents| contents.at_least(version))
     }
 
     /// Whether all of `nodes` said that they can do `capability`, when they were last heard of.
@@ -142,6 +143,10 @@ impl Contents {
     /// The nodes that were heard of within the time to live before `now`, and what they said.
     pub(crate) fn live(&self, now: PhysicalMs) -> impl Iterator<Item = (&NodeEntry, &crate::Presence)> {
         self.nodes.values().filter_map(move |node| Some((node, node.live(now, &self.meta.settings)?)))
+    }
+
+    pub(crate) fn at_least(&self, version: Version) -> bool {
+        self.meta.cluster_version.is_some_and(|have| have >= version)
     }
 
     pub(crate) fn compat(&self) -> CompatState {

@@ -39,7 +39,7 @@ pub struct CatalogCommand {
     pub request_id: RequestId,
     /// Who asks, for the audit log.
     pub actor: String,
-    /// The wall clock of the leader that proposes it. The only time that apply knows.
+    /// The oracle's time when its leader proposed it, never that of a machine's clock. The only time that apply knows.
     pub now: PhysicalMs,
     /// What to do.
     pub kind: CatalogCommandKind,
@@ -226,7 +226,9 @@ impl CatalogCommandKind {
         }
     }
 
-    /// What every live node has to be able to do before this may be asked for.
+    /// What every node that is live or holds a replica has to be able to do before this may be asked for. Right for what
+    /// nodes do beside the log; what stands in the log needs [`CatalogCommandKind::required_version`] as well, since
+    /// capabilities do not know of a freeze.
     pub fn required_capability(&self) -> Option<&'static str> {
         match self {
             CatalogCommandKind::AddReplica { .. } | CatalogCommandKind::RemoveReplicas { .. } => Some(CHANGES_REPLICAS),
@@ -238,6 +240,27 @@ impl CatalogCommandKind {
             | CatalogCommandKind::Heartbeat(_)
             | CatalogCommandKind::DrainNode { .. }
             | CatalogCommandKind::RemoveNode { .. }
+            | CatalogCommandKind::Freeze
+            | CatalogCommandKind::Unfreeze
+            | CatalogCommandKind::ReadCompat => None,
+        }
+    }
+
+    /// The cluster version from which on this may stand in the log: that of the build in which it came. While the version
+    /// is frozen, nodes may go back to builds that do not know what came later. `None` of what was there from the first
+    /// version on.
+    pub fn required_version(&self) -> Option<Version> {
+        match self {
+            CatalogCommandKind::Bootstrap(_)
+            | CatalogCommandKind::SplitRange { .. }
+            | CatalogCommandKind::RegisterNode(_)
+            | CatalogCommandKind::Heartbeat(_)
+            | CatalogCommandKind::DrainNode { .. }
+            | CatalogCommandKind::RemoveNode { .. }
+            | CatalogCommandKind::AddReplica { .. }
+            | CatalogCommandKind::RemoveReplicas { .. }
+            | CatalogCommandKind::PromoteReplica { .. }
+            | CatalogCommandKind::DropReplica { .. }
             | CatalogCommandKind::Freeze
             | CatalogCommandKind::Unfreeze
             | CatalogCommandKind::ReadCompat => None,

@@ -135,12 +135,20 @@ pub enum CatalogRefusal {
     #[error("replica {replica} of group {group} on node {node} {why}; nothing was changed, look at the group again")]
     WrongReplica { group: GroupId, node: NodeId, replica: ReplicaId, why: &'static str },
 
-    /// Some live node could not take part.
+    /// Some node could not take part, now or when it comes back.
     #[error(
-        "this needs all live nodes to be able to do {capability:?}, and {} {} not; nothing was changed, upgrade first",
+        "this needs all nodes that are live or hold replicas to be able to do {capability:?}, and {} {} not, as far as is \
+         known; nothing was changed. Upgrade and start them first",
         node_names(.nodes), if .nodes.len() == 1 { "is" } else { "are" }
     )]
     CapabilityMissing { capability: &'static str, nodes: BTreeSet<NodeId> },
+    /// Nodes may still be of, or go back to, builds that would not understand it.
+    #[error(
+        "this came with version {required}, and the cluster version is {}; nothing was changed. Upgrade all nodes, lift a \
+         freeze if there is one, and try again when the cluster version has risen",
+        .have.map_or_else(|| "not known yet".to_owned(), |have| have.to_string())
+    )]
+    ClusterVersionTooLow { required: Version, have: Option<Version> },
     /// No node has settled.
     #[error(
         "the cluster version is not known until every live node has served for a while; nothing was changed, try again"

@@ -85,7 +85,7 @@ pub struct Meta {
     pub next_audit: u64,
     /// The sequence number of the next answer that is kept.
     pub next_request: u64,
-    /// The highest wall clock that a command has carried.
+    /// The highest time that a command has carried.
     pub clock: PhysicalMs,
     /// See [`crate::CompatState`].
     pub cluster_version: Option<Version>,

@@ -3,17 +3,16 @@ use std::time::Duration;
 
 use drover_keys::{GroupId, NodeId};
 use drover_kv::{Certainty, Error, Reason};
-use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::{
     CompareDigestsRequest, GetStatusRequest, GetStatusResponse, ReplicaDigest, TransferLeaderRequest,
 };
 use drover_wire::status_to_error;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::Client;
 use crate::node::Node;
+use crate::retry::sticky;
 use crate::session::describe;
 
 /// Who leads a group after a transfer.
@@ -42,8 +41,11 @@ impl Client {
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn status(&self) -> Result<GetStatusResponse, Error> {
-        let asked = self.ask_any(|mut node, _| async move { node.get_status(GetStatusRequest {}).await });
-        asked.await.map_err(of_a_read)
+        self.read_nodes(|node, _| {
+            let mut cluster = node.cluster();
+            async move { cluster.get_status(GetStatusRequest {}).await }
+        })
+        .await
     }
 
     /// Hands the leadership of a group over, and returns when the target leads.
@@ -53,8 +55,10 @@ impl Client {
     /// happen; asking again does no harm.
     pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<Leadership, Error> {
         let response = self
-            .ask_any(|mut node, timeout_ms| async move {
-                node.transfer_leader(TransferLeaderRequest { group_id: group.0, to_node: to.0, timeout_ms }).await
+            .ask_nodes(|node, timeout_ms| {
+                let request = TransferLeaderRequest { group_id: group.0, to_node: to.0, timeout_ms };
+                let mut cluster = node.cluster();
+                async move { cluster.transfer_leader(request).await }
             })
             .await?;
         self.inner.refresh.notify_one();
@@ -67,23 +71,44 @@ impl Client {
     /// Nothing is changed but the group's log, which gets one more entry.
     pub async fn compare_digests(&self, group: GroupId) -> Result<DigestComparison, Error> {
         let response = self
-            .ask_any(|mut node, timeout_ms| async move {
-                node.compare_digests(CompareDigestsRequest { group_id: group.0, timeout_ms }).await
+            .ask_nodes(|node, timeout_ms| {
+                let request = CompareDigestsRequest { group_id: group.0, timeout_ms };
+                let mut cluster = node.cluster();
+                async move { cluster.compare_digests(request).await }
             })
             .await?;
         Ok(DigestComparison { index: response.index, digests: response.digests, equal: response.equal })
     }
 
-    /// Asks the nodes one after the other until one gives an answer that does not just say it is unavailable.
-    async fn ask_any<T, F>(&self, call: impl Fn(ClusterClient<Channel>, u32) -> F) -> Result<T, Error>
+    /// Asks the nodes one after the other for something that may change the cluster, until one gives an answer that does
+    /// not just say it is unavailable. Every attempt asks for the same under the same request id.
+    ///
+    /// # Errors
+    /// Definite only if every attempt was: a node whose answer was lost may still pass the request on.
+    pub(crate) async fn ask_nodes<T, F>(&self, call: impl Fn(&Arc<Node>, u32) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.ask_nodes(|node, timeout_ms| call(node.cluster(), timeout_ms)).await
+        self.ask(sticky, call).await
     }
 
-    /// As [`Client::ask_any`], for any service of a node.
-    pub(crate) async fn ask_nodes<T, F>(&self, call: impl Fn(&Arc<Node>, u32) -> F) -> Result<T, Error>
+    /// As [`Client::ask_nodes`], for what changes nothing.
+    ///
+    /// # Errors
+    /// Definite.
+    pub(crate) async fn read_nodes<T, F>(&self, call: impl Fn(&Arc<Node>, u32) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.ask(|_, error| of_a_read(error), call).await
+    }
+
+    /// `after` tells what an error means behind the one before.
+    async fn ask<T, F>(
+        &self,
+        after: impl Fn(&Error, Error) -> Error,
+        call: impl Fn(&Arc<Node>, u32) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -95,12 +120,14 @@ impl Client {
                 break;
             }
             let timeout_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX).max(1);
-            match tokio::time::timeout(remaining, call(&node, timeout_ms)).await {
+            let error = match tokio::time::timeout(remaining, call(&node, timeout_ms)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => last = explain(&node, &status),
-                Err(_) => return Err(too_late(&node, self.deadline())),
-            }
-            if !last.is_transient() {
+                Ok(Err(status)) => explain(&node, &status),
+                Err(_) => return Err(after(&last, too_late(&node, self.deadline()))),
+            };
+            let passing = error.is_transient();
+            last = after(&last, error);
+            if !passing {
                 return Err(last);
             }
             node.rest();
@@ -117,8 +144,18 @@ impl Client {
 }
 
 pub(crate) fn explain(node: &Node, status: &Status) -> Error {
-    let error = status_to_error(status);
-    Error { message: format!("{}: {}", node.address(), describe(status)), ..error }
+    let (at, why) = (node.address(), describe(status));
+    if was_not_sent(status) {
+        let message = format!("{at} cannot be reached ({why}); it was sent nothing");
+        return Error::definite(Reason::Unavailable, message);
+    }
+    Error { message: format!("{at}: {why}"), ..status_to_error(status) }
+}
+
+/// Whether there was no connection on which the request could have left.
+fn was_not_sent(status: &Status) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    causes.any(|cause| cause.is::<tonic::ConnectError>())
 }
 
 /// A read changes nothing, whether it was answered or not.

@@ -6,12 +6,11 @@ use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::{
     AddReplicaRequest, AuditEvent, CompatRequest, CompatResponse, DrainNodeRequest, GroupInfo, ListAuditEventsRequest,
     ListGroupsRequest, ListNodesRequest, RegisterNodeRequest, RegisteredNode, RemoveNodeRequest, RemoveReplicasRequest,
-    SoftwareVersion,
+    SoftwareVersion, compat_response::Outcome,
 };
 use rand::Rng;
 
 use crate::Client;
-use crate::cluster::of_a_read;
 
 /// What to do about the cluster's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +21,25 @@ pub enum CompatAction {
     Freeze,
     /// Let it rise again.
     Unfreeze,
+}
+
+impl CompatAction {
+    fn comes_to(self, outcome: Outcome) -> bool {
+        match self {
+            CompatAction::Show => outcome == Outcome::Read,
+            CompatAction::Freeze => matches!(outcome, Outcome::Frozen | Outcome::AlreadyFrozen),
+            CompatAction::Unfreeze => matches!(outcome, Outcome::Unfrozen | Outcome::NothingFrozen),
+        }
+    }
+}
+
+fn strange_outcome(outcome: i32) -> Error {
+    let what = Outcome::try_from(outcome).map_or_else(|_| outcome.to_string(), |known| known.as_str_name().to_owned());
+    let message = format!(
+        "the node answered with outcome {what}, which does not fit the request; it may have been carried out: look with \
+         `drover compat show`"
+    );
+    Error::unknown(Reason::Internal, message)
 }
 
 /// What a node that joins says of itself.
@@ -51,11 +69,11 @@ impl Client {
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn nodes(&self) -> Result<Vec<RegisteredNode>, Error> {
-        let asked = self.ask_nodes(|node, timeout_ms| {
+        let asked = self.read_nodes(|node, timeout_ms| {
             let mut cluster = node.cluster();
             async move { cluster.list_nodes(ListNodesRequest { timeout_ms }).await }
         });
-        asked.await.map(|response| response.nodes).map_err(of_a_read)
+        asked.await.map(|response| response.nodes)
     }
 
     /// Lets a node get no new replicas, or get them again; whether it was otherwise before.
@@ -156,11 +174,11 @@ impl Client {
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn groups(&self) -> Result<Vec<GroupInfo>, Error> {
-        let asked = self.ask_nodes(|node, timeout_ms| {
+        let asked = self.read_nodes(|node, timeout_ms| {
             let mut cluster = node.cluster();
             async move { cluster.list_groups(ListGroupsRequest { timeout_ms }).await }
         });
-        asked.await.map(|response| response.groups).map_err(of_a_read)
+        asked.await.map(|response| response.groups)
     }
 
     /// The newest audit events, oldest first.
@@ -168,20 +186,21 @@ impl Client {
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn audit_events(&self, limit: u32) -> Result<Vec<AuditEvent>, Error> {
-        let asked = self.ask_nodes(|node, timeout_ms| {
+        let asked = self.read_nodes(|node, timeout_ms| {
             let mut cluster = node.cluster();
             async move { cluster.list_audit_events(ListAuditEventsRequest { limit, timeout_ms }).await }
         });
-        asked.await.map(|response| response.events).map_err(of_a_read)
+        asked.await.map(|response| response.events)
     }
 
     /// Shows, freezes or unfreezes the cluster's version; the state after it. Each leaves an audit event.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` if no version is known that could be frozen; unknown if no attempt was answered.
+    /// `FAILED_PRECONDITION` if no version is known that could be frozen; unknown if no attempt was answered, or if the
+    /// answer says of no outcome of this action.
     pub async fn compat(&self, action: CompatAction, actor: &str) -> Result<CompatResponse, Error> {
         let request_id = request_id();
-        self.ask_nodes(|node, timeout_ms| {
+        let asked = self.ask_nodes(|node, timeout_ms| {
             let request = CompatRequest { request_id: request_id.clone(), actor: actor.to_owned(), timeout_ms };
             let mut compat = node.compat();
             async move {
@@ -191,7 +210,8 @@ impl Client {
                     CompatAction::Unfreeze => compat.unfreeze(request).await,
                 }
             }
-        })
-        .await
+        });
+        let state = asked.await?;
+        if action.comes_to(state.outcome()) { Ok(state) } else { Err(strange_outcome(state.outcome)) }
     }
 }

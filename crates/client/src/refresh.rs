@@ -22,7 +22,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// Least time between two readings, however much goes wrong.
 const LEAST_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest wait for one node's answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT_MS: u32 = 2_000;
+const CALL_TIMEOUT: Duration = Duration::from_millis(CALL_TIMEOUT_MS as u64);
 
 /// Reads the topology from the first node that answers, starting from `known` nodes, which stay the only ones if the
 /// client is to send to its endpoints alone.
@@ -67,7 +68,7 @@ async fn bounded<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, 
 async fn first_routes(nodes: &[Arc<Node>]) -> Result<Vec<Route>, Error> {
     let asked = nodes.iter().map(|node| {
         Box::pin(async move {
-            match bounded(all_routes(node, false)).await {
+            match bounded(all_routes(node, false, CALL_TIMEOUT_MS)).await {
                 Ok(routes) => Ok(routes.routes),
                 Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
                 Err(status) => Err(format!("{}: {}", node.address(), describe(&status))),

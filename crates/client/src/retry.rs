@@ -147,14 +147,27 @@ fn deadline_passed(attempts: u32, unknown: bool, last: &Error) -> Error {
     Error { certainty, ..Error::definite(reason, message) }
 }
 
+/// What the last attempt of a request to the cluster means behind the one before, which went to another node. No answer
+/// of a node but success tells what became of an attempt that another one may still pass on.
+pub(crate) fn sticky(before: &Error, error: Error) -> Error {
+    if !before.is_unknown() || error.is_unknown() || !guards::on(Guard::ClientUnknownSticks) {
+        return error;
+    }
+    made_unknown(error, "but an earlier attempt may have been carried out or may still be: look, and ask again")
+}
+
+fn made_unknown(error: Error, why: &str) -> Error {
+    Error {
+        reason: if error.reason == Reason::Timeout { Reason::TimeoutIndefinite } else { error.reason },
+        certainty: Certainty::Unknown,
+        message: format!("{}; {why}", error.message),
+        ..error
+    }
+}
+
 fn given_up(error: Error, unknown: bool) -> Error {
     match (unknown, error.is_unknown()) {
-        (true, false) => Error {
-            reason: if error.reason == Reason::Timeout { Reason::TimeoutIndefinite } else { error.reason },
-            certainty: Certainty::Unknown,
-            message: format!("{}; but an earlier attempt may have been applied: settle it", error.message),
-            ..error
-        },
+        (true, false) => made_unknown(error, "but an earlier attempt may have been applied: settle it"),
         (true, true) => error,
         (false, _) => Error { certainty: Certainty::Definite, ..error },
     }

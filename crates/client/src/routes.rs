@@ -7,18 +7,14 @@ use drover_keys::{CatalogVersion, RouteId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::{
     GetRouteOwnershipRequest, GetRouteOwnershipResponse, ListRoutesRequest, ListRoutesResponse, Route, RouteEvent,
-    SplitRangeRequest, SplitRangeResponse, WatchRoutesRequest,
+    SplitRangeRequest, SplitRangeResponse, WatchRoutesRequest, route_event::Event,
 };
-use drover_wire::status_to_error;
 use rand::Rng;
 use tonic::Status;
 
 use crate::Client;
 use crate::cluster::{explain, of_a_read};
 use crate::node::Node;
-
-/// How often the pages of one map are asked for anew because the map changed in between.
-const RESTARTS: usize = 10;
 
 /// The route map as one node knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,45 +41,75 @@ impl RouteWatch {
     }
 }
 
-/// Reads the pages of one map from one node; begins again if the map changes in between.
-pub(crate) async fn all_routes(node: &Node, with_sizes: bool) -> Result<Routes, Status> {
-    let mut last = Status::unavailable("the routes could not be read");
-    for _ in 0..RESTARTS {
-        match all_pages(node, with_sizes).await {
-            Err(status) if status_to_error(&status).reason == Reason::VersionMismatch => last = status,
-            done => return done,
-        }
+/// Reads the map of one node.
+///
+/// # Errors
+/// What the node answered.
+pub(crate) async fn all_routes(node: &Node, with_sizes: bool, timeout_ms: u32) -> Result<Routes, Status> {
+    let page = async |start| {
+        let request = ListRoutesRequest { start, with_sizes, timeout_ms, ..ListRoutesRequest::default() };
+        Ok::<ListRoutesResponse, Status>(node.distribution().list_routes(request).await?.into_inner())
+    };
+    let first = page(Bytes::new()).await?;
+    if first.next.is_none() {
+        return Ok(Routes { version: CatalogVersion(first.version), routes: first.routes });
     }
-    Err(last)
+    // Further pages may be of another map each, while routes are divided quickly. What a watch begins with is one map.
+    let mut map = snapshot(node).await?;
+    if with_sizes {
+        // Read after the map, they have each of its routes, or what it was divided into since.
+        let (mut described, mut next) = (Vec::new(), Some(Bytes::new()));
+        while let Some(start) = next {
+            let further = page(start).await?;
+            described.extend(further.routes);
+            next = further.next;
+        }
+        describe(&mut map.routes, &described);
+    }
+    Ok(map)
 }
 
-async fn all_pages(node: &Node, with_sizes: bool) -> Result<Routes, Status> {
-    let mut all = Routes { version: CatalogVersion(0), routes: Vec::new() };
-    let mut start = Bytes::new();
-    loop {
-        let version = all.version.0;
-        let request = ListRoutesRequest { start, version, with_sizes, ..ListRoutesRequest::default() };
-        let page: ListRoutesResponse = node.distribution().list_routes(request).await?.into_inner();
-        all.version = CatalogVersion(page.version);
-        all.routes.extend(page.routes);
-        match page.next {
-            Some(next) => start = next,
-            None => return Ok(all),
+/// What a watch from the beginning starts with.
+async fn snapshot(node: &Node) -> Result<Routes, Status> {
+    let mut events = node.distribution().watch_routes(WatchRoutesRequest::default()).await?.into_inner();
+    let mut routes = Vec::new();
+    while let Some(event) = events.message().await? {
+        let Some(Event::Snapshot(part)) = event.event else {
+            return Err(Status::internal("the node began with something else than the whole map"));
+        };
+        routes.extend(part.routes);
+        if !part.more {
+            return Ok(Routes { version: CatalogVersion(part.version), routes });
+        }
+    }
+    Err(Status::unavailable("the node stopped before it had told all routes"))
+}
+
+/// Gives each route what is known of those that start in it: it may have been divided since. Both are in key order.
+fn describe(routes: &mut [Route], described: &[Route]) {
+    for route in routes {
+        let first = described.partition_point(|other| other.start < route.start);
+        let ends = |other: &Route| route.end.as_ref().is_some_and(|end| other.start >= *end);
+        for other in described[first..].iter().take_while(|other| !ends(other)) {
+            let bytes = other.approximate_bytes.map(|bytes| bytes.saturating_add(route.approximate_bytes.unwrap_or(0)));
+            route.approximate_bytes = bytes.or(route.approximate_bytes);
+            route.acquired_version = route.acquired_version.max(other.acquired_version);
+            route.leader = if other.leader == 0 { route.leader } else { other.leader };
         }
     }
 }
 
 impl Client {
-    /// The route map; with sizes, each group is asked how large its routes are.
+    /// The route map; with sizes, each group is asked how large its routes are, and since which version it has owned them.
     ///
     /// # Errors
     /// Definite; nothing is changed.
     pub async fn list_routes(&self, with_sizes: bool) -> Result<Routes, Error> {
-        let asked = self.ask_nodes(|node, _| {
+        self.read_nodes(|node, timeout_ms| {
             let node = node.clone();
-            async move { all_routes(&node, with_sizes).await.map(tonic::Response::new) }
-        });
-        asked.await.map_err(of_a_read)
+            async move { all_routes(&node, with_sizes, timeout_ms).await.map(tonic::Response::new) }
+        })
+        .await
     }
 
     /// The route map, without sizes.
@@ -100,12 +126,12 @@ impl Client {
     /// Definite; nothing is changed.
     pub async fn route_ownership(&self, key: impl Into<Bytes>) -> Result<GetRouteOwnershipResponse, Error> {
         let key = key.into();
-        let asked = self.ask_nodes(|node, timeout_ms| {
+        self.read_nodes(|node, timeout_ms| {
             let request = GetRouteOwnershipRequest { key: key.clone(), timeout_ms };
             let mut distribution = node.distribution();
             async move { distribution.get_route_ownership(request).await }
-        });
-        asked.await.map_err(of_a_read)
+        })
+        .await
     }
 
     /// Follows the route map from a version that is known, or from the whole map.
@@ -155,5 +181,33 @@ impl Client {
             async move { distribution.split_range(request).await }
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_as_large_as_what_became_of_it() {
+        let route = |start: &'static str, end: Option<&'static str>, approximate_bytes: Option<u64>| Route {
+            start: start.into(),
+            end: end.map(Bytes::from),
+            approximate_bytes,
+            acquired_version: approximate_bytes,
+            leader: approximate_bytes.map_or(0, |_| 2),
+            ..Route::default()
+        };
+        let mut map = [route("", Some("c"), None), route("c", Some("m"), None), route("m", None, None)];
+        let sized = [
+            route("", Some("b"), Some(1)),
+            route("b", Some("c"), Some(2)),
+            route("c", Some("m"), None),
+            route("m", Some("x"), Some(8)),
+            route("x", None, Some(16)),
+        ];
+        describe(&mut map, &sized);
+        let facts = map.map(|route| (route.approximate_bytes, route.acquired_version, route.leader));
+        assert_eq!(facts, [(Some(3), Some(2), 2), (None, None, 0), (Some(24), Some(16), 2)]);
     }
 }

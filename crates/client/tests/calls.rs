@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Act, Script, Server, failed, written};
+use common::{Act, Commands, Script, Server, failed, written};
 use drover_client::{
-    Certainty, Client, ClientBuilder, End, Error, GroupId, IdempotencyKeys, Interval, NodeId, NodeStatus, Reason,
-    RetryPolicy, Route, ScanQuery, Settled, Timestamp, WriteAnswer, WriteKind, WriteOptions,
+    CatalogVersion, Certainty, Client, ClientBuilder, CompatAction, End, Error, GroupId, IdempotencyKeys, Interval,
+    NodeId, NodeStatus, Reason, RetryPolicy, Route, RouteId, ScanQuery, Settled, Timestamp, WriteAnswer, WriteKind,
+    WriteOptions,
 };
 use drover_wire::proto::v1::session_answer::Answer;
 use drover_wire::proto::v1::session_call::Call;
@@ -212,6 +213,22 @@ async fn pair(believed_leader: u64, first: Script, second: Script) -> (Server, S
 }
 
 #[tokio::test]
+async fn a_large_map_is_read_as_a_whole_although_it_changes_between_any_two_pages() {
+    let route = |n: u64| {
+        let key = |n: u64| Bytes::from(format!("{n:03}"));
+        let (start, end) = (if n == 1 { Bytes::new() } else { key(n) }, (n < 7).then(|| key(n + 1)));
+        Route { route_id: n, start, end, group_id: 1, shard_id: 1, leader: 1, ..Route::default() }
+    };
+    let routes: Vec<Route> = (1..=7).map(route).collect();
+    let server = Server::start(1, routes.clone(), Vec::new(), script(|_| written(1))).await;
+    let client = Client::connect([server.endpoint()]).await.unwrap();
+    assert_eq!(client.routes().await.unwrap().routes, routes);
+    let sized = client.list_routes(true).await.unwrap();
+    assert_eq!(sized.routes.iter().map(|r| r.approximate_bytes).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7].map(Some));
+    assert_eq!(sized.routes.iter().map(|r| r.leader).collect::<Vec<_>>(), [1; 7]);
+}
+
+#[tokio::test]
 async fn requests_go_to_the_believed_leader_even_if_it_is_no_endpoint() {
     let (first, second) = pair(2, script(|_| written(1)), script(|_| written(2))).await;
     let client = Client::connect([first.endpoint()]).await.unwrap();
@@ -370,6 +387,76 @@ async fn cluster_calls_carry_the_servers_answer_and_error() {
     let error = client.compare_digests(GroupId(4)).await.unwrap_err();
     assert_eq!(certainty(&error), (Reason::UnknownGroup, Certainty::Definite));
     assert!(error.message.contains("no group 4"), "{error}");
+}
+
+async fn refusing(node_id: u64, refusal: &Error) -> Server {
+    let refusal = drover_wire::error_to_status(refusal);
+    Server::commanded(node_id, Vec::new(), Commands { refusal, ..Commands::default() }).await
+}
+
+#[tokio::test]
+async fn what_one_node_may_still_carry_out_stays_unknown_although_the_next_one_refuses() {
+    let lost = || Error::unknown(Reason::Unavailable, "the answer was lost");
+    let turned_away = || Error::definite(Reason::Unavailable, "no leader");
+    let (unknown, definite) = (Certainty::Unknown, Certainty::Definite);
+    let table = [
+        (lost(), Reason::DiskFull, (Reason::DiskFull, unknown)),
+        (lost(), Reason::ShuttingDown, (Reason::ShuttingDown, unknown)),
+        (lost(), Reason::FailedPrecondition, (Reason::FailedPrecondition, unknown)),
+        (lost(), Reason::Timeout, (Reason::TimeoutIndefinite, unknown)),
+        (turned_away(), Reason::DiskFull, (Reason::DiskFull, definite)),
+        (turned_away(), Reason::ShuttingDown, (Reason::ShuttingDown, definite)),
+    ];
+    for (first, second, expect) in table {
+        let nodes = [refusing(1, &first).await, refusing(2, &Error::definite(second, "no room")).await];
+        let connect = || Client::connect(nodes.iter().map(Server::endpoint));
+        // Each on a client of its own: one that was turned away by a node begins with the other.
+        let client = connect().await.unwrap();
+        let frozen = client.compat(CompatAction::Freeze, "test").await.unwrap_err();
+        assert_eq!(certainty(&frozen), expect, "freeze: {frozen}");
+        assert!(frozen.message.contains("no room"), "{frozen}");
+        let client = connect().await.unwrap();
+        let split = client.split_route(CatalogVersion(1), RouteId(1), "k", "test").await.unwrap_err();
+        assert_eq!(certainty(&split), expect, "split: {split}");
+        let client = connect().await.unwrap();
+        let added = client.add_replica(GroupId(1), NodeId(1), "test").await.unwrap_err();
+        assert_eq!(certainty(&added), expect, "add replica: {added}");
+        // A read changes nothing on either node.
+        let listed = connect().await.unwrap().groups().await.unwrap_err();
+        assert_eq!(certainty(&listed), (second, definite), "list: {listed}");
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_does_not_fit_what_was_asked_for_is_no_success() {
+    use CompatAction::{Freeze, Show, Unfreeze};
+    let table = [(Show, vec![1]), (Freeze, vec![2, 3]), (Unfreeze, vec![4, 5])];
+    // None, those that are known, and one of the future.
+    for outcome in [0, 1, 2, 3, 4, 5, 99] {
+        let commands = Commands { outcome: Some(outcome), ..Commands::default() };
+        let server = Server::commanded(1, Vec::new(), commands).await;
+        let client = Client::connect([server.endpoint()]).await.unwrap();
+        for (action, fitting) in &table {
+            match client.compat(*action, "test").await {
+                Ok(_) => assert!(fitting.contains(&outcome), "{action:?} {outcome}"),
+                Err(error) => {
+                    assert!(!fitting.contains(&outcome), "{action:?} {outcome}: {error}");
+                    assert_eq!(certainty(&error), (Reason::Internal, Certainty::Unknown), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_reached_leaves_nothing_unknown() {
+    let gone = lone(script(|_| Act::Silence)).await;
+    let other = refusing(2, &Error::definite(Reason::DiskFull, "no room")).await;
+    let endpoints = [gone.endpoint(), other.endpoint()];
+    gone.stop().await;
+    let client = Client::connect(endpoints).await.unwrap();
+    let error = client.compat(CompatAction::Freeze, "test").await.unwrap_err();
+    assert_eq!(certainty(&error), (Reason::DiskFull, Certainty::Definite), "{error}");
 }
 
 #[tokio::test]

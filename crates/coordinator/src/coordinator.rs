@@ -10,8 +10,8 @@ use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, End, GroupId, Interval};
 use drover_kv::{
-    Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanLimits, ScanPage, ScanRequest, Update,
-    Versioned, WriteKind, WriteOp,
+    Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
+    ScanRequest, Update, Versioned, WriteKind, WriteOp,
 };
 use drover_raftgroup::SharedTimestamps;
 use drover_wire::{CatalogPart, GroupAnswer, GroupOp, IdempotencyKey, Request, ScanPageRequest};
@@ -510,6 +510,10 @@ impl Coordinator {
                     continue;
                 }
             };
+            if let Some(first) = not_fitting(&page, &found, left) {
+                page.cursor = Some(ScanCursor::before(first.key.clone(), scan.reverse));
+                return Ok(page);
+            }
             left.rows = left.rows.saturating_sub(found.count);
             left.bytes = left.bytes.saturating_sub(found.entries.iter().map(size).sum());
             page.count += found.count;
@@ -527,7 +531,7 @@ impl Coordinator {
                     (true, End::Key(end)) => end.clone(),
                     (true, End::Unbounded) => return Err(Error::definite(Reason::Internal, "a scan went backwards")),
                 };
-                page.cursor = Some(drover_kv::ScanCursor(next));
+                page.cursor = Some(ScanCursor(next));
                 return Ok(page);
             }
         }
@@ -613,6 +617,12 @@ fn size(entry: &Entry) -> u64 {
     (entry.key.len() + entry.version.value.len()) as u64
 }
 
+/// The first row of what a further group has found, if it does not fit behind the rows of `page`. In each group it fits
+/// whatever its size, so that a scan goes on; a page needs that only once.
+fn not_fitting<'a>(page: &ScanPage, found: &'a ScanPage, left: ScanLimits) -> Option<&'a Entry> {
+    found.entries.first().filter(|first| !page.entries.is_empty() && size(first) > left.bytes)
+}
+
 /// What a cursor leaves of an interval; `None` if nothing.
 fn remaining(interval: &Interval, next: Option<Bytes>, reverse: bool) -> Result<Option<Interval>, Error> {
     let Some(next) = next else { return Ok(Some(interval.clone())) };
@@ -662,6 +672,25 @@ mod tests {
         assert_eq!(beyond(&whole, &interval("m", Some("y")), true).unwrap(), Some(interval("b", Some("m"))));
         assert_eq!(beyond(&whole, &interval("b", Some("m")), true).unwrap(), None);
         assert_eq!(beyond(&interval("b", None), &interval("b", None), false).unwrap(), None);
+    }
+
+    #[test]
+    fn the_first_row_of_a_further_group_fits_only_if_its_bytes_are_left() {
+        let page = |sizes: &[usize]| {
+            let version = |bytes| Versioned { value: vec![7; bytes].into(), commit_ts: issued(), expire_at: None };
+            let entries = sizes.iter().map(|bytes| Entry { key: "k".into(), version: version(bytes - 1) });
+            ScanPage { entries: entries.collect(), count: sizes.len() as u64, cursor: None }
+        };
+        let left = ScanLimits { rows: 1, bytes: 10 };
+        let table = [
+            ("the first row of a page", page(&[]), page(&[11, 1]), None),
+            ("a row that fits", page(&[5]), page(&[10, 1]), None),
+            ("a row that does not fit", page(&[5]), page(&[11, 1]), Some(11)),
+            ("nothing found", page(&[5]), page(&[]), None),
+        ];
+        for (case, page, found, expect) in table {
+            assert_eq!(not_fitting(&page, &found, left).map(size), expect, "{case}");
+        }
     }
 
     #[test]

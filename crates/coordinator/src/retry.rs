@@ -44,6 +44,8 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
     match failure {
         Failure::NotSent(_) => Next::Again { leader: None, unknown },
         Failure::Lost(why) => after_unknown(repeat, lost(&why)),
+        // Nothing is known of earlier attempts, and never will be: another one gets the same answer.
+        Failure::Answered(error) if error.reason == Reason::IdempotencyExpired => Next::GiveUp(settle(unknown, error)),
         Failure::Answered(error) if error.is_unknown() => after_unknown(repeat, error),
         Failure::Answered(error) if is_misrouted(error.reason) => Next::Reroute { error, unknown },
         Failure::Answered(error) if error.lock.is_some() => Next::Unblock(error),
@@ -171,6 +173,9 @@ mod tests {
             (Recognised, true, definite(Reason::Timeout), (true, true)),
             (Recognised, true, definite(Reason::DiskFull), (false, true)),
             (Recognised, true, definite(Reason::IdempotencyExpired), (false, true)),
+            (Recognised, false, unknown(Reason::IdempotencyExpired), (false, true)),
+            (Recognised, true, unknown(Reason::IdempotencyExpired), (false, true)),
+            (Recognised, false, unknown(Reason::TimeoutIndefinite), (true, true)),
             (Recognised, true, definite(Reason::IdempotencySettled), (false, false)),
             (Recognised, true, definite(Reason::IdempotencyReused), (false, false)),
         ];

@@ -126,6 +126,7 @@ async fn open(dir: &Path, id: GroupId, log: &NodeLog, clock: &Arc<Clock>, peers:
         fsm,
         network: peers.raft_network(id),
         timestamps: Arc::new(ForGroups(Arc::clone(clock))),
+        clock_lead: drover_raftgroup::clock_lead(),
         options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
     })
     .await

@@ -1,5 +1,7 @@
 //! Everything that reads foreign bytes, in one list.
 
+mod link;
+
 use std::fmt::Debug;
 
 use bytes::Bytes;
@@ -23,7 +25,7 @@ use drover_server::fuzzing as server;
 use drover_transport::fuzzing as transport;
 use drover_wire::proto::storage::v1 as stored;
 use drover_wire::proto::v1;
-use drover_wire::{Request, decode_group_request, decode_operation, encode_group_request, encode_operation};
+use drover_wire::{Request, decode_operation, encode_operation};
 use prost::Message;
 
 /// A function that reads foreign bytes.
@@ -51,12 +53,13 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "applied_state", run: applied_state, seeds: applied_state_seeds },
     Decoder { name: "outcome_record", run: outcome_record, seeds: outcome_record_seeds },
     Decoder { name: "cursor", run: cursor, seeds: cursor_seeds },
-    Decoder { name: "link_frame", run: link_frame, seeds: link_frame_seeds },
+    Decoder { name: "link_frame", run: link::frame, seeds: link::frames },
     Decoder { name: "session_request", run: session_request, seeds: session_request_seeds },
     Decoder { name: "catalog_command", run: catalog_command, seeds: catalog_command_seeds },
     Decoder { name: "catalog_reply", run: catalog_reply, seeds: catalog_reply_seeds },
     Decoder { name: "catalog_row", run: catalog_row, seeds: catalog_row_seeds },
     Decoder { name: "route_delta", run: route_delta, seeds: route_delta_seeds },
+    Decoder { name: "topology", run: topology, seeds: topology_seeds },
     Decoder { name: "session_response", run: session_response, seeds: session_response_seeds },
     Decoder { name: "handshake", run: transport::handshake, seeds: transport::handshakes },
     Decoder { name: "snapshot_offer", run: transport::snapshot_offer, seeds: transport::snapshot_offers },
@@ -67,6 +70,7 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "active_store", run: drover_fsm::fuzzing::active, seeds: drover_fsm::fuzzing::actives },
     Decoder { name: "identity", run: identity, seeds: identity_seeds },
     Decoder { name: "peer_identities", run: transport::peers, seeds: transport::peer_files },
+    Decoder { name: "replica_records", run: server::replica_records, seeds: server::replica_files },
     Decoder { name: "configuration", run: server::configuration, seeds: server::configurations },
 ];
 
@@ -203,8 +207,29 @@ fn route_delta(bytes: &[u8]) -> bool {
 }
 
 fn route_delta_seeds() -> Vec<Vec<u8>> {
-    let delta = RouteDelta { version: CatalogVersion(2), removed: vec![RouteId(9)], upserted: vec![a_route()] };
-    vec![drover_wire::encode_route_delta(&delta).encode_to_vec()]
+    vec![drover_wire::encode_route_delta(&a_delta()).encode_to_vec()]
+}
+
+fn a_delta() -> RouteDelta {
+    RouteDelta { version: CatalogVersion(2), removed: vec![RouteId(9)], upserted: vec![a_route()] }
+}
+
+fn topology(bytes: &[u8]) -> bool {
+    message(bytes, drover_wire::decode_topology, drover_wire::encode_topology)
+}
+
+fn topology_seeds() -> Vec<Vec<u8>> {
+    use v1::group_replica::State;
+    let replica =
+        |node_id, votes, state: State| v1::GroupReplica { node_id, replica_id: node_id, votes, state: state.into() };
+    let node = |node_id| v1::NodeAddresses { node_id, grpc_address: "a:1".into(), admin_address: "a:2".into() };
+    let group = |group_id, replicas| v1::GroupTopology { group_id, replicas, next_replica_id: 4 };
+    let growing = vec![replica(1, true, State::Active), replica(2, false, State::Joining)];
+    let shrinking =
+        vec![replica(1, true, State::Active), replica(2, true, State::Leaving), replica(3, false, State::Leaving)];
+    let groups = vec![group(1, growing), group(2, shrinking)];
+    let topology = v1::Topology { revision: 5, nodes: vec![node(1), node(2)], groups };
+    vec![topology.encode_to_vec(), v1::Topology::default().encode_to_vec()]
 }
 
 /// Reads a message, turns it into a value and back; both readings must give the same value.
@@ -399,104 +424,6 @@ fn cursor_seeds() -> Vec<Vec<u8>> {
     let cursor =
         |next: &'static str| Cursor { request: CURSOR_REQUEST, read_ts: Timestamp::from_raw(9), next: next.into() };
     vec![cursor("k").encode().to_vec(), cursor("key\0").encode().to_vec()]
-}
-
-fn link_frame(bytes: &[u8]) -> bool {
-    let Ok(frame) = v1::LinkFrame::decode(bytes) else { return false };
-    frame.messages.into_iter().filter_map(|message| message.body).all(link_body)
-}
-
-fn link_body(body: v1::link_message::Body) -> bool {
-    use v1::link_message::Body;
-    match body {
-        Body::GroupRequest(request) => {
-            message::<v1::GroupRequest, _, _>(&request.encode_to_vec(), decode_group_request, encode_group_request)
-        }
-        // Answers carry errors as bytes of google.rpc.Status; every error has a meaning, so all decode.
-        Body::GroupResponse(response) => {
-            drop(drover_wire::decode_group_response(response));
-            true
-        }
-        Body::TimestampResponse(response) => {
-            if let Some(v1::timestamp_response::Body::Error(status)) = response.body {
-                drop(drover_wire::status_bytes_to_error(&status));
-            }
-            true
-        }
-        Body::TimestampRequest(_)
-        | Body::AppendOpen(_)
-        | Body::AppendRequest(_)
-        | Body::AppendResponse(_)
-        | Body::AppendClose(_)
-        | Body::RaftRequest(_)
-        | Body::RaftResponse(_) => transport::raft_body(&body),
-    }
-}
-
-fn link_frame_seeds() -> Vec<Vec<u8>> {
-    use v1::link_message::Body;
-    let error = error_bytes();
-    let requests = operations().into_iter().map(|operation| {
-        // The timestamp comes when the leader proposes.
-        let operation = stored::Operation { commit_ts: 0, ..operation };
-        let body = v1::group_request::Body::Write(v1::GroupWrite { operation: Some(operation) });
-        Body::GroupRequest(v1::GroupRequest { group_id: 2, timeout_ms: 50, observed_version: 1, body: Some(body) })
-    });
-    let entry = |bytes: Vec<u8>| stored::RaftEntry::decode(&*bytes).expect("a seed decodes");
-    let others = [
-        Body::GroupResponse(v1::GroupResponse {
-            body: Some(v1::group_response::Body::Error(error)),
-            ..Default::default()
-        }),
-        Body::TimestampRequest(v1::TimestampRequest { count: 4 }),
-        Body::AppendRequest(v1::AppendRequest {
-            vote: elected(),
-            prev_log_id: log_id(8),
-            entries: log_entry_seeds().into_iter().take(1).map(entry).collect(),
-            leader_commit: log_id(8),
-        }),
-    ];
-    let bodies = requests.chain(others).chain(raft_bodies());
-    let frames = bodies.map(|body| v1::LinkFrame { messages: vec![v1::LinkMessage { id: 1, body: Some(body) }] });
-    frames.map(|frame| frame.encode_to_vec()).collect()
-}
-
-fn elected() -> Option<stored::Vote> {
-    Some(stored::Vote { term: 3, node_id: 1, committed: true })
-}
-
-/// Votes, transfers, and answers to them and to appends.
-fn raft_bodies() -> Vec<v1::link_message::Body> {
-    use v1::link_message::Body;
-    use v1::{raft_request, raft_response};
-    let candidate = v1::VoteRequest {
-        vote: Some(stored::Vote { term: 4, node_id: 2, committed: false }),
-        last_log_id: log_id(9),
-        leadership_transfer: true,
-    };
-    let asked = [
-        raft_request::Body::Append(v1::AppendRequest { vote: elected(), ..v1::AppendRequest::default() }),
-        raft_request::Body::Vote(candidate),
-        raft_request::Body::PreVote(candidate),
-        raft_request::Body::Transfer(v1::TransferRequest {
-            from_leader: elected(),
-            to_node: 2,
-            last_log_id: log_id(9),
-        }),
-    ];
-    let success = v1::append_response::Kind::Success.into();
-    let success = v1::AppendResponse { kind: success, ..v1::AppendResponse::default() };
-    let higher = v1::append_response::Kind::HigherVote.into();
-    let higher = v1::AppendResponse { kind: higher, vote: elected(), ..v1::AppendResponse::default() };
-    let changed = v1::transfer_response::Kind::VoteChanged.into();
-    let answered = [
-        raft_response::Body::Append(success.clone()),
-        raft_response::Body::Vote(v1::VoteResponse { vote: elected(), granted: true, last_log_id: log_id(9) }),
-        raft_response::Body::Transfer(v1::TransferResponse { kind: changed, vote: elected(), log_id: None }),
-    ];
-    let asked = asked.map(|body| Body::RaftRequest(v1::RaftRequest { group_id: 2, replica_id: 3, body: Some(body) }));
-    let answered = answered.map(|body| Body::RaftResponse(v1::RaftResponse { body: Some(body) }));
-    asked.into_iter().chain(answered).chain([Body::AppendResponse(success), Body::AppendResponse(higher)]).collect()
 }
 
 /// The form in which a peer sends an error: google.rpc.Status with an ErrorInfo.

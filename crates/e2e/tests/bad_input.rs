@@ -7,11 +7,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_client::{Client, RetryPolicy};
+use drover_client::{Client, RetryPolicy, WriteOptions};
 use drover_hlc::Timestamp;
 use drover_keys::{GroupId, NodeId};
-use drover_kv::{Certainty, Error, Limits, Reason};
+use drover_kv::{Certainty, Error, Idempotency, Limits, Reason, WriteKind};
 use drover_testkit::Cluster;
+use drover_testkit::cluster::PATIENCE;
+use drover_testkit::wait::wait_until;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::kv_client::KvClient;
 use drover_wire::status_to_error;
@@ -221,6 +223,27 @@ async fn an_idempotency_key_without_an_end_is_refused_and_writes_nothing() {
     let put = v1::PutRequest { key: "k".into(), value: "v".into(), options, ..v1::PutRequest::default() };
     refused(raw.put(put).await, Reason::InvalidArgument);
     assert_eq!(unlimited(&cluster).await.get("k").await.unwrap(), None);
+}
+
+/// Of unknown certainty, because the record of an earlier attempt may be gone, and at once: no attempt will ever say more.
+#[tokio::test]
+async fn a_write_or_a_settle_past_the_end_of_its_idempotency_key_is_told_so_at_once() {
+    let cluster = cluster().await;
+    let client = cluster.client().await.unwrap().with_deadline(PATIENCE);
+    let past = |name: &str| Idempotency { key: name.to_owned().into(), not_after: Timestamp::from_raw(1) };
+    let put = |value: &'static str| WriteKind::Put { key: "k".into(), value: value.into(), ttl_ms: None };
+    let options = WriteOptions { idempotency: Some(past("put")), ..WriteOptions::default() };
+    let error = client.write(put("late"), options).await.unwrap_err();
+    assert_eq!((error.reason, error.certainty), (Reason::IdempotencyExpired, Certainty::Unknown), "{error}");
+    assert_eq!(client.get("k").await.unwrap(), None);
+    // The first settle leaves a record that is over already; when it is swept, nobody can tell any more.
+    let forgotten =
+        wait_until("the record to be swept", PATIENCE, async || match client.settle("k", &past("settle")).await {
+            Ok(settled) => Err(format!("{settled:?}")),
+            Err(error) => Ok(error),
+        });
+    let error = forgotten.await.unwrap();
+    assert_eq!((error.reason, error.certainty), (Reason::IdempotencyExpired, Certainty::Unknown), "{error}");
 }
 
 #[tokio::test]

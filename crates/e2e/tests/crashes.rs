@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_client::{Client, IdempotencyKeys};
+use drover_client::{Client, IdempotencyKeys, RetryPolicy};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::ledger::Ledger;
@@ -23,12 +23,19 @@ fn rows() -> impl Iterator<Item = (Bytes, Bytes)> + Send {
     })
 }
 
-/// Clients that retry under a name, and others that send once and give up soon, so that every kind of ending occurs.
+/// Clients that retry under a name, and others that send once and give up soon, so that every kind of ending occurs. For each
+/// node there is one that knows no other: what it is given while the node is down never leaves it, and is refused.
 async fn clients(cluster: &Cluster, each: usize) -> Vec<Client> {
     let patient = Client::builder().endpoints(cluster.endpoints()).connect().await.unwrap();
     let hasty = Client::builder().endpoints(cluster.endpoints()).idempotency_keys(IdempotencyKeys::Off);
-    let hasty = hasty.deadline(Duration::from_millis(300)).connect().await.unwrap();
-    [vec![patient; each], vec![hasty; each]].concat()
+    let hasty = hasty.deadline(Duration::from_millis(300));
+    let mut clients = [vec![patient; each], vec![hasty.clone().connect().await.unwrap(); each]].concat();
+    let twice = RetryPolicy { max_attempts: Some(2), ..RetryPolicy::default() };
+    for node in cluster.nodes() {
+        let faithful = hasty.clone().endpoints([node.grpc_address()]).only_these_endpoints().retry(twice.clone());
+        clients.push(faithful.connect().await.unwrap());
+    }
+    clients
 }
 
 async fn load_while(cluster: &Cluster, faults: &[Fault], seed: u64) -> Arc<Ledger> {
@@ -51,6 +58,7 @@ async fn audit(cluster: &Cluster, ledger: &Ledger) {
     let (acknowledged, refused, unknown) = ledger.tally();
     eprintln!("{acknowledged} acknowledged, {refused} refused, {unknown} unknown");
     assert!(acknowledged > 1000, "only {acknowledged} writes were acknowledged: too few to show anything");
+    assert!(refused > 0, "no write was refused: nothing shows that refused ones do not appear");
     for node in cluster.node_ids() {
         ledger.audit(&cluster.all_rows(node).await.unwrap()).assert_clean();
     }

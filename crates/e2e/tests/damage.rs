@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use drover_keys::NodeId;
+use drover_keys::{GroupId, NodeId};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::{Node, NodeState, PATIENCE};
 use drover_testkit::wait::wait_until;
@@ -87,6 +87,22 @@ async fn assert_stops_and_names(cluster: &Cluster, node: &Node, file: &Path, pla
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
 
+/// A damaged store is one replica's: the replica of the default group on the same node takes part in its group.
+async fn assert_the_other_replica_goes_on(cluster: &Cluster, node: &Node) {
+    wait_until("the other replica", PATIENCE, async || {
+        let status = cluster.node_status(node.id()).await.map_err(|e| e.to_string())?;
+        let other = status.replicas.iter().find(|r| r.group_id == GroupId::DEFAULT.0).ok_or("it is not there")?;
+        assert_ne!(other.role, Role::Stopped as i32, "{other:?}");
+        let part = other.role == Role::Follower as i32 || other.role == Role::Leader as i32;
+        if part && other.error.is_empty() { Ok(()) } else { Err(format!("{other:?}")) }
+    })
+    .await
+    .unwrap();
+    let digests = cluster.compare_digests(NodeId(1), GroupId::DEFAULT).await.unwrap();
+    assert!(digests.equal, "{digests:?}");
+    assert_eq!(node.state(), NodeState::Running);
+}
+
 async fn assert_others_serve(cluster: &Cluster) {
     let client = cluster.client_of(NodeId(1)).await.unwrap();
     client.put("after", "damage").await.unwrap();
@@ -94,7 +110,7 @@ async fn assert_others_serve(cluster: &Cluster) {
 }
 
 /// Harms one file of node 3, starts the node, and waits until it says what is wrong where; the others serve.
-async fn assert_noticed(suffix: &str, choose: impl Fn(Vec<PathBuf>) -> PathBuf, harm: impl Fn(&Path), place: &str) {
+async fn noticed(suffix: &str, choose: impl Fn(Vec<PathBuf>) -> PathBuf, harm: impl Fn(&Path), place: &str) -> Cluster {
     let cluster = cluster_with_files().await;
     let node = cluster.node(NodeId(3));
     let file = choose(files_ending(node, suffix));
@@ -102,6 +118,13 @@ async fn assert_noticed(suffix: &str, choose: impl Fn(Vec<PathBuf>) -> PathBuf, 
     node.start().unwrap();
     assert_stops_and_names(&cluster, node, &file, place).await;
     assert_others_serve(&cluster).await;
+    cluster
+}
+
+/// As [`noticed`], in the data group's store.
+async fn noticed_in_store(harm: impl Fn(&Path), place: &str) {
+    let cluster = noticed(".sst", largest, harm, place).await;
+    assert_the_other_replica_goes_on(&cluster, cluster.node(NodeId(3))).await;
 }
 
 /// The largest one holds values of the data group.
@@ -117,20 +140,20 @@ fn older(files: Vec<PathBuf>) -> PathBuf {
 
 #[tokio::test]
 async fn a_damaged_raft_log_stops_the_node_and_names_the_file_and_the_place() {
-    assert_noticed(".raftlog", |files| files.last().unwrap().clone(), damage, " at byte ").await;
+    noticed(".raftlog", |files| files.last().unwrap().clone(), damage, " at byte ").await;
 }
 
 #[tokio::test]
 async fn a_raft_log_that_was_cut_off_stops_the_node_and_names_the_file_and_the_place() {
-    assert_noticed(".raftlog", older, cut, " at byte ").await;
+    noticed(".raftlog", older, cut, " at byte ").await;
 }
 
 #[tokio::test]
 async fn a_damaged_table_file_stops_the_replica_and_names_the_file_and_the_place() {
-    assert_noticed(".sst", largest, damage, " offset ").await;
+    noticed_in_store(damage, " offset ").await;
 }
 
 #[tokio::test]
 async fn a_table_file_that_was_cut_off_stops_the_replica_and_names_the_file_and_its_sizes() {
-    assert_noticed(".sst", largest, cut, "Sst file size mismatch").await;
+    noticed_in_store(cut, "Sst file size mismatch").await;
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use drover_client::{Client, NodeId, RouteId};
+use drover_client::{Client, CompatAction, End, Interval, NodeId, RouteId, Settled, WriteKind, WriteOptions};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use futures::{StreamExt, TryStreamExt};
@@ -45,6 +45,8 @@ async fn h24_replicas_agree_although_configuration_clock_and_route_cache_of_thei
             lead(&client, group, leader).await;
         }
         commands(&client, round).await;
+        settles_and_deletes(&client, round).await;
+        changes_of_the_cluster(&client, round, four).await;
     }
     cluster.assert_replicas_equal().await.unwrap();
     for group in cluster.data_groups() {
@@ -80,4 +82,39 @@ async fn commands(client: &Client, round: usize) {
     let route = routes.routes[round % routes.routes.len()].clone();
     let at = [route.start.as_ref(), format!("{round}").as_bytes()].concat();
     client.split_route(routes.version, RouteId(route.route_id), at, "test").await.unwrap();
+}
+
+/// Named writes whose outcome is asked for, some of which were never sent, and deletes of whole ranges.
+async fn settles_and_deletes(client: &Client, round: usize) {
+    for n in 0..20 {
+        let (key, name) = (format!("s{n:04}"), client.new_idempotency());
+        let sent = n % 2 == 0;
+        if sent {
+            let kind = WriteKind::Put { key: key.clone().into(), value: format!("{round}").into(), ttl_ms: None };
+            let options = WriteOptions { idempotency: Some(name.clone()), ..WriteOptions::default() };
+            client.write(kind, options).await.unwrap();
+        }
+        let settled = client.settle(key, &name).await.unwrap();
+        assert_eq!(matches!(settled, Settled::Applied { .. }), sent, "{settled:?}");
+    }
+    let letter = |n: usize| char::from(b'c' + u8::try_from(n).unwrap()).to_string();
+    // Over the boundaries of routes, and of groups.
+    let interval = Interval::new(letter(round), End::Key(letter(round + 14).into())).unwrap();
+    let deleted = client.delete_range(interval.clone(), |_| {}).await.unwrap();
+    assert!(deleted.deleted > 20, "{deleted:?}");
+    assert_eq!(client.count(interval, None).await.unwrap(), 0);
+}
+
+/// What an operator does, but for replicas and splits, which are above.
+async fn changes_of_the_cluster(client: &Client, round: usize, node: NodeId) {
+    let known = async || client.compat(CompatAction::Freeze, "test").await.map_err(|error| error.to_string());
+    drover_testkit::wait::wait_until("a version of the cluster that can be frozen", PATIENCE, known).await.unwrap();
+    for action in [CompatAction::Freeze, CompatAction::Show, CompatAction::Unfreeze, CompatAction::Unfreeze] {
+        client.compat(action, "test").await.unwrap();
+    }
+    let drains = round.is_multiple_of(2);
+    assert!(client.drain_node(node, drains, "test").await.unwrap());
+    assert!(!client.drain_node(node, drains, "test").await.unwrap());
+    let unknown = client.remove_node(NodeId(99), "test").await.unwrap_err();
+    assert!(!unknown.is_unknown(), "{unknown}");
 }

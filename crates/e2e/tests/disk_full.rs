@@ -4,8 +4,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use drover_client::{Client, RetryPolicy};
+use drover_client::{Client, Interval, RetryPolicy};
 use drover_keys::NodeId;
 use drover_kv::Reason;
 use drover_testkit::Cluster;
@@ -22,6 +23,15 @@ impl SmallDisk {
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().unwrap();
         assert!(status.success(), "mount ended with {status}");
         Self(path.to_owned())
+    }
+
+    /// Puts a file there so that this much is free. Returns its path.
+    fn leave_free(&self, megabytes: u64) -> PathBuf {
+        let ballast = self.0.join("ballast");
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(megabytes << 20);
+        std::fs::write(&ballast, vec![0x55; usize::try_from(bytes).unwrap()]).unwrap();
+        ballast
     }
 }
 
@@ -58,8 +68,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers_when_space_returns
     let client = Client::builder().endpoints(cluster.endpoints()).retry(RetryPolicy::never()).connect().await.unwrap();
     client.put("before", "full").await.unwrap();
 
-    let ballast = disk.0.join("ballast");
-    fill(&ballast, 230 << 20);
+    let ballast = disk.leave_free(24);
     let refused = wait_until("writes to be refused", PATIENCE, async || match client.put("k", "v").await {
         Ok(_) => Err("a write was taken".to_owned()),
         Err(error) if error.reason == Reason::DiskFull => Ok(error),
@@ -78,7 +87,119 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers_when_space_returns
     drop(disk);
 }
 
-/// A file of so many bytes, really there.
-fn fill(path: &Path, bytes: usize) {
-    std::fs::write(path, vec![0x55; bytes]).unwrap();
+/// The reserve of nodes in clusters of three. What the Raft log makes ready in advance is small beside it.
+const RESERVE_MEGABYTES: u64 = 64;
+
+/// A cluster of three nodes, with a small disk for each of `small`. Everything is in place when the disks fill up.
+async fn three(small: &[NodeId]) -> (Cluster, Vec<SmallDisk>) {
+    let reserve = i64::try_from(RESERVE_MEGABYTES << 20).unwrap();
+    let builder = Cluster::builder().data_groups(1).set("disk.reserve_bytes", reserve);
+    let builder = builder.set("disk.check_interval_ms", 50).set("storage.raftlog_file_bytes", 4 << 20);
+    let cluster = builder.set("storage.raftlog_max_bytes", 16 << 20).prepare().unwrap();
+    let disks = small.iter().map(|node| SmallDisk::mount(cluster.node(*node).data_dir(), 320)).collect();
+    cluster.start_all(PATIENCE).await.unwrap();
+    (cluster, disks)
+}
+
+async fn once(cluster: &Cluster, node: NodeId) -> Client {
+    let builder = Client::builder().endpoints([cluster.node(node).grpc_address()]).only_these_endpoints();
+    builder.retry(RetryPolicy::never()).connect().await.unwrap()
+}
+
+async fn wait_full(cluster: &Cluster, node: NodeId, full: bool) {
+    let state = wait_until("the node to look at its disk", PATIENCE, async || {
+        match cluster.node_status(node).await.unwrap().disk_full {
+            now if now == full => Ok(()),
+            now => Err(format!("full: {now}")),
+        }
+    });
+    state.await.unwrap();
+}
+
+/// Reads in every way.
+async fn assert_reads(client: &Client) {
+    assert_eq!(client.get("before").await.unwrap().unwrap().value, "full");
+    let got = client.batch_get(vec!["before".into(), "never".into()], None).await.unwrap();
+    assert_eq!(got.versions.iter().flatten().count(), 1);
+    assert_eq!(client.count(Interval::all(), None).await.unwrap(), 1);
+}
+
+/// Timestamps need a ceiling that the default group has logged, three seconds ahead at most, and a new leader needs an entry
+/// of its own: full followers have to take these.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_whose_disks_are_all_full_serves_reads_and_recovers_when_space_returns() {
+    if !may_mount() {
+        return;
+    }
+    let nodes = [1, 2, 3].map(NodeId);
+    let (cluster, disks) = three(&nodes).await;
+    cluster.client().await.unwrap().put("before", "full").await.unwrap();
+    let ballast: Vec<PathBuf> = disks.iter().map(|disk| disk.leave_free(RESERVE_MEGABYTES * 3 / 4)).collect();
+    let mut clients = Vec::new();
+    for node in nodes {
+        wait_full(&cluster, node, true).await;
+        clients.push(once(&cluster, node).await);
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        for client in &clients {
+            assert_reads(client).await;
+            let error = client.put("k", "v").await.unwrap_err();
+            assert_eq!((error.reason, error.is_unknown()), (Reason::DiskFull, false), "{error}");
+        }
+    }
+    // Whoever leads next has to begin its term on full disks.
+    for group in cluster.groups() {
+        let leader = cluster.leader(group, PATIENCE).await.unwrap();
+        let next = nodes.into_iter().find(|node| *node != leader).unwrap();
+        let admin = cluster.client().await.unwrap();
+        assert_eq!(admin.transfer_leader(group, next).await.unwrap().leader, next);
+    }
+    assert_reads(&clients[0]).await;
+
+    for (node, file) in nodes.into_iter().zip(&ballast) {
+        std::fs::remove_file(file).unwrap();
+        wait_full(&cluster, node, false).await;
+    }
+    for client in &clients {
+        client.put("after", "full").await.unwrap();
+    }
+    cluster.assert_replicas_equal().await.unwrap();
+    // The nodes have to go before their disks do.
+    drop(cluster);
+    drop(disks);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_is_full_hands_its_leaderships_to_nodes_that_have_space() {
+    if !may_mount() {
+        return;
+    }
+    let full = NodeId(1);
+    let (cluster, disks) = three(&[full]).await;
+    let admin = cluster.client().await.unwrap();
+    for group in cluster.groups() {
+        admin.transfer_leader(group, full).await.unwrap();
+    }
+    let ballast = disks[0].leave_free(RESERVE_MEGABYTES * 3 / 4);
+    wait_full(&cluster, full, true).await;
+    for group in cluster.groups() {
+        let handed = wait_until("another leader", PATIENCE, async || {
+            match cluster.leader(group, PATIENCE).await.map_err(|error| error.to_string())? {
+                leader if leader == full => Err("the full node leads".to_owned()),
+                leader => Ok(leader),
+            }
+        });
+        handed.await.unwrap();
+    }
+    cluster.client_of(NodeId(2)).await.unwrap().put("k", "v").await.unwrap();
+    let error = once(&cluster, full).await.put("k", "v").await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::DiskFull, false), "{error}");
+    // It takes the entries of the others all the same.
+    cluster.assert_replicas_equal().await.unwrap();
+    std::fs::remove_file(&ballast).unwrap();
+    wait_full(&cluster, full, false).await;
+    once(&cluster, full).await.put("k", "v").await.unwrap();
+    drop(cluster);
+    drop(disks);
 }

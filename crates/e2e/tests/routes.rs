@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_client::{CatalogVersion, Client, NodeId, Reason, RouteEventKind, RouteId, RouteWatch, Routes};
 use drover_testkit::Cluster;
-use drover_testkit::cluster::PATIENCE;
+use drover_testkit::cluster::{PATIENCE, Split};
 use drover_testkit::ledger::Ledger;
 use drover_testkit::wait::wait_until;
 use drover_testkit::workload::Load;
@@ -87,6 +87,46 @@ async fn a_route_is_divided_many_times_under_heavy_writes_without_an_error_or_a_
     cluster.assert_replicas_equal().await.unwrap();
 }
 
+/// More routes than one answer holds, of a map that changes faster than it could be read page by page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_map_is_read_as_a_whole_while_routes_are_divided_without_a_pause() {
+    let starts: Vec<Vec<u8>> = (1..1_200).map(|n| format!("{n:04}").into_bytes()).collect();
+    let cluster = Cluster::builder().nodes(1).data_groups(2).split(Split::At(starts)).start().await.unwrap();
+    let splitter = Client::connect(cluster.endpoints()).await.unwrap();
+    let first = splitter.routes().await.unwrap();
+    assert_eq!(first.routes.len(), 1_200);
+    let stop = CancellationToken::new();
+    let splitting = async {
+        let mut version = first.version;
+        let mut routes: Vec<_> = first.routes.iter().map(|route| (route.route_id, route.start.clone())).collect();
+        // A piece is cut off from the end of every route, and again and again.
+        for suffix in (1u8..b'0').rev() {
+            for (id, start) in &mut routes {
+                if stop.is_cancelled() {
+                    return version;
+                }
+                let key = [start.as_ref(), &[suffix]].concat();
+                let split = splitter.split_route(version, RouteId(*id), key, "test").await.unwrap();
+                version = CatalogVersion(split.version);
+                *id = split.left.unwrap().route_id;
+            }
+        }
+        panic!("there was nothing left to divide");
+    };
+    let reading = async {
+        for _ in 0..10 {
+            let client = Client::connect(cluster.endpoints()).await.unwrap();
+            let routes = client.list_routes(true).await.unwrap();
+            assert_tiled(&routes);
+            assert_eq!(routes.routes.len() as u64, 1_200 + routes.version.0 - first.version.0);
+            assert!(routes.routes.iter().all(|route| route.approximate_bytes.is_some() && route.leader == 1));
+        }
+        stop.cancel();
+    };
+    let (last, ()) = tokio::join!(splitting, reading);
+    assert!(last > first.version, "nothing was divided meanwhile");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn routes_outlive_every_process_and_the_configuration_is_not_read_again() {
     let cluster = Cluster::builder().start().await.unwrap();
@@ -118,6 +158,106 @@ async fn routes_outlive_every_process_and_the_configuration_is_not_read_again() 
     let owner = client.route_ownership("bbb").await.unwrap();
     let owned = owner.ownership.unwrap();
     assert_eq!(owned.acquired_version, CatalogVersion::FIRST.0, "a split leaves ownership alone");
+}
+
+type Distribution = drover_wire::proto::v1::distribution_client::DistributionClient<tonic::transport::Channel>;
+
+async fn distribution(cluster: &Cluster, node: NodeId) -> Distribution {
+    Distribution::connect(format!("http://{}", cluster.node(node).grpc_address())).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_routes_of_a_range_are_told_at_exactly_the_version_that_was_asked_for() {
+    use drover_wire::proto::v1::GetIntersectingRoutesRequest;
+    let cluster = Cluster::builder().nodes(1).data_groups(2).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    for key in ["d", "h"] {
+        split(&client, key).await;
+    }
+    let mut raw = distribution(&cluster, NodeId(1)).await;
+    let present = client.routes().await.unwrap().version.0;
+    // By the default of the harness groups 2 and 3 meet at "n".
+    let request = |start: &str, end: Option<&str>, version, timeout_ms| GetIntersectingRoutesRequest {
+        start: Bytes::copy_from_slice(start.as_bytes()),
+        end: end.map(|end| Bytes::copy_from_slice(end.as_bytes())),
+        version,
+        timeout_ms,
+    };
+    let table: [(&str, Option<&str>, &[&str]); 8] = [
+        ("", None, &["", "d", "h", "n"]),
+        ("d", Some("h"), &["d"]),
+        ("d", Some("h\0"), &["d", "h"]),
+        ("c", Some("d"), &[""]),
+        ("c", Some("d\0"), &["", "d"]),
+        ("e", Some("f"), &["d"]),
+        ("z", None, &["n"]),
+        ("", Some("a"), &[""]),
+    ];
+    for (start, end, expect) in table {
+        let told = raw.get_intersecting_routes(request(start, end, present, 5_000)).await.unwrap().into_inner().routes;
+        let starts: Vec<_> = told.iter().map(|route| std::str::from_utf8(&route.start).unwrap()).collect();
+        assert_eq!(starts, expect, "[{start}, {end:?})");
+        assert!(told.iter().all(|route| route.group_id == if route.start == "n" { 3 } else { 2 }), "{told:?}");
+    }
+    let refusals = [
+        (request("", None, present - 1, 5_000), Reason::VersionMismatch, "an older version is not kept"),
+        (request("", None, present + 1, 50), Reason::VersionMismatch, "one of the future does not come in time"),
+        (request("", None, 0, 5_000), Reason::VersionMismatch, "a version is needed"),
+        (request("m", Some("b"), present, 5_000), Reason::RangeReversed, "the bounds are reversed"),
+        (request("m", Some(""), present, 5_000), Reason::RangeReversed, "an end that is there is a key"),
+    ];
+    for (request, reason, why) in refusals {
+        let error = drover_wire::status_to_error(&raw.get_intersecting_routes(request).await.unwrap_err());
+        assert_eq!((error.reason, error.is_unknown()), (reason, false), "{why}: {error}");
+    }
+    // One that is about to come is waited for.
+    let mut waiter = raw.clone();
+    let (told, _) =
+        tokio::join!(waiter.get_intersecting_routes(request("", None, present + 1, 30_000)), split(&client, "x"));
+    assert_eq!(told.unwrap().into_inner().routes.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_follow_what_was_written_to_each_route() {
+    use drover_wire::proto::v1::ListRoutesRequest;
+    // Sizes are those of files, so what was written shows when it was flushed.
+    let cluster = Cluster::builder().data_groups(2).set("storage.flush_interval_ms", 200).start().await.unwrap();
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    split(&client, "d").await;
+    const WRITTEN: usize = 4 << 20;
+    let value = || (0..WRITTEN / 64).map(|_| rand::random::<u8>()).collect::<Vec<u8>>();
+    for n in 0..64 {
+        client.put(format!("e{n:03}"), value()).await.unwrap();
+    }
+    // Every node tells it, whoever leads, and in pages as well as at once.
+    for node in cluster.node_ids() {
+        let mut raw = distribution(&cluster, node).await;
+        wait_until("sizes of what was written", PATIENCE, async || {
+            let (mut routes, mut start) = (Vec::new(), Some(Bytes::new()));
+            while let Some(from) = start {
+                let request = ListRoutesRequest { start: from, limit: 2, with_sizes: true, ..Default::default() };
+                let page = raw.list_routes(request).await.map_err(|status| status.to_string())?.into_inner();
+                routes.extend(page.routes);
+                start = page.next;
+            }
+            let found = |key: &str| routes.iter().find(|route| route.start == key).cloned().unwrap();
+            let (empty, full, other) = (found(""), found("d"), found("n"));
+            assert!(routes.iter().all(|route| route.leader != 0), "whoever told the size leads: {routes:?}");
+            assert!(routes.iter().all(|route| route.acquired_version == Some(CatalogVersion::FIRST.0)), "{routes:?}");
+            let bytes = [&empty, &full, &other].map(|route| route.approximate_bytes.unwrap());
+            let about = WRITTEN as u64 / 2..WRITTEN as u64 * 3;
+            match about.contains(&bytes[1]) && bytes[0] < WRITTEN as u64 / 8 && bytes[2] < WRITTEN as u64 / 8 {
+                true => Ok(()),
+                false => Err(format!("{bytes:?}")),
+            }
+        })
+        .await
+        .unwrap();
+        // Nobody asked for sizes.
+        let routes = raw.list_routes(ListRoutesRequest::default()).await.unwrap().into_inner().routes;
+        let untold = |route: &drover_client::Route| (route.approximate_bytes, route.acquired_version) == (None, None);
+        assert!(routes.iter().all(untold), "{routes:?}");
+    }
 }
 
 /// Raw calls, so that no client library picks the node.

@@ -48,6 +48,23 @@ async fn versions(client: &Client, wanted: &[(u64, &str)]) {
     .unwrap();
 }
 
+/// Waits until all nodes have served for as long as a version needs to rise.
+async fn settled(client: &Client) {
+    wait_until("all nodes to have served for ten seconds", SETTLE, || async {
+        let state = state(client).await;
+        // By the cluster's own time: that of the newest audit event, which is of this very look.
+        let events = client.audit_events(1).await.map_err(|error| error.to_string())?;
+        let now = events.last().map_or(0, |event| event.at_unix_ms);
+        let since: Vec<u64> = state.nodes.iter().map(|node| node.serving_since_unix_ms).collect();
+        match since.iter().all(|since| *since != 0 && since + 10_000 <= now) {
+            true => Ok(()),
+            false => Err(format!("{since:?} at {now}")),
+        }
+    })
+    .await
+    .unwrap();
+}
+
 async fn replace(cluster: &Cluster, node: NodeId, binary: &Option<PathBuf>) {
     let node = cluster.node(node);
     assert!(node.terminate(PATIENCE).await.unwrap().success());
@@ -69,22 +86,40 @@ async fn a_frozen_cluster_can_go_back_and_one_that_was_let_go_cannot() {
     let load = Load { rows, on_row: Arc::new(|_, _| {}) };
     let writers = Client::connect(cluster.endpoints()).await.unwrap();
     let rolling = async {
+        let is = async |wanted: &str| {
+            let state = state(&client).await;
+            assert_eq!(
+                (shown(state.cluster_version.as_ref()), shown(state.high_water.as_ref())),
+                (wanted.into(), wanted.into())
+            );
+        };
         cluster_version(&client, &own).await;
         client.compat(CompatAction::Freeze, ME).await.unwrap();
 
-        // Rolled out, in mixed versions, and taken back.
+        // Rolled out, in mixed versions.
         for id in cluster.node_ids() {
             replace(&cluster, id, &new).await;
         }
         versions(&client, &[(1, "7.3"), (2, "7.3"), (3, "7.3")]).await;
-        replace(&cluster, NodeId(2), &old).await;
-        versions(&client, &[(1, "7.3"), (2, &own), (3, "7.3")]).await;
-        assert_eq!(shown(state(&client).await.cluster_version.as_ref()), own, "it is frozen");
+        is(&own).await;
 
-        // Forward again, and let go.
-        replace(&cluster, NodeId(2), &new).await;
-        client.compat(CompatAction::Unfreeze, ME).await.unwrap();
+        // Taken back altogether, and only then let go: nothing is left for which the version could rise.
+        for id in cluster.node_ids() {
+            replace(&cluster, id, &old).await;
+        }
+        versions(&client, &[(1, &own), (2, &own), (3, &own)]).await;
+        let unfrozen = client.compat(CompatAction::Unfreeze, ME).await.unwrap();
+        assert_eq!((shown(unfrozen.cluster_version.as_ref()), unfrozen.freeze), (own.clone(), None));
+        settled(&client).await;
+        is(&own).await;
+
+        // Forward again. The first node in the new version does not make it rise, the last one does.
+        for id in cluster.node_ids() {
+            is(&own).await;
+            replace(&cluster, id, &new).await;
+        }
         cluster_version(&client, "7.3").await;
+        is("7.3").await;
 
         // No way back.
         let node = cluster.node(NodeId(3));

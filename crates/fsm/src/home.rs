@@ -9,6 +9,8 @@
 //! A received snapshot becomes `store-(N+1)` first; replacing `ACTIVE` by a rename is the moment at which it counts. A
 //! crash before leaves the old store live, a crash after the new one.
 
+#![expect(clippy::disallowed_methods, reason = "the folder is what this is about; apply never looks at it")]
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

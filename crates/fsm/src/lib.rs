@@ -67,6 +67,6 @@ pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
 pub use read::{
     At, Bounded, ExpiredRecords, ExpiredTxnRecords, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS,
-    UnsettledTxn,
+    UnsettledTxn, VERSION_BYTES,
 };
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

@@ -1,6 +1,7 @@
 //! The driver: batches, flushes, snapshots, digests, restarts.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::disallowed_methods, reason = "what lies in the folder is part of what is tested")]
 
 mod support;
 

@@ -5,9 +5,9 @@
 mod support;
 
 use bytes::Bytes;
-use drover_fsm::{At, Bounded, Command, ReadError, ReadOutcome, RecordName};
+use drover_fsm::{At, Bounded, Command, ReadError, ReadOutcome, RecordName, VERSION_BYTES};
 use drover_keys::{CatalogVersion, End, Interval};
-use drover_kv::{Reason, Refusal, ScanLimits, ScanPage, ScanRequest, Versioned};
+use drover_kv::{Limits, Reason, Refusal, ScanLimits, ScanPage, ScanRequest, Versioned};
 use proptest::prelude::*;
 use support::*;
 
@@ -80,8 +80,8 @@ async fn every_read_is_judged_by_owner_and_route_version_on_all_it_touches() {
     assert_eq!(handle.get(&key("A"), latest, V1), Err(moved.clone()));
     assert_eq!(handle.get(&key("A"), At::Ts(ts(10)), V1), Err(moved.clone()));
     assert_eq!(handle.get(&key("k"), latest, None), Err(stale.clone()));
-    assert_eq!(handle.batch_get(&[key("k"), key("A")], ts(10), V1), Err(moved.clone()));
-    assert_eq!(handle.batch_get(&[key("k")], ts(10), None), Err(stale.clone()));
+    assert_eq!(handle.batch_get(&[key("k"), key("A")], ts(10), V1, &Limits::default()), Err(moved.clone()));
+    assert_eq!(handle.batch_get(&[key("k")], ts(10), None, &Limits::default()), Err(stale.clone()));
     assert_eq!(handle.latest_commit_ts(&key("A"), V1), Err(moved.clone()));
     assert_eq!(handle.latest_commit_ts(&key("k"), None), Err(stale.clone()));
     for reverse in [false, true] {
@@ -112,7 +112,7 @@ async fn a_snapshot_below_the_safe_point_is_refused_and_the_latest_value_is_not(
     machine.command(Command::AdvanceSafePoint(ts(20))).await;
     let handle = &machine.handle;
     assert_eq!(reason(handle.get(&key("k"), At::Ts(ts(19)), V1)), Reason::SnapshotTooOld);
-    assert_eq!(reason(handle.batch_get(&[key("k")], ts(19), V1)), Reason::SnapshotTooOld);
+    assert_eq!(reason(handle.batch_get(&[key("k")], ts(19), V1, &Limits::default())), Reason::SnapshotTooOld);
     assert_eq!(reason(handle.scan(&request(interval("a", ""), 19), V1)), Reason::SnapshotTooOld);
     assert_eq!(handle.get(&key("k"), At::Ts(ts(20)), V1), found(version("1", 10)));
     assert_eq!(handle.get(&key("k"), At::Latest, V1), found(version("1", 10)));
@@ -121,8 +121,28 @@ async fn a_snapshot_below_the_safe_point_is_refused_and_the_latest_value_is_not(
 #[tokio::test]
 async fn several_keys_are_answered_in_their_order_from_one_snapshot() {
     let (_dir, machine) = filled(vec![at(10, put("k", "1")), at(20, put("n", "2")), at(30, put("k", "3"))]).await;
-    let got = machine.handle.batch_get(&[key("n"), key("x"), key("k"), key("n")], ts(25), V1);
+    let got = machine.handle.batch_get(&[key("n"), key("x"), key("k"), key("n")], ts(25), V1, &Limits::default());
     assert_eq!(got, Ok(vec![version("2", 20), None, version("1", 10), version("2", 20)]));
+}
+
+#[tokio::test]
+async fn several_keys_whose_values_exceed_the_limit_of_an_answer_are_refused_and_not_read_to_the_end() {
+    let value = "v".repeat(1_000);
+    let (_dir, machine) = filled(vec![at(10, put("k", &value)), at(20, put("n", "2"))]).await;
+    let limits = |batch_bytes| Limits { batch_bytes, ..Limits::default() };
+    let get = |keys: &[&'static str], batch_bytes| {
+        let keys: Vec<_> = keys.iter().copied().map(key).collect();
+        machine.handle.batch_get(&keys, ts(25), V1, &limits(batch_bytes)).map(|versions| versions.len())
+    };
+    assert_eq!(get(&["k", "k", "x"], 2_000), Ok(3), "what is not there takes no room");
+    assert_eq!(reason(get(&["k", "k"], 1_999)), Reason::BatchTooLarge);
+    assert_eq!(
+        reason(get(&["k", "k", "A"], 1_999)),
+        Reason::BatchTooLarge,
+        "it stops before a key that it does not own"
+    );
+    assert_eq!(get(&["n", "n"], 2 * VERSION_BYTES), Ok(2));
+    assert_eq!(reason(get(&["n", "n"], 2 * VERSION_BYTES - 1)), Reason::BatchTooLarge, "a small value counts too");
 }
 
 #[tokio::test]

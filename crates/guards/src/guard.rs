@@ -196,7 +196,8 @@ guards! {
         "drover-transport" "handshake::tests::a_leader_on_either_node_trusts_for_less_time_than_voters_on_the_other_promise";
     /// H43: a leader whose machine was suspended would trust a lease that the voters have forgotten.
     SuspendWatch:
-        "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension";
+        "drover-raftgroup" "options::tests::a_leader_trusts_less_than_the_voters_promised_and_nothing_after_a_suspension",
+        "drover-raftgroup::leases" "h43_a_read_after_a_suspension_asks_a_quorum_although_the_lease_is_fresh";
     /// H43: a voter that restarts would vote inside the lease that it gave and forgot.
     SilentAfterRestart:
         "drover-raftgroup::leases" "h43_a_voter_that_restarts_does_not_break_the_lease_it_gave";
@@ -236,6 +237,19 @@ guards! {
     /// H25: a group would be left that can never agree on anything.
     QuorumStays:
         "drover-catalog" "apply::tests::groups::a_group_is_not_left_without_a_live_majority";
+
+    // Versions of the software.
+
+    /// H23: a node would be let in whose build does not understand what stands in the logs.
+    HighWaterMark:
+        "drover-catalog" "apply::tests::compat::a_node_that_is_not_heard_holds_nobody_up_and_is_refused_when_it_comes_back_too_old";
+    /// H23: a command would stand in a log whose replicas include a build that cannot take part in it.
+    AllAreCapable:
+        "drover-catalog" "apply::tests::groups::replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one",
+        "drover-catalog" "apply::tests::groups::what_a_node_can_do_that_never_registered_is_not_known";
+    /// H23: a command would stand in the log to which a frozen cluster may be rolled back to builds that do not know it.
+    ClusterVersionReached:
+        "drover-catalog" "apply::tests::compat::a_command_of_a_later_version_waits_until_the_cluster_cannot_go_back_behind_it";
 
     // The oracle.
 
@@ -293,7 +307,8 @@ guards! {
     ClientUnknownSticks:
         "drover-client" "retry::tests::after_an_unknown_attempt_no_reason_but_an_answer_from_apply_makes_a_write_definite",
         "drover-client::calls" "what_was_lost_stays_unknown_although_later_attempts_are_refused",
-        "drover-client::calls" "what_was_lost_stays_unknown_until_the_deadline_although_later_attempts_are_turned_away";
+        "drover-client::calls" "what_was_lost_stays_unknown_until_the_deadline_although_later_attempts_are_turned_away",
+        "drover-client::calls" "what_one_node_may_still_carry_out_stays_unknown_although_the_next_one_refuses";
     /// H44: as `BlindWriteOnce`, in the client.
     ClientBlindWriteOnce:
         "drover-client::calls" "a_blind_write_is_not_sent_again_after_it_was_lost_but_is_after_a_refusal";

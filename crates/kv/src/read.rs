@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_keys::Interval;
+use drover_keys::{End, Interval};
 
 use crate::{LockInfo, ReadSet, TxnId, TxnStatus};
 
@@ -85,6 +85,17 @@ pub struct Entry {
 /// Where a scan goes on: everything at or above (forward) or strictly below (reverse) this key is still to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanCursor(pub Bytes);
+
+impl ScanCursor {
+    /// The cursor in front of `key`, which is the next row to come.
+    pub fn before(key: Bytes, reverse: bool) -> Self {
+        // Reverse cursors are exclusive: the least key above `key` leaves `key` itself to come.
+        match (reverse, Interval::point(key.clone()).end()) {
+            (true, End::Key(above)) => Self(above.clone()),
+            (true, End::Unbounded) | (false, _) => Self(key),
+        }
+    }
+}
 
 /// One page of a scan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

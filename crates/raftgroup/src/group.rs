@@ -22,7 +22,7 @@ use crate::leadership::Leadership;
 use crate::options::GroupOptions;
 use crate::proposer::{self, Proposer, ProposerParts};
 use crate::stats::GroupStats;
-use crate::suspend::SuspendWatch;
+use crate::suspend::{ClockLead, SuspendWatch};
 use crate::timestamps::SharedTimestamps;
 
 /// The Raft node of one replica.
@@ -46,6 +46,8 @@ pub struct GroupParts<N> {
     pub network: N,
     /// Where timestamps come from.
     pub timestamps: SharedTimestamps,
+    /// Tells whether the machine was suspended; [`crate::clock_lead`], except in tests.
+    pub clock_lead: ClockLead,
     /// Settings.
     pub options: GroupOptions,
 }
@@ -101,7 +103,7 @@ impl Group {
             options: Arc::clone(&options),
             stats: Arc::clone(&stats),
         });
-        let suspend = SuspendWatch::new(options.silence_after_restart());
+        let suspend = SuspendWatch::new(options.silence_after_restart(), parts.clock_lead);
         Ok(Arc::new(Self {
             id: parts.group,
             node: parts.node,

@@ -40,4 +40,5 @@ pub use membership::ReplicaPlan;
 pub use options::GroupOptions;
 pub use pending::{Footprint, PendingRegistry, PendingWrite, Ticket};
 pub use stats::{GroupStats, GroupStatsSnapshot};
+pub use suspend::{ClockLead, clock_lead};
 pub use timestamps::{SharedTimestamps, TimestampSource};

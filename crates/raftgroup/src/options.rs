@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use drover_guards::{self as guards, Guard};
+use drover_kv::Limits;
 
 /// Settings of a Raft group.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct GroupOptions {
     /// By how much the leader's own view of its lease is shorter than what the voters promised, and by how much a
     /// restarted voter waits longer, in milliseconds. Covers the drift of clock rates.
     pub lease_margin_ms: u64,
+    /// Sizes above which answers are refused.
+    pub limits: Limits,
     /// Bytes of writes under way before further ones wait.
     pub max_inflight_bytes: u32,
     /// Bytes after which an entry is closed.
@@ -71,6 +74,7 @@ impl Default for GroupOptions {
             election_min_ms: 300,
             election_max_ms: 600,
             lease_margin_ms: 100,
+            limits: Limits::default(),
             max_inflight_bytes: 64 << 20,
             max_entry_bytes: 1 << 20,
             max_entry_ops: 512,

@@ -51,7 +51,8 @@ impl Group {
             }
             ReadOp::BatchGet { keys, read_ts } => {
                 self.enter(&Scope::Keys(&keys), Some(read_ts), deadline).await?;
-                let versions = tokio::task::block_in_place(|| self.fsm.batch_get(&keys, read_ts, observed));
+                let limits = &self.options.limits;
+                let versions = tokio::task::block_in_place(|| self.fsm.batch_get(&keys, read_ts, observed, limits));
                 Ok(ReadAnswer::BatchGet { versions: versions.map_err(|error| self.judge(error))? })
             }
             ReadOp::Scan(request) => {

@@ -1,6 +1,7 @@
 //! Notices that the machine was suspended. Raft's lease is measured on a clock that stands still meanwhile, so a leader
 //! that was suspended would trust a lease that the voters have long forgotten.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -36,29 +37,36 @@ impl Observation {
     }
 }
 
+/// By how much a clock that counts suspended time is ahead of the monotonic one. Only differences of it mean anything.
+pub type ClockLead = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// The lead of this machine's clocks.
+pub fn clock_lead() -> ClockLead {
+    Arc::new(lead)
+}
+
 /// Tells whether a lease measured on the monotonic clock can be trusted.
-#[derive(Debug)]
 pub struct SuspendWatch {
     seen: Mutex<Observation>,
     lease: Duration,
+    lead: ClockLead,
 }
 
 impl SuspendWatch {
     /// A watch that distrusts leases for `lease` after a suspension.
-    pub fn new(lease: Duration) -> Self {
-        Self { seen: Mutex::new(Observation { lead: lead(), distrust_until: None }), lease }
+    pub fn new(lease: Duration, lead: ClockLead) -> Self {
+        Self { seen: Mutex::new(Observation { lead: lead(), distrust_until: None }), lease, lead }
     }
 
     /// Whether no suspension happened within the last lease; also, whether one was noticed just now.
     pub fn check(&self) -> (bool, bool) {
-        let (lead, now) = (lead(), Instant::now());
+        let (lead, now) = ((self.lead)(), Instant::now());
         let mut seen = self.seen.lock();
         let noticed = seen.note(lead, now, self.lease);
         (seen.trusts_lease(now), noticed)
     }
 }
 
-/// By how much the clock that counts suspended time is ahead of the one that does not.
 fn lead() -> Duration {
     // In this order a pause between the two readings makes the lead too small, which the next reading mends; the other
     // way round it would be too large for good, and hide a suspension.
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_was_not_suspended_trusts_its_lease() {
-        let watch = SuspendWatch::new(Duration::from_secs(1));
+        let watch = SuspendWatch::new(Duration::from_secs(1), clock_lead());
         assert_eq!(watch.check(), (true, false));
     }
 }

@@ -135,6 +135,30 @@ async fn a_read_after_the_lease_asks_a_quorum_and_is_served() {
     cluster.close().await;
 }
 
+/// The lease is fresh by the clock that stood still, and the voters' promises may be long over.
+#[tokio::test(flavor = "multi_thread")]
+async fn h43_a_read_after_a_suspension_asks_a_quorum_although_the_lease_is_fresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let (heartbeat_ms, election_min_ms, election_max_ms) = (20_000, 60_000, 61_000);
+    let options = GroupOptions { heartbeat_ms, election_min_ms, election_max_ms, lease_margin_ms: 1_000, ..patient() };
+    let cluster = Cluster::found(dir.path(), 3, options).await;
+    let [leader, a, b] = cluster.roles();
+    cluster.put(leader, "k", "v").await.unwrap();
+    cluster.caught_up(leader).await;
+    let before = cluster.delivered();
+    assert_eq!(cluster.get(leader, "k", ms(5_000)).await.unwrap().as_deref(), Some("v"));
+    assert_eq!(cluster.delivered(), before, "the lease is fresh, so nobody is asked");
+
+    cluster.suspend(ms(30_000));
+    assert_eq!(cluster.get(leader, "k", ms(5_000)).await.unwrap().as_deref(), Some("v"));
+    assert!(cluster.delivered() > before, "it was served without asking anybody");
+    assert_eq!(cluster.group(leader).stats().snapshot().suspensions, 1);
+    cluster.cut(leader, a);
+    cluster.cut(leader, b);
+    cluster.get(leader, "k", ms(100)).await.unwrap_err();
+    cluster.close().await;
+}
+
 fn assert_not_leader(error: &Error) {
     assert_eq!(reason(error), (Reason::NotLeader, false), "{error}");
     assert!(error.is_transient(), "{error}");

@@ -1,7 +1,8 @@
 //! Watches the free space of the data directory's file system.
 //!
 //! The decision is [`is_full`], a pure function with hysteresis: a disk that hovers at the reserve must not let every other
-//! write through. The watch publishes it; whoever accepts writes refuses them while [`DiskState::full`] holds.
+//! write through. The watch publishes it; whoever accepts writes refuses them while [`DiskState::full`] holds. What a group
+//! needs to go on, its replicas take further down: a leader without timestamps and proofs serves no reads either.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub struct DiskState {
     pub used_bytes: u64,
     /// Whether writes are to be refused.
     pub full: bool,
+    /// Whether entries of leaders are to be refused as well: half of the reserve is gone.
+    pub exhausted: bool,
 }
 
 /// Whether a disk counts as full: below the reserve it does, above five quarters of it it does not, and in between it stays
@@ -37,11 +40,17 @@ pub fn is_full(was_full: bool, free_bytes: u64, reserve_bytes: u64) -> bool {
 ///
 /// # Errors
 /// If the file system cannot be asked.
-pub fn measure(path: &Path, was_full: bool, reserve_bytes: u64) -> io::Result<DiskState> {
+pub fn measure(path: &Path, before: Option<DiskState>, reserve_bytes: u64) -> io::Result<DiskState> {
     let stat = rustix::fs::statvfs(path)?;
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
     let used_bytes = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
-    Ok(DiskState { free_bytes, used_bytes, full: is_full(was_full, free_bytes, reserve_bytes) })
+    let (was_full, was_exhausted) = before.map_or((false, false), |before| (before.full, before.exhausted));
+    Ok(DiskState {
+        free_bytes,
+        used_bytes,
+        full: is_full(was_full, free_bytes, reserve_bytes),
+        exhausted: is_full(was_exhausted, free_bytes, reserve_bytes / 2),
+    })
 }
 
 /// Looks again and again until dropped.
@@ -57,7 +66,7 @@ impl DiskWatch {
     /// # Errors
     /// If the first look fails.
     pub fn start(path: PathBuf, reserve_bytes: u64, interval: Duration) -> io::Result<Self> {
-        let (sender, state) = watch::channel(measure(&path, false, reserve_bytes)?);
+        let (sender, state) = watch::channel(measure(&path, None, reserve_bytes)?);
         report(None, *state.borrow(), reserve_bytes);
         let task = tokio::spawn(run(path, reserve_bytes, interval, sender));
         Ok(Self { state, task })
@@ -82,7 +91,7 @@ async fn run(path: PathBuf, reserve_bytes: u64, interval: Duration, sender: watc
     loop {
         ticks.tick().await;
         let before = *sender.borrow();
-        match measure(&path, before.full, reserve_bytes) {
+        match measure(&path, Some(before), reserve_bytes) {
             Ok(after) => {
                 failing = false;
                 report(Some(before), after, reserve_bytes);
@@ -103,6 +112,13 @@ fn report(before: Option<DiskState>, after: DiskState, reserve_bytes: u64) {
     match (before.is_some_and(|state| state.full), after.full) {
         (false, true) => tracing::warn!(free_bytes, reserve_bytes, "the disk is full: writes are refused"),
         (true, false) => tracing::info!(free_bytes, reserve_bytes, "the disk has space again: writes are taken"),
+        (true, true) | (false, false) => {}
+    }
+    match (before.is_some_and(|state| state.exhausted), after.exhausted) {
+        (false, true) => {
+            tracing::warn!(free_bytes, reserve_bytes, "half of the reserve is gone: replicas here take no entries");
+        }
+        (true, false) => tracing::info!(free_bytes, reserve_bytes, "replicas here take entries again"),
         (true, true) | (false, false) => {}
     }
 }
@@ -127,6 +143,19 @@ mod tests {
         ];
         for (was_full, free, reserve, expect) in table {
             assert_eq!(is_full(was_full, free, reserve), expect, "{was_full} {free} {reserve}");
+        }
+    }
+
+    #[test]
+    fn replicas_go_on_for_half_of_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = measure(dir.path(), None, 0).unwrap().free_bytes;
+        // Others use the disk too, so the figures keep far from the bounds.
+        for (reserve, full, exhausted) in
+            [(free / 2, false, false), (free / 2 * 3, true, false), (free * 3, true, true)]
+        {
+            let state = measure(dir.path(), None, reserve).unwrap();
+            assert_eq!((state.full, state.exhausted), (full, exhausted), "{reserve} of {free}");
         }
     }
 

@@ -1,8 +1,13 @@
 //! What the fuzz targets run of this crate's private decoders. No part of the API.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use drover_keys::{GroupId, ReplicaId};
+
 use crate::config::{Config, Sources};
+use crate::datadir::replicas::{decode, encode};
+use crate::datadir::{RecordState, ReplicaRecord};
 
 /// Whether the bytes are a configuration file.
 ///
@@ -35,4 +40,31 @@ groups = [{ id = 1, replicas = [1] }]
 routes = [{ start = "", end = "m", group = 1 }, { start = "m", group = 1 }]
 "#;
     vec![small.into()]
+}
+
+/// Whether the bytes are a file of replicas. What stands in front of the checksum is also read as if the checksum were right:
+/// hardly any other bytes would come past it.
+///
+/// # Panics
+/// If what was read is written in another way.
+pub fn replica_records(bytes: &[u8]) -> bool {
+    let read = |bytes: &[u8]| match decode(bytes) {
+        Ok(records) => {
+            assert_eq!(encode(&records), bytes);
+            true
+        }
+        Err(_) => false,
+    };
+    if let Some((body, _)) = bytes.split_last_chunk::<4>() {
+        read(&[body, &crc32c::crc32c(body).to_be_bytes()].concat());
+    }
+    read(bytes)
+}
+
+/// Files of replicas.
+pub fn replica_files() -> Vec<Vec<u8>> {
+    use RecordState::{Founding, Gone, Held, Removing};
+    let records = [Founding, Held, Removing, Gone].into_iter().zip(1u64..);
+    let records = records.map(|(state, n)| (GroupId(n * 300), ReplicaRecord { id: ReplicaId(n), state }));
+    vec![encode(&BTreeMap::new()), encode(&records.collect())]
 }

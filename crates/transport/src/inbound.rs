@@ -1,7 +1,8 @@
 //! The answering side of one link: takes messages apart and hands each to whom it concerns.
 //!
 //! The reader never waits for a group. Calls run in tasks of their own, bounded in number; appends go into inboxes. It
-//! waits only for room in its own queue of answers, which the peer always empties.
+//! waits only for room in its own queue of answers, which the peer always empties. An answer that no frame can carry would
+//! end the link for all that is on it: its call is told so instead.
 
 use std::sync::Arc;
 
@@ -24,6 +25,9 @@ use crate::pending::Answer;
 use crate::service::{NodeService, RaftEndpoint};
 use crate::stats::PeerStats;
 
+/// What stands around an answer in a frame: its tag, its length and its id, and those of its message.
+const FRAMING_BYTES: usize = 32;
+
 /// One link that a peer has opened.
 pub(crate) struct Inbound {
     node: NodeId,
@@ -35,6 +39,7 @@ pub(crate) struct Inbound {
     calls: Arc<Semaphore>,
     /// Votes and heartbeats at work: they never stand behind operations.
     raft_calls: Arc<Semaphore>,
+    max_message_bytes: usize,
 }
 
 impl Inbound {
@@ -54,6 +59,7 @@ impl Inbound {
             stats,
             calls: Arc::new(Semaphore::new(calls)),
             raft_calls: Arc::new(Semaphore::new(calls)),
+            max_message_bytes: tuning.max_message_bytes,
         }
     }
 
@@ -134,8 +140,12 @@ impl Inbound {
     async fn group_request(&self, id: u64, request: v1::GroupRequest) {
         match Arc::clone(&self.calls).try_acquire_owned() {
             Ok(permit) => {
-                let service = Arc::clone(&self.service);
-                self.spawn(id, permit, async move { Answer::GroupResponse(service.group_call(request).await) });
+                let (service, limit) = (Arc::clone(&self.service), self.max_message_bytes);
+                self.spawn(id, permit, async move {
+                    let changes = may_change(&request);
+                    let response = service.group_call(request).await;
+                    Answer::GroupResponse(carried(response, changes, limit))
+                });
             }
             Err(_) => self.answer(id, Answer::GroupResponse(encode_group_response(Err(overloaded())))).await,
         }
@@ -162,6 +172,41 @@ impl Inbound {
             Err(_) => self.answer(id, raft_error("too many Raft calls at a time")).await,
         }
     }
+}
+
+/// Whether a request can have an effect.
+fn may_change(request: &v1::GroupRequest) -> bool {
+    use v1::group_request::Body;
+    match request.body {
+        Some(Body::Write(_) | Body::Catalog(_)) => true,
+        Some(
+            Body::Get(_)
+            | Body::BatchGet(_)
+            | Body::Scan(_)
+            | Body::LatestCommitTs(_)
+            | Body::Digest(_)
+            | Body::Describe(_)
+            | Body::ReadCatalog(_)
+            | Body::TxnRefresh(_)
+            | Body::TxnStatus(_)
+            | Body::Locks(_),
+        )
+        | None => false,
+    }
+}
+
+/// An answer as the link can carry it: one that is too large for a frame is replaced by an error that says so, definite if
+/// the request changes nothing.
+fn carried(response: v1::GroupResponse, changes: bool, max_message_bytes: usize) -> v1::GroupResponse {
+    let bytes = response.encoded_len();
+    if bytes.saturating_add(FRAMING_BYTES) <= max_message_bytes {
+        return response;
+    }
+    let size = format!("the answer has {bytes} bytes, a message between nodes at most {max_message_bytes} bytes");
+    encode_group_response(Err(match changes {
+        false => Error::definite(Reason::BatchTooLarge, format!("{size}; nothing was changed; ask for less at a time")),
+        true => Error::unknown(Reason::BatchTooLarge, format!("{size}; it may have happened: read what was written")),
+    }))
 }
 
 fn overloaded() -> Error {
@@ -213,5 +258,46 @@ async fn try_raft_call(raft: &dyn RaftEndpoint, request: v1::RaftRequest) -> Res
             let response = raft.transfer_leader(request).await.map_err(|e| text(&e))?;
             Ok(Tell::Transfer(codec::encode_transfer_response(&response)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use drover_kv::Certainty;
+    use drover_wire::decode_group_response;
+    use v1::group_request::Body;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_frame_can_carry_becomes_an_error_that_says_whether_anything_happened() {
+        let answer = |bytes: usize| v1::GroupResponse {
+            body: Some(v1::group_response::Body::Catalog(vec![7; bytes].into())),
+            ..Default::default()
+        };
+        let around = answer(1_000).encoded_len() - 1_000;
+        let fits = 1_000 + around + FRAMING_BYTES;
+        for (body, certainty) in [
+            (Body::BatchGet(v1::GroupBatchGet::default()), Certainty::Definite),
+            (Body::Scan(v1::GroupScan::default()), Certainty::Definite),
+            (Body::ReadCatalog(v1::GroupReadCatalog::default()), Certainty::Definite),
+            (Body::Write(v1::GroupWrite::default()), Certainty::Unknown),
+            (Body::Catalog(Bytes::new()), Certainty::Unknown),
+        ] {
+            let changes = may_change(&v1::GroupRequest { body: Some(body), ..Default::default() });
+            assert_eq!(carried(answer(1_000), changes, fits), answer(1_000));
+            let error = decode_group_response(carried(answer(1_001), changes, fits)).unwrap_err();
+            assert_eq!((error.reason, error.certainty), (Reason::BatchTooLarge, certainty));
+        }
+    }
+
+    #[test]
+    fn a_frame_of_the_largest_answer_is_no_larger_than_a_message_may_be() {
+        let body = v1::group_response::Body::Catalog(vec![7; 70 << 20].into());
+        let response = v1::GroupResponse { body: Some(body), ..Default::default() };
+        let bytes = response.encoded_len();
+        let message = v1::LinkMessage { id: u64::MAX, body: Some(Answer::GroupResponse(response)) };
+        assert!(v1::LinkFrame { messages: vec![message] }.encoded_len() <= bytes + FRAMING_BYTES);
     }
 }

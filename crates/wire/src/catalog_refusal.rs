@@ -39,6 +39,7 @@ fn reason(refusal: &CatalogRefusal) -> Reason {
         | CatalogRefusal::Majority { .. }
         | CatalogRefusal::NoQuorumLeft { .. }
         | CatalogRefusal::CapabilityMissing { .. }
+        | CatalogRefusal::ClusterVersionTooLow { .. }
         | CatalogRefusal::WrongReplica { .. }
         | CatalogRefusal::NoClusterVersion => Reason::FailedPrecondition,
     }

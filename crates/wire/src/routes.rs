@@ -23,6 +23,7 @@ pub fn encode_route(route: &Route, leader: Option<NodeId>) -> v1::Route {
         state: state.into(),
         job_id,
         approximate_bytes: None,
+        acquired_version: None,
     }
 }
 

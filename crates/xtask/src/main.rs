@@ -1,6 +1,8 @@
 //! Tasks of this repository that are more than a shell script.
 
 mod guards;
+#[cfg(test)]
+mod purity;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ pub(crate) mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use drover_guards::{self as guards, Guard};
 use drover_hlc::PhysicalMs;
 use drover_keys::NodeId;
 
@@ -21,7 +22,7 @@ use crate::catalog::{Catalog, Contents};
 use crate::row::{AuditEvent, CatalogRow, Meta, RequestRecord};
 use crate::{
     CatalogChange, CatalogCommand, CatalogCommandKind as Kind, CatalogRefusal, CatalogReply, CompatOutcome, NodeEntry,
-    RouteMap, RowKey, fingerprint,
+    RouteMap, RowKey, Version, fingerprint,
 };
 
 /// Above every id that a command may choose, so that counters never overflow.
@@ -108,6 +109,9 @@ impl Catalog {
         }
         let now = contents.meta.clock.max(command.now);
         let judge = Judge { contents, actor: &command.actor, now };
+        if let Some(required) = command.kind.required_version() {
+            judge.check_cluster_version(required)?;
+        }
         if let Some(capability) = command.kind.required_capability() {
             judge.check_capability(capability)?;
         }
@@ -222,11 +226,27 @@ impl Judge<'_> {
         }
     }
 
-    /// Refuses if a live node has not said that it can do this.
+    /// Refuses what nodes may not understand to which the cluster version allows the cluster to go back. A freeze keeps the
+    /// version where it is, whatever all nodes can do meanwhile.
+    fn check_cluster_version(&self, required: Version) -> Result<(), CatalogRefusal> {
+        match self.contents.at_least(required) || !guards::on(Guard::ClusterVersionReached) {
+            true => Ok(()),
+            false => Err(CatalogRefusal::ClusterVersionTooLow { required, have: self.contents.meta.cluster_version }),
+        }
+    }
+
+    /// Refuses if a node has not said that it can do this which is live, or holds a replica: one that is silent comes back
+    /// to a log in which the command stands already.
     fn check_capability(&self, capability: &'static str) -> Result<(), CatalogRefusal> {
-        let lacking = self.contents.live(self.now).filter(|(_, presence)| !presence.capabilities.contains(capability));
-        let nodes: BTreeSet<NodeId> = lacking.map(|(node, _)| node.id).collect();
-        if nodes.is_empty() { Ok(()) } else { Err(CatalogRefusal::CapabilityMissing { capability, nodes }) }
+        let has = |node: &NodeEntry| node.presence.as_ref().is_some_and(|p| p.capabilities.contains(capability));
+        let lacks = |id: &NodeId| !self.contents.nodes.get(id).is_some_and(has);
+        let holders = self.contents.groups.values().flat_map(|group| group.replicas.keys().copied());
+        let live = self.contents.live(self.now).map(|(node, _)| node.id);
+        let nodes: BTreeSet<NodeId> = live.chain(holders).filter(lacks).collect();
+        match nodes.is_empty() || !guards::on(Guard::AllAreCapable) {
+            true => Ok(()),
+            false => Err(CatalogRefusal::CapabilityMissing { capability, nodes }),
+        }
     }
 
     fn node(&self, id: NodeId) -> Result<&NodeEntry, CatalogRefusal> {

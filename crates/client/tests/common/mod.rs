@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use drover_wire::proto::v1::cluster_server::{Cluster, ClusterServer};
+use drover_wire::proto::v1::compat_server::{Compat, CompatServer};
 use drover_wire::proto::v1::distribution_server::{Distribution, DistributionServer};
 use drover_wire::proto::v1::kv_server::{Kv, KvServer};
 use drover_wire::proto::v1::session_answer::Answer;
@@ -24,6 +25,21 @@ pub enum Act {
     Silence,
     /// Breaks the connection off without an answer.
     HangUp,
+}
+
+/// What a server says to those who ask for a change of the cluster, or about its members.
+#[derive(Clone)]
+pub struct Commands {
+    /// The answer to all of it, but for what follows.
+    pub refusal: Status,
+    /// What became of the cluster's version, whatever was asked; a number, so that it can be one that nobody knows.
+    pub outcome: Option<i32>,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self { refusal: Status::unimplemented("not in these tests"), outcome: None }
+    }
 }
 
 /// Decides about each call, in the order of arrival.
@@ -51,27 +67,26 @@ pub struct Server {
 
 impl Server {
     pub async fn start(node_id: u64, routes: Vec<Route>, nodes: Vec<NodeStatus>, script: Script) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::start_on(listener, node_id, routes, nodes, script)
+        Self::serve(Told::new(node_id, routes, nodes, Commands::default()), script).await
     }
 
-    pub fn start_on(
-        listener: TcpListener,
-        node_id: u64,
-        routes: Vec<Route>,
-        nodes: Vec<NodeStatus>,
-        script: Script,
-    ) -> Server {
+    /// One that answers no session.
+    pub async fn commanded(node_id: u64, routes: Vec<Route>, commands: Commands) -> Server {
+        Self::serve(Told::new(node_id, routes, Vec::new(), commands), Arc::new(|_| Act::Silence)).await
+    }
+
+    async fn serve(cluster: Told, script: Script) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (messages, calls, connections) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let (stop, stopped) = oneshot::channel();
         let kv = Scripted { script, messages: messages.clone(), calls: calls.clone() };
-        let cluster = Told { node_id, routes, nodes };
         let incoming = accepting(listener, connections.clone());
         let task = tokio::spawn(async move {
             let serving = tonic::transport::Server::builder()
                 .add_service(KvServer::new(kv).max_decoding_message_size(64 << 20))
                 .add_service(DistributionServer::new(cluster.clone()))
+                .add_service(CompatServer::new(cluster.clone()))
                 .add_service(ClusterServer::new(cluster))
                 .serve_with_incoming(incoming);
             tokio::select! {
@@ -189,6 +204,35 @@ struct Told {
     node_id: u64,
     routes: Vec<Route>,
     nodes: Vec<NodeStatus>,
+    commands: Commands,
+    /// Of the route map.
+    version: Arc<AtomicUsize>,
+}
+
+impl Told {
+    fn new(node_id: u64, routes: Vec<Route>, nodes: Vec<NodeStatus>, commands: Commands) -> Self {
+        Self { node_id, routes, nodes, commands, version: Arc::new(AtomicUsize::new(1)) }
+    }
+
+    fn compat(&self) -> Result<Response<CompatResponse>, Status> {
+        let outcome = self.commands.outcome.ok_or_else(|| self.commands.refusal.clone())?;
+        Ok(Response::new(CompatResponse { outcome, ..CompatResponse::default() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Compat for Told {
+    async fn get_compat(&self, _: Request<CompatRequest>) -> Result<Response<CompatResponse>, Status> {
+        self.compat()
+    }
+
+    async fn freeze(&self, _: Request<CompatRequest>) -> Result<Response<CompatResponse>, Status> {
+        self.compat()
+    }
+
+    async fn unfreeze(&self, _: Request<CompatRequest>) -> Result<Response<CompatResponse>, Status> {
+        self.compat()
+    }
 }
 
 #[tonic::async_trait]
@@ -222,30 +266,30 @@ impl Cluster for Told {
     }
 
     async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Result<Response<ListNodesResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn drain_node(&self, _: Request<DrainNodeRequest>) -> Result<Response<DrainNodeResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Result<Response<RemoveNodeResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn register_node(&self, _: Request<RegisterNodeRequest>) -> Result<Response<RegisterNodeResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn add_replica(&self, _: Request<AddReplicaRequest>) -> Result<Response<AddReplicaResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn remove_replicas(
         &self,
         _: Request<RemoveReplicasRequest>,
     ) -> Result<Response<RemoveReplicasResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     type WatchTopologyStream = futures::stream::Pending<Result<Topology, Status>>;
@@ -258,49 +302,64 @@ impl Cluster for Told {
     }
 
     async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Result<Response<ListGroupsResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn list_audit_events(
         &self,
         _: Request<ListAuditEventsRequest>,
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 }
 
-/// Gives its routes two to a page.
+/// Gives its routes two to a page, each of another version of the map: routes are divided faster than pages are asked for. A
+/// watch starts with all of them, two in a part.
 #[tonic::async_trait]
 impl Distribution for Told {
-    type WatchRoutesStream = futures::stream::Pending<Result<RouteEvent, Status>>;
+    type WatchRoutesStream = Pin<Box<dyn Stream<Item = Result<RouteEvent, Status>> + Send>>;
 
     async fn list_routes(&self, request: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
-        let start = request.into_inner().start;
+        let ListRoutesRequest { start, version: wanted, with_sizes, .. } = request.into_inner();
+        let version = self.version.fetch_add(1, Ordering::SeqCst) as u64;
+        if wanted != 0 && wanted != version {
+            let error = drover_kv::Error::definite(drover_kv::Reason::VersionMismatch, "another version");
+            return Err(drover_wire::error_to_status(&error));
+        }
         let mut rest = self.routes.iter().filter(|route| route.start >= start);
-        let routes = rest.by_ref().take(2).cloned().collect();
+        let mut routes: Vec<Route> = rest.by_ref().take(2).cloned().collect();
+        routes.iter_mut().for_each(|route| route.approximate_bytes = with_sizes.then_some(route.route_id));
         let next = rest.next().map(|route| route.start.clone());
-        Ok(Response::new(ListRoutesResponse { version: 1, routes, next }))
+        Ok(Response::new(ListRoutesResponse { version, routes, next }))
     }
 
     async fn watch_routes(&self, _: Request<WatchRoutesRequest>) -> Result<Response<Self::WatchRoutesStream>, Status> {
-        Ok(Response::new(futures::stream::pending()))
+        let version = self.version.load(Ordering::SeqCst) as u64;
+        let parts = self.routes.chunks(2).map(<[Route]>::to_vec);
+        let last = parts.len().saturating_sub(1);
+        let events = parts.enumerate().map(|(at, routes)| {
+            let part = RouteSnapshotPart { version, routes, more: at < last };
+            Ok(RouteEvent { event: Some(route_event::Event::Snapshot(part)) })
+        });
+        let events: Vec<_> = events.collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(events).chain(futures::stream::pending()))))
     }
 
     async fn get_route_ownership(
         &self,
         _: Request<GetRouteOwnershipRequest>,
     ) -> Result<Response<GetRouteOwnershipResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn get_intersecting_routes(
         &self,
         _: Request<GetIntersectingRoutesRequest>,
     ) -> Result<Response<GetIntersectingRoutesResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 
     async fn split_range(&self, _: Request<SplitRangeRequest>) -> Result<Response<SplitRangeResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        Err(self.commands.refusal.clone())
     }
 }

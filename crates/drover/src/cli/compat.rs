@@ -31,7 +31,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
 
 fn outcome(state: &CompatResponse) -> &'static str {
     match state.outcome() {
-        CompatOutcome::Read | CompatOutcome::Unspecified => "read",
+        CompatOutcome::Read => "read",
+        CompatOutcome::Unspecified => "unknown",
         CompatOutcome::Frozen => "frozen",
         CompatOutcome::AlreadyFrozen => "already frozen",
         CompatOutcome::Unfrozen => "unfrozen",
@@ -66,7 +67,7 @@ fn show(as_json: bool, output: &mut Output, state: &CompatResponse) -> std::io::
             "nodes": nodes,
         }));
     }
-    if !matches!(state.outcome(), CompatOutcome::Read | CompatOutcome::Unspecified) {
+    if state.outcome() != CompatOutcome::Read {
         output.line(outcome(state))?;
     }
     let version = match &state.cluster_version {

@@ -15,7 +15,7 @@ use super::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Lists all routes, with their sizes
+    /// Lists all routes, with their sizes, and the catalog version since which their groups have owned them
     List,
     /// Shows the route of a key, and what the log of its group says
     Show {
@@ -128,6 +128,9 @@ impl Shown {
         if route.leader != 0 {
             object.insert("leader".to_owned(), route.leader.into());
         }
+        if let Some(version) = route.acquired_version {
+            object.insert("acquired_version".to_owned(), version.into());
+        }
         if let Some(bytes) = route.approximate_bytes {
             object.insert("approximate_bytes".to_owned(), bytes.into());
         }
@@ -148,11 +151,12 @@ impl Shown {
                 route.group_id.to_string(),
                 route.shard_id.to_string(),
                 state(route),
+                route.acquired_version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
                 if route.leader == 0 { "?".to_owned() } else { route.leader.to_string() },
                 route.approximate_bytes.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string()),
             ]
         });
-        output.table(&["route", "start", "end", "group", "shard", "state", "leader", "size"], rows.collect())
+        output.table(&["route", "start", "end", "group", "shard", "state", "version", "leader", "size"], rows.collect())
     }
 
     fn ownership(&self, output: &mut Output, found: &GetRouteOwnershipResponse) -> std::io::Result<()> {
@@ -243,9 +247,17 @@ mod tests {
             state: RouteState::Active.into(),
             job_id: 0,
             approximate_bytes: Some(2_048),
+            acquired_version: Some(3),
         };
-        let last =
-            Route { route_id: 5, start: "m\0".into(), end: None, leader: 0, approximate_bytes: None, ..route.clone() };
+        let last = Route {
+            route_id: 5,
+            start: "m\0".into(),
+            end: None,
+            leader: 0,
+            approximate_bytes: None,
+            acquired_version: None,
+            ..route.clone()
+        };
         let captured = Captured::default();
         let mut output = Output::to(captured.clone());
         Shown { notation: Notation::Escaped, json }.list(&mut output, CatalogVersion(7), &[route, last]).unwrap();
@@ -259,7 +271,7 @@ mod tests {
         assert!(text.starts_with("catalog version 7\n") && text.contains("2.0 KiB") && text.contains('?'), "{text}");
         let json: Value = serde_json::from_str(&shown(true)).unwrap();
         assert_eq!(json["version"], 7);
-        assert_eq!(json["routes"][0]["leader"], 1);
+        assert_eq!((&json["routes"][0]["leader"], &json["routes"][0]["acquired_version"]), (&1.into(), &3.into()));
         assert_eq!(json["routes"][1].get("end"), None);
         assert_eq!(json["routes"][1].get("leader"), None);
     }

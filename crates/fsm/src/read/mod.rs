@@ -8,7 +8,7 @@ mod txn;
 
 pub use maintenance::{Bounded, ExpiredRecords, ExpiredTxnRecords, UnsettledTxn};
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
-pub use point::{At, ReadOutcome};
+pub use point::{At, ReadOutcome, VERSION_BYTES};
 
 use std::ops::ControlFlow;
 
@@ -134,7 +134,7 @@ fn not_too_old(at: Timestamp, oldest: Timestamp) -> Result<(), ReadError> {
 #[cfg(test)]
 mod tests {
     use drover_keys::{GroupId, RouteId, ShardId};
-    use drover_kv::{Refusal, ScanLimits, ScanRequest, WriteKind, WriteOp};
+    use drover_kv::{Limits, Refusal, ScanLimits, ScanRequest, WriteKind, WriteOp};
     use drover_rafttypes::{Entry, Payload, decode_log_id};
     use drover_wire::proto::storage::v1 as pb;
     use openraft::storage::RaftStateMachine;
@@ -196,7 +196,7 @@ mod tests {
         };
         for refused in [
             handle.get_in(&view, &"k".into(), at, observed).map(|_| ()),
-            handle.batch_get_in(&view, &["k".into()], ts(15), observed).map(|_| ()),
+            handle.batch_get_in(&view, &["k".into()], ts(15), observed, &Limits::default()).map(|_| ()),
             handle.scan_in(&view, &request, observed).map(|_| ()),
         ] {
             let Err(ReadError::Failed(error)) = refused else { panic!("it was served: {refused:?}") };
@@ -235,7 +235,7 @@ mod tests {
         };
         [
             handle.get(&"k".into(), At::Ts(ts(at)), observed).map(|_| ()),
-            handle.batch_get(&["k".into()], ts(at), observed).map(|_| ()),
+            handle.batch_get(&["k".into()], ts(at), observed, &Limits::default()).map(|_| ()),
             handle.scan(&request, observed).map(|_| ()),
         ]
     }

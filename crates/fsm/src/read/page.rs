@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_keys::{End, Interval};
 use drover_kv::{Entry, ScanCursor, ScanPage, ScanRequest};
 use drover_mvcc::Stored;
 
@@ -74,12 +73,7 @@ impl<'a> PageBuilder<'a> {
     }
 
     fn stop_before(&mut self, key: Bytes) -> ControlFlow<()> {
-        // Reverse cursors are exclusive: the least key above `key` leaves `key` itself to come.
-        let cursor = match (self.request.reverse, Interval::point(key.clone()).end()) {
-            (true, End::Key(above)) => above.clone(),
-            (true, End::Unbounded) | (false, _) => key,
-        };
-        self.page.cursor = Some(ScanCursor(cursor));
+        self.page.cursor = Some(ScanCursor::before(key, self.request.reverse));
         ControlFlow::Break(())
     }
 }
@@ -93,6 +87,7 @@ fn value_bytes(version: &Stored) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use drover_keys::Interval;
     use drover_kv::ScanLimits;
 
     use super::*;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval, LogicalKey};
-use drover_kv::Versioned;
+use drover_kv::{Limits, Versioned};
 use drover_mvcc::Stored;
 
 use super::Admitted;
@@ -11,6 +11,9 @@ use crate::cell::View;
 use crate::error::ReadError;
 use crate::gate::conditions::live;
 use crate::handle::FsmHandle;
+
+/// What one version counts for at least in an answer to several reads: a rough size of what stands around its value.
+pub const VERSION_BYTES: usize = 64;
 
 /// As of when a key is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +67,19 @@ impl FsmHandle {
         }
     }
 
-    /// Reads several keys as of one timestamp, from one view; the answers stand in the order of the keys.
+    /// Reads several keys as of one timestamp, from one view; the answers stand in the order of the keys. It stops to read
+    /// when the versions exceed what `limits` say about an answer, where each counts for [`VERSION_BYTES`] at least.
     ///
     /// # Errors
-    /// As [`FsmHandle::get`]; one key that is refused refuses all.
+    /// As [`FsmHandle::get`]; one key that is refused refuses all. [`drover_kv::Reason::BatchTooLarge`].
     pub fn batch_get(
         &self,
         keys: &[Bytes],
         at: Timestamp,
         observed: Option<CatalogVersion>,
+        limits: &Limits,
     ) -> Result<Vec<Option<Versioned>>, ReadError> {
-        self.batch_get_in(&self.view(), keys, at, observed)
+        self.batch_get_in(&self.view(), keys, at, observed, limits)
     }
 
     pub(super) fn batch_get_in(
@@ -83,14 +88,18 @@ impl FsmHandle {
         keys: &[Bytes],
         at: Timestamp,
         observed: Option<CatalogVersion>,
+        limits: &Limits,
     ) -> Result<Vec<Option<Versioned>>, ReadError> {
         let intervals: Vec<Interval> = keys.iter().map(|key| Interval::point(key.clone())).collect();
-        let mut versions = Vec::with_capacity(keys.len());
+        let (mut versions, mut bytes) = (Vec::with_capacity(keys.len()), 0);
         for (key, interval) in keys.iter().zip(&intervals) {
             let admitted = Admitted::judge(view, interval, observed, Some(at))?;
             let logical = LogicalKey::plain(key.clone());
             admitted.key_unlocked(&logical, Some(at))?;
-            versions.push(live(view.snapshot.visible(admitted.owned[0].shard, &logical, at)?, at));
+            let version = live(view.snapshot.visible(admitted.owned[0].shard, &logical, at)?, at);
+            bytes += version.as_ref().map_or(0, |version| version.value.len().max(VERSION_BYTES));
+            limits.check_answer(bytes).map_err(ReadError::Failed)?;
+            versions.push(version);
         }
         for interval in &intervals {
             self.still_kept(interval, at)?;

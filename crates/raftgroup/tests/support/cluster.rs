@@ -12,7 +12,7 @@ use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId};
 use drover_kv::{Error, Outcome, ReadAnswer, ReadOp, Reason, WriteOp};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
-use drover_raftgroup::{Group, GroupOptions, GroupParts, GroupRaft};
+use drover_raftgroup::{ClockLead, Group, GroupOptions, GroupParts, GroupRaft};
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::{Node, SnapshotDir, TypeConfig, Vote};
 use futures::StreamExt;
@@ -157,6 +157,8 @@ pub struct Cluster {
     options: GroupOptions,
     links: Arc<Links>,
     replicas: BTreeMap<u64, Replica>,
+    /// For how long the machine was suspended, in milliseconds.
+    suspended_ms: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -164,7 +166,8 @@ impl Cluster {
     pub async fn found(dir: &std::path::Path, size: u64, options: GroupOptions) -> Self {
         let options = GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..options };
         let (script, links, replicas) = (Script::new(), Arc::default(), BTreeMap::new());
-        let mut cluster = Self { script, dir: dir.to_owned(), options, links, replicas };
+        let suspended_ms = Arc::default();
+        let mut cluster = Self { script, dir: dir.to_owned(), options, links, replicas, suspended_ms };
         for id in 1..=size {
             cluster.start(id).await;
         }
@@ -198,6 +201,7 @@ impl Cluster {
             fsm,
             network: Factory { from: id, links: Arc::clone(&self.links) },
             timestamps: Arc::new(Source(Arc::clone(&self.script))),
+            clock_lead: self.clock_lead(),
             options: self.options.clone(),
         })
         .await
@@ -213,6 +217,17 @@ impl Cluster {
         let stop = CancellationToken::new();
         let duties = tokio::spawn(Arc::clone(&group).run_duties(drover_raftgroup::granted(vec![grant]), stop.clone()));
         self.replicas.insert(id, Replica { group, log, duties, stop });
+    }
+
+    fn clock_lead(&self) -> ClockLead {
+        let suspended_ms = Arc::clone(&self.suspended_ms);
+        Arc::new(move || Duration::from_millis(suspended_ms.load(Ordering::SeqCst)))
+    }
+
+    /// Lets the machine have been suspended: clocks that count that are ahead by so much more.
+    #[allow(dead_code, reason = "only some of the tests that share this file do so")]
+    pub fn suspend(&self, time: Duration) {
+        self.suspended_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// Stops a replica. What it has on disk stays.

@@ -136,6 +136,7 @@ impl Fixture {
             fsm,
             network: peers.raft_network(id),
             timestamps: Arc::new(Source(Arc::clone(&script))),
+            clock_lead: drover_raftgroup::clock_lead(),
             options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
         })
         .await?;

@@ -20,7 +20,7 @@
 mod error;
 mod identity;
 mod lock;
-mod replicas;
+pub(crate) mod replicas;
 
 use std::fs;
 use std::io;
@@ -31,7 +31,7 @@ use drover_keys::{ClusterId, GroupId, NodeId, ReplicaId, StoreId};
 pub use error::DataDirError;
 pub use identity::{DIRECTORY_FORMAT, Identity, IdentityError};
 pub use lock::DirLock;
-pub use replicas::{RecordState, ReplicaRecord, ReplicaRecords, decode as decode_replica_records};
+pub use replicas::{RecordState, ReplicaRecord, ReplicaRecords};
 
 use crate::durable;
 

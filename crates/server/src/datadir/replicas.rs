@@ -124,7 +124,8 @@ fn write(path: &Path, records: &BTreeMap<GroupId, ReplicaRecord>) -> Result<(), 
     })
 }
 
-fn encode(records: &BTreeMap<GroupId, ReplicaRecord>) -> Vec<u8> {
+/// The content of the file.
+pub(crate) fn encode(records: &BTreeMap<GroupId, ReplicaRecord>) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.push(VERSION);
     out.extend_from_slice(&u32::try_from(records.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -146,7 +147,7 @@ fn encode(records: &BTreeMap<GroupId, ReplicaRecord>) -> Vec<u8> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode(bytes: &[u8]) -> Result<BTreeMap<GroupId, ReplicaRecord>, &'static str> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<BTreeMap<GroupId, ReplicaRecord>, &'static str> {
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or("it is too short")?;
     if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
         return Err("its checksum does not match");

@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn the_disk_is_shown_as_the_watch_found_it() {
         let metrics = Metrics::new();
-        metrics.disk.set(DiskState { free_bytes: 3, used_bytes: u64::MAX, full: true });
+        metrics.disk.set(DiskState { free_bytes: 3, used_bytes: u64::MAX, full: true, exhausted: false });
         let text = metrics.render().unwrap();
         assert!(text.contains("drover_disk_free_bytes 3\n") && text.contains("drover_disk_full 1\n"), "{text}");
     }

@@ -1,6 +1,11 @@
-//! The Raft of a replica as its peers see it, with a guard for a full disk in front: a follower without space takes no
-//! entries. Votes and heartbeats go on, so the group keeps its leader. What a leader sends and the replica accepts is
-//! noted as contact with the group.
+//! The Raft of a replica as its peers see it, with a guard for a full disk in front.
+//!
+//! A node whose disk is full refuses writes, not entries: a leader whose entries nobody takes can neither begin its term nor
+//! renew the oracle's ceiling, and where a majority is full nothing could be read. Only when half of the reserve is gone as
+//! well, a follower takes no entries. Votes and heartbeats go on, so the group keeps its leader. Snapshots are large: they
+//! are refused as soon as the disk is full.
+//!
+//! What a leader sends and the replica accepts is noted as contact with the group.
 
 use std::sync::Arc;
 
@@ -49,7 +54,7 @@ impl RaftEndpoint for GuardedRaft {
         let stopped = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let tripped = Arc::clone(&stopped);
         let admitted = requests.take_while(move |request| {
-            let admit = !(needs_space(request) && disk.borrow().full);
+            let admit = !(needs_space(request) && disk.borrow().exhausted);
             if !admit {
                 tripped.store(true, std::sync::atomic::Ordering::SeqCst);
             }
@@ -70,7 +75,7 @@ impl RaftEndpoint for GuardedRaft {
         &self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<TypeConfig>, EndpointError> {
-        if needs_space(&request) && self.disk.borrow().full {
+        if needs_space(&request) && self.disk.borrow().exhausted {
             return Err(no_space());
         }
         let answer = self.inner.append(request).await?;

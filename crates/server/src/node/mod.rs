@@ -12,6 +12,7 @@ mod locks;
 mod membership;
 mod peers;
 mod presence;
+mod relief;
 mod replicas;
 mod serve;
 mod status;
@@ -46,7 +47,7 @@ pub use status::NodeView;
 use catalog::Followed;
 use clock::Observed;
 use peers::{OraclePeers, PeerService};
-use replicas::{ReplicaParts, Replicas, TimeParts};
+use replicas::{ReplicaParts, Replicas, Successors, TimeParts};
 use topology::TopologyCache;
 
 /// Why a node ended, or did not begin.
@@ -212,10 +213,11 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     replicas.start(&stop).await;
     tokio::spawn(Arc::clone(&replicas).host(stop.clone()));
     tokio::spawn(locks::tend(Arc::clone(front.coordinator()), config.txn.lock_ttl, stop.clone()));
+    tokio::spawn(relief::relieve(Arc::clone(&replicas), watch.subscribe(), stop.clone()));
     let leaving = CancellationToken::new();
     tokio::spawn(tell_health(health.clone(), readiness_view, leaving.clone()));
     let node = Node { front, service, replicas: Arc::clone(&replicas), health, leaving };
-    let failure = fail(server, log, watch.subscribe(), Arc::clone(&replicas), tokio::spawn(announced), replaced);
+    let failure = fail(server, log, tokio::spawn(announced), replaced);
     let ended = shutdown.run(&node, failure).await;
 
     stop.cancel();
@@ -289,12 +291,10 @@ fn coordinator_options(config: &Config) -> CoordinatorOptions {
     }
 }
 
-/// Completes if the node cannot go on: its server ended, its log failed, or none of its replicas is left.
+/// Completes if the node cannot go on: its server ended, its log failed, or the cluster does not want it.
 async fn fail(
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
     log: Arc<NodeLog>,
-    mut disk: tokio::sync::watch::Receiver<crate::disk::DiskState>,
-    replicas: Arc<Replicas>,
     announced: tokio::task::JoinHandle<Option<drover_kv::Error>>,
     mut replaced: tokio::sync::watch::Receiver<Option<drover_kv::Error>>,
 ) -> NodeError {
@@ -320,20 +320,6 @@ async fn fail(
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    let full = async {
-        loop {
-            let became_full = disk.wait_for(|state| state.full).await.is_ok();
-            if !became_full {
-                return std::future::pending::<NodeError>().await;
-            }
-            // Another node may have space; this one goes on as a follower that takes no entries. An attempt may fail,
-            // and a full node may win an election, so it goes on handing over for as long as it is full.
-            while disk.borrow().full {
-                replicas.hand_over(Duration::from_secs(5)).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    };
     tokio::select! {
         ended = server => match ended {
             Ok(Ok(())) => NodeError::Failed("the gRPC server ended by itself".to_owned()),
@@ -343,7 +329,6 @@ async fn fail(
         error = log_failed => error,
         error = refused => error,
         error = replaced => error,
-        error = full => error,
     }
 }
 
@@ -394,7 +379,7 @@ impl Drain for Node {
         async move {
             self.leaving.cancel();
             set_health(&self.health, false).await;
-            self.replicas.hand_over(HAND_OVER_TIMEOUT).await;
+            self.replicas.hand_over(Successors::Any, HAND_OVER_TIMEOUT).await;
             self.front.drain().await;
             self.service.idle().await;
         }

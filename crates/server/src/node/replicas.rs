@@ -3,7 +3,7 @@
 //! Which ones there are is said by the file of replicas, written first of all from the configuration, and changed since as
 //! the catalog says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,29 @@ pub struct Replicas {
     seeds: Vec<String>,
     disk: tokio::sync::watch::Receiver<DiskState>,
     opened: Mutex<BTreeMap<GroupId, Opened>>,
+}
+
+/// To whom a leadership may be handed over.
+#[derive(Debug, Clone, Copy)]
+pub enum Successors<'a> {
+    /// To whoever votes.
+    Any,
+    /// To these nodes, which have space, if they are a majority: otherwise the new leader would take writes until the
+    /// others take no entries any more, and then could not even serve reads.
+    WithSpace(&'a BTreeSet<NodeId>),
+}
+
+impl Successors<'_> {
+    fn among(self, me: NodeId, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let others = voters.iter().copied().filter(|node| *node != me);
+        match self {
+            Successors::Any => others.collect(),
+            Successors::WithSpace(roomy) => {
+                let roomy: BTreeSet<NodeId> = others.filter(|node| roomy.contains(node)).collect();
+                if roomy.len() > voters.len() / 2 { roomy } else { BTreeSet::new() }
+            }
+        }
+    }
 }
 
 /// How long a replica that is removed may take to let go of its store, before the next attempt. Other changes wait meanwhile.
@@ -191,6 +214,7 @@ impl Replicas {
             fsm,
             network: self.parts.peers.raft_network(id),
             timestamps: Arc::clone(&self.parts.time.timestamps),
+            clock_lead: drover_raftgroup::clock_lead(),
             options: self.options.clone(),
         })
         .await
@@ -449,21 +473,30 @@ impl Replicas {
         self.parts.log.remove_group(group).await.map_err(|error| error.to_string())
     }
 
-    /// Hands the leadership of every group that this node leads to the follower that is least behind.
-    pub async fn hand_over(&self, timeout: Duration) {
+    /// The groups that this node leads.
+    fn led(&self) -> impl Iterator<Item = Arc<Group>> {
+        self.parts.directory.replicas().into_iter().filter_map(|(_, replica)| match replica {
+            Replica::Running(group) if group.is_leader() => Some(group),
+            Replica::Running(_) | Replica::Starting | Replica::Stopped(_) => None,
+        })
+    }
+
+    /// Whether this node leads a group.
+    pub fn leads(&self) -> bool {
+        self.led().next().is_some()
+    }
+
+    /// What this node knows of the catalog.
+    pub fn followed(&self) -> &Followed {
+        &self.parts.followed
+    }
+
+    /// Hands the leadership of every group that this node leads to the follower that is least behind, of those that are
+    /// wanted.
+    pub async fn hand_over(&self, wanted: Successors<'_>, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        let led: Vec<_> = self
-            .parts
-            .directory
-            .replicas()
-            .into_iter()
-            .filter_map(|(_, replica)| match replica {
-                Replica::Running(group) if group.is_leader() => Some(group),
-                Replica::Running(_) | Replica::Starting | Replica::Stopped(_) => None,
-            })
-            .collect();
-        let handed = led.iter().map(|group| async move {
-            let Some(to) = self.successor(group) else { return };
+        let handed = self.led().map(|group| async move {
+            let Some(to) = self.successor(&group, wanted) else { return };
             match group.transfer_leader(to, deadline).await {
                 Ok(_) => tracing::info!(group = %group.id(), %to, "leadership handed over"),
                 Err(error) => tracing::info!(group = %group.id(), %to, %error, "leadership was not handed over"),
@@ -472,15 +505,14 @@ impl Replicas {
         futures::future::join_all(handed).await;
     }
 
-    fn successor(&self, group: &Group) -> Option<NodeId> {
+    fn successor(&self, group: &Group, wanted: Successors<'_>) -> Option<NodeId> {
         let metrics = group.raft().metrics().borrow_watched().clone();
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().map(NodeId).collect();
+        let candidates = wanted.among(self.node, &voters);
         let progress = metrics.replication?;
         progress
             .into_iter()
-            .filter(|(node, _)| {
-                *node != self.node.0 && voters.contains(node) && self.parts.peers.is_connected(NodeId(*node))
-            })
+            .filter(|(node, _)| candidates.contains(&NodeId(*node)) && self.parts.peers.is_connected(NodeId(*node)))
             .max_by_key(|(_, matched)| matched.map(|log_id| log_id.index))
             .map(|(node, _)| NodeId(node))
     }
@@ -517,6 +549,7 @@ fn group_options(config: &Config) -> GroupOptions {
         election_min_ms: millis(raft.election_min),
         election_max_ms: millis(raft.election_max),
         lease_margin_ms: millis(raft.lease_margin),
+        limits: config.request_limits(),
         max_inflight_bytes: u32::try_from(raft.max_inflight_bytes.0).unwrap_or(u32::MAX),
         flush_interval: config.storage.flush_interval,
         flush_entries: raft.snapshot_entries,
@@ -526,5 +559,31 @@ fn group_options(config: &Config) -> GroupOptions {
         retention: config.storage.gc_retention,
         txn_max_age: config.txn.max_age,
         ..GroupOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leadership_goes_to_a_node_with_space_only_if_a_majority_has_space() {
+        let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let me = NodeId(1);
+        // voters, those with space, candidates
+        let table: &[(&[u64], &[u64], &[u64])] = &[
+            (&[1, 2, 3], &[2, 3], &[2, 3]),
+            (&[1, 2, 3], &[3], &[]),
+            (&[1, 2, 3], &[], &[]),
+            (&[1, 2, 3], &[3, 4, 5], &[]),
+            (&[1, 2, 3, 4, 5], &[2, 3, 5], &[2, 3, 5]),
+            (&[1, 2], &[2], &[]),
+            (&[2, 3, 4], &[2, 3], &[2, 3]),
+        ];
+        for (voters, roomy, expect) in table {
+            let among = Successors::WithSpace(&nodes(roomy)).among(me, &nodes(voters));
+            assert_eq!(among, nodes(expect), "{voters:?} {roomy:?}");
+        }
+        assert_eq!(Successors::Any.among(me, &nodes(&[1, 2, 3])), nodes(&[2, 3]));
     }
 }

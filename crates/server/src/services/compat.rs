@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_catalog::{CatalogCommandKind, CatalogReply, CatalogRow, CompatOutcome, Version};
+use drover_catalog::{CatalogCommandKind, CatalogReply, CatalogRow, CompatOutcome, CompatState, Version};
 use drover_keys::NodeId;
-use drover_kv::Error;
+use drover_kv::{Certainty, Error, Reason};
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::compat_response::Outcome;
 use drover_wire::proto::v1::compat_server::Compat;
@@ -53,34 +53,51 @@ impl CompatService {
             CatalogReply::Compat { outcome, state } => (outcome, state),
             other => return Err(misfit(&other)),
         };
-        // The command was carried out; without the capabilities its answer is still right.
-        let rows = coordinator.read_catalog(CatalogPart::Nodes, u32::MAX, deadline).await.unwrap_or_default();
-        let mut capabilities: BTreeMap<NodeId, Vec<String>> = rows
-            .into_iter()
-            .filter_map(|row| match row {
-                CatalogRow::Node(node) => Some((node.id, node.presence?.capabilities.into_iter().collect())),
-                _ => None,
-            })
-            .collect();
-        let nodes = state.nodes.iter().map(|node| v1::CompatNode {
-            node_id: node.node.0,
-            version: node.version.map(software_version),
-            live: node.live,
-            serving_since_unix_ms: node.serving_since.map_or(0, |since| since.unix_ms()),
-            capabilities: capabilities.remove(&node.node).unwrap_or_default(),
-        });
-        Ok(v1::CompatResponse {
-            outcome: encode_outcome(outcome).into(),
-            cluster_version: state.cluster_version.map(software_version),
-            high_water: Some(software_version(state.high_water)),
-            freeze: state.freeze.as_ref().map(|freeze| v1::CompatFreeze {
-                version: Some(software_version(freeze.version)),
-                by: freeze.by.clone(),
-                at_unix_ms: freeze.at.unix_ms(),
-            }),
-            nodes: nodes.collect(),
-        })
+        answered(outcome, &state, coordinator.read_catalog(CatalogPart::Nodes, u32::MAX, deadline).await)
     }
+}
+
+/// The command was carried out, and what the nodes can do could not be read. An answer without it would look like nodes that
+/// can do nothing; asking again, under the same request id, gets the outcome and the rest.
+fn after_the_command(error: Error) -> Error {
+    let reason = if error.reason == Reason::Timeout { Reason::TimeoutIndefinite } else { error.reason };
+    let message =
+        format!("it was carried out, but what the nodes can do could not be read ({}); ask again", error.message);
+    Error { reason, certainty: Certainty::Unknown, message, ..error }
+}
+
+/// The state that a command left, and what the nodes can do by the rows of the catalog that were read after it.
+fn answered(
+    outcome: CompatOutcome,
+    state: &CompatState,
+    rows: Result<Vec<CatalogRow>, Error>,
+) -> Result<v1::CompatResponse, Error> {
+    let mut capabilities: BTreeMap<NodeId, Vec<String>> = rows
+        .map_err(after_the_command)?
+        .into_iter()
+        .filter_map(|row| match row {
+            CatalogRow::Node(node) => Some((node.id, node.presence?.capabilities.into_iter().collect())),
+            _ => None,
+        })
+        .collect();
+    let nodes = state.nodes.iter().map(|node| v1::CompatNode {
+        node_id: node.node.0,
+        version: node.version.map(software_version),
+        live: node.live,
+        serving_since_unix_ms: node.serving_since.map_or(0, |since| since.unix_ms()),
+        capabilities: capabilities.remove(&node.node).unwrap_or_default(),
+    });
+    Ok(v1::CompatResponse {
+        outcome: encode_outcome(outcome).into(),
+        cluster_version: state.cluster_version.map(software_version),
+        high_water: Some(software_version(state.high_water)),
+        freeze: state.freeze.as_ref().map(|freeze| v1::CompatFreeze {
+            version: Some(software_version(freeze.version)),
+            by: freeze.by.clone(),
+            at_unix_ms: freeze.at.unix_ms(),
+        }),
+        nodes: nodes.collect(),
+    })
 }
 
 /// A version as a message.
@@ -110,5 +127,26 @@ impl Compat for CompatService {
 
     async fn unfreeze(&self, request: Request<v1::CompatRequest>) -> Result<Response<v1::CompatResponse>, Status> {
         self.run(request, CatalogCommandKind::Unfreeze).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_read_after_the_command_leaves_an_error_that_says_so() {
+        let table = [
+            (Error::definite(Reason::Timeout, "late"), Reason::TimeoutIndefinite),
+            (Error::definite(Reason::Unavailable, "no leader"), Reason::Unavailable),
+        ];
+        let state =
+            CompatState { cluster_version: None, high_water: Version::default(), freeze: None, nodes: Vec::new() };
+        assert_eq!(answered(CompatOutcome::Frozen, &state, Ok(Vec::new())).unwrap().outcome(), Outcome::Frozen);
+        for (error, reason) in table {
+            let error = answered(CompatOutcome::Frozen, &state, Err(error)).unwrap_err();
+            assert_eq!((error.reason, error.certainty), (reason, Certainty::Unknown), "{error}");
+            assert!(error.message.contains("it was carried out"), "{error}");
+        }
     }
 }

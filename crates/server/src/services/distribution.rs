@@ -47,7 +47,7 @@ impl DistributionService {
     }
 
     fn shown(&self, route: &Route) -> v1::Route {
-        encode_route(route, self.front.coordinator().dispatcher().believed_leader(route.group))
+        shown(&self.front, route)
     }
 
     async fn list(&self, request: v1::ListRoutesRequest) -> Result<v1::ListRoutesResponse, Error> {
@@ -66,16 +66,21 @@ impl DistributionService {
         let mut found = map.intersecting(&rest).filter(|route| route.interval.start() >= rest.start());
         let page: Vec<&Route> = found.by_ref().take(limit).collect();
         let next = found.next().map(|route| route.interval.start().clone());
+        let facts = match request.with_sizes {
+            true => self.facts(&page, deadline).await?,
+            false => Vec::new(),
+        };
+        // Whoever was asked for facts is known to lead now.
         let mut routes: Vec<v1::Route> = page.iter().map(|route| self.shown(route)).collect();
-        if request.with_sizes {
-            let sizes = self.sizes(&page, deadline).await?;
-            routes.iter_mut().zip(sizes).for_each(|(route, bytes)| route.approximate_bytes = Some(bytes));
+        for (route, facts) in routes.iter_mut().zip(facts) {
+            route.approximate_bytes = Some(facts.approximate_bytes);
+            route.acquired_version = facts.owned.iter().map(|owned| owned.acquired_version.0).max();
         }
         Ok(v1::ListRoutesResponse { version: map.version().0, routes, next })
     }
 
-    /// How large the routes are, each asked of its group's leader, all groups at once.
-    async fn sizes(&self, routes: &[&Route], deadline: Instant) -> Result<Vec<u64>, Error> {
+    /// What the groups say of the routes, each asked of its group's leader, all groups at once.
+    async fn facts(&self, routes: &[&Route], deadline: Instant) -> Result<Vec<RangeFacts>, Error> {
         let mut by_group: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
         for (place, route) in routes.iter().enumerate() {
             by_group.entry(route.group).or_default().push(place);
@@ -84,13 +89,13 @@ impl DistributionService {
             let intervals = places.iter().map(|place| routes[*place].interval.clone()).collect();
             Ok::<_, Error>((places, self.describe(group, intervals, deadline).await?))
         });
-        let mut sizes = vec![0; routes.len()];
+        let mut found = vec![RangeFacts::default(); routes.len()];
         for (places, facts) in futures::future::try_join_all(asked).await? {
             for (place, facts) in places.into_iter().zip(facts) {
-                sizes[place] = facts.approximate_bytes;
+                found[place] = facts;
             }
         }
-        Ok(sizes)
+        Ok(found)
     }
 
     async fn describe(
@@ -204,9 +209,14 @@ fn ownership(owned: &OwnershipFacts) -> v1::Ownership {
     }
 }
 
+/// A route, and who is believed to lead its group.
+fn shown(front: &Front, route: &Route) -> v1::Route {
+    encode_route(route, front.coordinator().dispatcher().believed_leader(route.group))
+}
+
 /// A whole map, in parts.
-fn snapshot(map: &RouteMap) -> Vec<v1::RouteEvent> {
-    let routes: Vec<v1::Route> = map.routes().map(|route| encode_route(route, None)).collect();
+fn snapshot(front: &Front, map: &RouteMap) -> Vec<v1::RouteEvent> {
+    let routes: Vec<v1::Route> = map.routes().map(|route| shown(front, route)).collect();
     let parts = routes.chunks(PAGE);
     let last = parts.len().saturating_sub(1);
     let event = |(at, routes): (usize, &[v1::Route])| v1::RouteEvent {
@@ -220,7 +230,8 @@ fn snapshot(map: &RouteMap) -> Vec<v1::RouteEvent> {
 }
 
 /// What leads a watcher that knows `known` to the present, and what it knows then.
-fn next_events(cache: &RouteCache, known: CatalogVersion) -> (Vec<v1::RouteEvent>, CatalogVersion) {
+fn next_events(front: &Front, known: CatalogVersion) -> (Vec<v1::RouteEvent>, CatalogVersion) {
+    let cache = front.coordinator().routes();
     let deltas = if known.0 == 0 { None } else { cache.since(known, DELTAS) };
     match deltas {
         Some(deltas) => {
@@ -230,7 +241,7 @@ fn next_events(cache: &RouteCache, known: CatalogVersion) -> (Vec<v1::RouteEvent
         }
         None => {
             let map = cache.current();
-            (snapshot(&map), map.version())
+            (snapshot(front, &map), map.version())
         }
     }
 }
@@ -247,15 +258,16 @@ impl Distribution for DistributionService {
     }
 
     async fn watch_routes(&self, request: Request<v1::WatchRoutesRequest>) -> Result<Response<Events>, Status> {
-        let cache = Arc::clone(self.routes());
+        let front = Arc::clone(&self.front);
         let drained = self.front.drained();
         let request = request.into_inner();
         check_cluster(self.cluster, &request.cluster_id).map_err(|error| error_to_status(&error))?;
         let known = CatalogVersion(request.known_version);
         let start = (known, std::collections::VecDeque::new());
         let events = futures::stream::unfold(start, move |(mut known, mut queue)| {
-            let (cache, drained) = (Arc::clone(&cache), drained.clone());
+            let (front, drained) = (Arc::clone(&front), drained.clone());
             async move {
+                let cache = front.coordinator().routes();
                 let mut versions = cache.versions();
                 // Whoever knows nothing yet says nothing, instead of that there is nothing.
                 if !cache.is_known() {
@@ -269,7 +281,7 @@ impl Distribution for DistributionService {
                     }
                 }
                 while queue.is_empty() {
-                    let (events, then) = next_events(&cache, known);
+                    let (events, then) = next_events(&front, known);
                     known = then;
                     queue.extend(events);
                     if !queue.is_empty() {

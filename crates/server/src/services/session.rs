@@ -1,16 +1,19 @@
-//! A session: many calls over one stream, answered in any order and packed into as few messages as possible.
+//! A session: many calls over one stream, answered in any order and packed into as few messages as possible. A message is
+//! bounded in bytes, because a client that cannot decode one loses the stream, and every call that is on it.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use drover_coordinator::Answer;
 use drover_kv::Error;
 use drover_wire::proto::v1::{self, session_answer, session_call::Call};
 use drover_wire::{Request, error_to_status_bytes};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use prost::Message;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::front::Front;
@@ -18,6 +21,8 @@ use super::kv;
 
 /// Answers that go into one message at most.
 const ANSWERS_PER_MESSAGE: usize = 256;
+/// No answer is added to a message that has reached this size. One answer alone may be larger.
+const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Serves a session until its client ends it, or until this node has drained.
 pub fn serve(
@@ -44,10 +49,32 @@ pub fn serve(
             }
         }
     });
-    UnboundedReceiverStream::new(outgoing)
-        .ready_chunks(ANSWERS_PER_MESSAGE)
-        .map(|answers| Ok(v1::SessionResponse { answers }))
-        .boxed()
+    Messages { answers: outgoing }.map(Ok).boxed()
+}
+
+/// The answers of a session, packed: each message takes what is ready, up to a number and a size.
+struct Messages {
+    answers: mpsc::UnboundedReceiver<v1::SessionAnswer>,
+}
+
+impl Stream for Messages {
+    type Item = v1::SessionResponse;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        while answers.len() < ANSWERS_PER_MESSAGE && bytes < MESSAGE_BYTES {
+            match self.answers.poll_recv(cx) {
+                Poll::Ready(Some(answer)) => {
+                    bytes += answer.encoded_len();
+                    answers.push(answer);
+                }
+                Poll::Ready(None) if answers.is_empty() => return Poll::Ready(None),
+                Poll::Pending if answers.is_empty() => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Some(v1::SessionResponse { answers }))
+    }
 }
 
 async fn answer(front: Arc<Front>, call: v1::SessionCall, answers: mpsc::UnboundedSender<v1::SessionAnswer>) {
@@ -127,6 +154,53 @@ impl Kind {
             Kind::LatestCommitTs => kv::latest_commit_ts(answer).map(Packed::LatestCommitTs),
             Kind::Settle => kv::settle(answer).map(Packed::Settle),
             Kind::Commit => kv::commit(answer).map(Packed::Commit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How answers of these sizes are packed: the number in each message.
+    fn packed(sizes: &[usize]) -> Vec<usize> {
+        let (sender, answers) = mpsc::unbounded_channel();
+        for (id, bytes) in sizes.iter().enumerate() {
+            let value = vec![7; *bytes].into();
+            let version = Some(v1::Version { value, ..Default::default() });
+            let answer = session_answer::Answer::Get(v1::GetResponse { version, read_ts: 0 });
+            sender.send(v1::SessionAnswer { id: id as u64, leader_hint: 0, answer: Some(answer) }).unwrap();
+        }
+        drop(sender);
+        let messages: Vec<v1::SessionResponse> = futures::executor::block_on_stream(Messages { answers }).collect();
+        let ids: Vec<u64> =
+            messages.iter().flat_map(|message| message.answers.iter().map(|answer| answer.id)).collect();
+        assert_eq!(ids, (0..sizes.len() as u64).collect::<Vec<_>>(), "every answer once, in order");
+        messages.iter().map(|message| message.answers.len()).collect()
+    }
+
+    #[test]
+    fn a_message_is_closed_by_its_number_of_answers_or_by_its_size() {
+        let table = [
+            (vec![], vec![]),
+            (vec![10; 3], vec![3]),
+            (vec![10; 600], vec![256, 256, 88]),
+            (vec![8 << 20; 3], vec![1, 1, 1]),
+            (vec![10, 8 << 20, 10, 10], vec![2, 2]),
+            (vec![300 << 10; 9], vec![4, 4, 1]),
+        ];
+        for (sizes, expect) in table {
+            assert_eq!(packed(&sizes), expect, "{:?} ...", sizes.first());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_does_not_wait_for_more() {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let mut messages = Messages { answers };
+        for id in 1..3 {
+            sender.send(v1::SessionAnswer { id, leader_hint: 0, answer: None }).unwrap();
+            assert_eq!(messages.next().await.unwrap().answers.len(), 1);
         }
     }
 }

@@ -116,6 +116,24 @@ async fn a_message_that_no_frame_can_carry_is_refused_before_it_is_sent() {
     assert_eq!(a.ask(b.id, "x").await, Ok(1));
 }
 
+#[tokio::test]
+async fn an_answer_that_no_frame_can_carry_is_refused_and_the_connection_goes_on() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    a.pool.set_address(b.id, &b.address);
+    assert_eq!(a.ask(b.id, "x").await, Ok(1));
+    let limit = u32::try_from(Tuning::default().max_message_bytes).unwrap();
+    let hanging = async { a.ask_within(b.id, "hang", Duration::from_secs(2)).await };
+    let asking = async {
+        eventually("the other call has arrived", || b.stats_of(a.id).messages_received == 2).await;
+        let error = a.ask_for(b.id, limit + 1).await.unwrap_err();
+        assert_eq!((error.reason, error.certainty), (Reason::BatchTooLarge, Certainty::Definite), "{error}");
+        assert_eq!(a.ask_for(b.id, limit - 64).await, Ok(limit as usize - 64), "a little less fits");
+    };
+    let (other, ()) = tokio::join!(hanging, asking);
+    assert!(other.unwrap_err().message.contains("deadline"), "a call beside it is not lost with the connection");
+    assert_eq!((a.stats_of(b.id).connects, a.stats_of(b.id).disconnects), (1, 0));
+}
+
 /// A proxy that can stop to forward without closing anything.
 struct StuckProxy {
     address: String,

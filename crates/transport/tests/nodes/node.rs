@@ -32,10 +32,15 @@ impl NodeService for Service {
         self.groups.lock().unwrap().get(&group).filter(|_| replica == REPLICA).cloned()
     }
 
-    /// Answers with the length of the key; the key `hang` is never answered.
+    /// Answers with the length of the key; the key `hang` is never answered. A read of the catalog is answered with as many
+    /// bytes as its limit says.
     async fn group_call(&self, request: v1::GroupRequest) -> v1::GroupResponse {
         let key = match request.body {
             Some(v1::group_request::Body::LatestCommitTs(latest)) => latest.key,
+            Some(v1::group_request::Body::ReadCatalog(read)) => {
+                let body = v1::group_response::Body::Catalog(vec![7; read.limit as usize].into());
+                return v1::GroupResponse { body: Some(body), ..Default::default() };
+            }
             _ => return drover_wire::encode_group_response(Err(Error::definite(Reason::InvalidArgument, "no key"))),
         };
         if key.as_ref() == b"hang" {
@@ -132,6 +137,18 @@ impl TestNode {
         let response = self.pool.group_call(to, request, Instant::now() + limit).await?;
         match response.body {
             Some(v1::group_response::Body::LatestCommitTs(length)) => Ok(length),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asks for an answer of so many bytes.
+    pub async fn ask_for(&self, to: NodeId, bytes: u32) -> Result<usize, Error> {
+        let read = v1::GroupReadCatalog { limit: bytes, ..Default::default() };
+        let body = Some(v1::group_request::Body::ReadCatalog(read));
+        let request = v1::GroupRequest { group_id: GROUP.0, body, ..Default::default() };
+        let response = self.pool.group_call(to, request, Instant::now() + Duration::from_secs(30)).await?;
+        match drover_wire::decode_group_response(response)? {
+            drover_wire::GroupAnswer::Catalog(answer) => Ok(answer.len()),
             other => panic!("{other:?}"),
         }
     }

@@ -16,6 +16,10 @@ fn fenced() -> Route {
     Route { end: Some("m".into()), state, job_id: 5, approximate_bytes: Some(6), ..active() }
 }
 
+fn described() -> Route {
+    Route { acquired_version: Some(300), approximate_bytes: Some(6), ..active() }
+}
+
 pub fn delta() -> RouteDelta {
     RouteDelta { version: 3, removed: vec![1, 300], upserted: vec![active(), fenced()] }
 }
@@ -51,6 +55,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("Route/active", active()),
         case("Route/write_fenced", fenced()),
+        case("Route/described", described()),
         case("RouteDelta/both", delta()),
         case("RouteEvent/snapshot", RouteEvent { event: Some(Event::Snapshot(snapshot)) }),
         case("RouteEvent/delta", RouteEvent { event: Some(Event::Delta(delta())) }),

@@ -24,7 +24,7 @@ fn interval() -> Interval {
     Interval::new("a", End::Key("m".into())).unwrap()
 }
 
-fn call(name: &'static str, op: GroupOp) -> Case {
+pub fn call(name: &'static str, op: GroupOp) -> Case {
     let call = GroupCall { group: GroupId(2), timeout_ms: 8, op };
     let bytes = encode_group_request(&call).encode_to_vec();
     let read = move |bytes: &[u8]| {
@@ -34,7 +34,7 @@ fn call(name: &'static str, op: GroupOp) -> Case {
     Case { name, bytes, read: Box::new(read) }
 }
 
-fn answer(name: &'static str, answer: Result<GroupAnswer, Error>) -> Case {
+pub fn answer(name: &'static str, answer: Result<GroupAnswer, Error>) -> Case {
     let bytes = encode_group_response(answer.clone()).encode_to_vec();
     let read = move |bytes: &[u8]| {
         let message = v1::GroupResponse::decode(bytes).unwrap();
@@ -165,7 +165,7 @@ fn framed() -> Vec<Case> {
     let digest = v1::group_request::Body::Digest(v1::GroupDigest { index: 300 });
     let request = v1::GroupRequest { group_id: 2, timeout_ms: 8, observed_version: 3, body: Some(digest) };
     let body = Some(v1::group_response::Body::LatestCommitTs(300));
-    let response = v1::GroupResponse { body, newer_routes: vec![delta()] };
+    let response = v1::GroupResponse { body, newer_routes: vec![delta()], lock: None };
     vec![
         case("LinkFrame/group_request", link(Body::GroupRequest(request))),
         case("LinkFrame/group_response", link(Body::GroupResponse(response))),

@@ -1,10 +1,13 @@
 //! One value for each case of `golden.txt`.
 
+mod cluster;
+mod compat;
 mod distribution;
 mod group;
 mod internal;
 mod kv;
 mod topology;
+mod txn;
 
 use std::fmt::Debug;
 
@@ -25,10 +28,17 @@ pub struct Case {
 
 /// All of them.
 pub fn all() -> Vec<Case> {
-    [kv::cases(), internal::cases(), group::cases(), distribution::cases(), topology::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let files = [
+        kv::cases(),
+        internal::cases(),
+        group::cases(),
+        distribution::cases(),
+        topology::cases(),
+        cluster::cases(),
+        compat::cases(),
+        txn::cases(),
+    ];
+    files.into_iter().flatten().collect()
 }
 
 fn case<M: Message + Default + PartialEq + Debug + 'static>(name: &'static str, message: M) -> Case {

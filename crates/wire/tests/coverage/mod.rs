@@ -10,7 +10,14 @@ use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 /// Whose messages have to occur; what they hold of others is walked as well.
-const FILES: &[&str] = &["drover/v1/kv.proto", "drover/v1/internal.proto", "drover/v1/distribution.proto"];
+const FILES: &[&str] = &[
+    "drover/v1/kv.proto",
+    "drover/v1/internal.proto",
+    "drover/v1/distribution.proto",
+    "drover/v1/cluster.proto",
+    "drover/v1/compat.proto",
+    "drover/v1/txn.proto",
+];
 
 pub struct Seen {
     messages: BTreeMap<String, DescriptorProto>,
@@ -97,6 +104,7 @@ impl Seen {
                         self.walk_message(field.type_name(), content);
                     }
                 }
+                WireType::SixtyFourBit => bytes.advance(8),
                 other => panic!("{name}.{} is encoded as {other:?}, which no message uses", field.name()),
             }
         }

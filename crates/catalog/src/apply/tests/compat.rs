@@ -127,6 +127,27 @@ fn a_freeze_holds_version_and_mark_so_that_a_rollout_can_be_taken_back() {
 }
 
 #[test]
+fn a_command_of_a_later_version_waits_until_the_cluster_cannot_go_back_behind_it() {
+    let judged = |world: &World, required| {
+        let contents = world.catalog.contents.as_ref().unwrap();
+        let now = PhysicalMs::new(world.now).unwrap();
+        super::super::Judge { contents, actor: "admin", now }.check_cluster_version(required)
+    };
+    let too_low = |have| Err(CatalogRefusal::ClusterVersionTooLow { required: V2, have });
+    assert_eq!(judged(&World::new(), V2), too_low(None));
+    let mut world = World::settled();
+    assert_eq!(judged(&world, V1), Ok(()));
+    assert_eq!(judged(&world, V2), too_low(Some(V1)));
+    world.run(Kind::Freeze).unwrap();
+    upgrade(&mut world, V2);
+    world.settle();
+    assert_eq!(judged(&world, V2), too_low(Some(V1)), "all nodes understand it, and may be rolled back");
+    assert!(judged(&world, V2).unwrap_err().to_string().contains("lift a freeze"));
+    world.run(Kind::Unfreeze).unwrap();
+    assert_eq!(judged(&world, V2), Ok(()));
+}
+
+#[test]
 fn what_is_not_known_cannot_be_frozen() {
     let mut world = World::new();
     world.run(register(1, V1)).unwrap();

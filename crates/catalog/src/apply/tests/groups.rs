@@ -111,7 +111,7 @@ fn a_group_is_not_left_without_a_live_majority() {
 }
 
 #[test]
-fn replicas_change_only_when_all_live_nodes_can_take_part() {
+fn replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one() {
     let mut world = World::settled();
     let RegisterNode { node, store, address, admin_address, version, .. } = node(2, V1);
     let old = RegisterNode { node, store, address, admin_address, version, capabilities: BTreeSet::new() };
@@ -119,14 +119,36 @@ fn replicas_change_only_when_all_live_nodes_can_take_part() {
     let missing = Err(CatalogRefusal::CapabilityMissing { capability: CHANGES_REPLICAS, nodes: nodes([2]) });
     assert_eq!(world.run(add(4)), missing);
     assert_eq!(world.run(remove([3])), missing);
-    // A node that is gone has no say.
+    // It is silent, and may come back to its replica as it was.
     world.now += 40_000;
-    for n in [1, 3, 4] {
-        world.run(heartbeat(n, V1)).unwrap();
-    }
-    world.run(add(4)).unwrap();
+    let others_are_heard = |world: &mut World| [1, 3, 4].map(|n| world.run(heartbeat(n, V1)).unwrap());
+    others_are_heard(&mut world);
+    assert_eq!(world.run(add(4)), missing);
     world.run(heartbeat(2, V1)).unwrap();
+    // One that holds nothing has no say once it is silent.
+    let RegisterNode { node, store, address, admin_address, version, .. } = super::node(5, V1);
+    let old = RegisterNode { node, store, address, admin_address, version, capabilities: BTreeSet::new() };
+    world.run(Kind::RegisterNode(old)).unwrap();
+    let missing = Err(CatalogRefusal::CapabilityMissing { capability: CHANGES_REPLICAS, nodes: nodes([5]) });
+    assert_eq!(world.run(add(4)), missing);
+    world.now += 40_000;
+    others_are_heard(&mut world);
+    world.run(add(4)).unwrap();
+    // What was begun is finished.
+    world.run(Kind::Heartbeat(Heartbeat { capabilities: BTreeSet::new(), ..heard(5, V1) })).unwrap();
     world.run(promote(4, 4)).unwrap();
+}
+
+#[test]
+fn what_a_node_can_do_that_never_registered_is_not_known() {
+    let mut world = World::new();
+    for n in [1, 2, 4] {
+        world.run(register(n, V1)).unwrap();
+    }
+    let missing = Err(CatalogRefusal::CapabilityMissing { capability: CHANGES_REPLICAS, nodes: nodes([3]) });
+    assert_eq!(world.run(add(4)), missing);
+    world.run(register(3, V1)).unwrap();
+    world.run(add(4)).unwrap();
 }
 
 #[test]

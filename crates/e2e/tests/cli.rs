@@ -1,0 +1,301 @@
+//! What operators type, against a running cluster: for people and for scripts, and how refusals end.
+
+#![allow(clippy::unwrap_used)]
+
+use std::process::Stdio;
+
+use drover_client::NodeId;
+use drover_testkit::Cluster;
+use drover_testkit::cluster::{PATIENCE, drover_binary};
+use drover_testkit::wait::wait_until;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// How a command ended.
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// A command line that talks to these nodes.
+struct Cli {
+    endpoints: String,
+}
+
+impl Cli {
+    fn of(cluster: &Cluster) -> Self {
+        Self { endpoints: cluster.endpoints().join(",") }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(drover_binary().unwrap());
+        command.args(line.split_whitespace()).env("DROVER_ENDPOINTS", &self.endpoints).env("DROVER_ACTOR", "operator");
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, line: &str) -> Ended {
+        let output = self.command(line).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// What a command prints that succeeds.
+    async fn text(&self, line: &str) -> String {
+        let ended = self.run(line).await;
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{line}: {}", ended.out);
+        ended.out
+    }
+
+    /// The objects that it prints.
+    async fn objects(&self, line: &str) -> Vec<Value> {
+        let text = self.text(&format!("{line} --json")).await;
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn json(&self, line: &str) -> Value {
+        let mut objects = self.objects(line).await;
+        assert_eq!(objects.len(), 1, "{line}: {objects:?}");
+        objects.remove(0)
+    }
+
+    /// The cluster says no, and that nothing was changed.
+    async fn refused(&self, line: &str, reason: &str) {
+        for line in [line.to_owned(), format!("{line} --json")] {
+            let ended = self.run(&line).await;
+            assert_eq!((ended.code, ended.out.as_str()), (4, ""), "{line}: {}", ended.err);
+            let named = ended.err.starts_with(&format!("error: {reason}: "));
+            assert!(named && ended.err.contains("nothing was changed"), "{line}: {}", ended.err);
+        }
+    }
+}
+
+/// The words of each line of a table, without its head.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect()
+}
+
+fn numbers(value: &Value, name: &str) -> Vec<u64> {
+    value.as_array().unwrap().iter().map(|item| item[name].as_u64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_are_listed_shown_and_divided() {
+    let mut cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let cli = Cli::of(&cluster);
+    let listed = cli.json("route list").await;
+    let (version, routes) = (listed["version"].as_u64().unwrap(), &listed["routes"]);
+    assert_eq!(numbers(routes, "group"), [2, 3]);
+    assert_eq!((&routes[0]["end"], routes[1].get("end")), (&"n".into(), None));
+    let text = cli.text("route list").await;
+    assert!(text.starts_with(&format!("catalog version {version}\n")), "{text}");
+    let head: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(head, ["route", "start", "end", "group", "shard", "state", "version", "leader", "size"]);
+
+    let route = routes[0]["route"].as_u64().unwrap();
+    let halves = cli.json(&format!("route split {route} d")).await;
+    assert_eq!((&halves["version"], &halves["routes"][1]["start"]), (&(version + 1).into(), &"d".into()));
+    let text = cli.text(&format!("route split {route} b --expect-version {}", version + 1)).await;
+    assert!(text.starts_with(&format!("catalog version {}\n", version + 2)), "{text}");
+    let right = &rows(text.split_once('\n').unwrap().1)[1][1..4];
+    assert_eq!(right, ["b", "d", "2"]);
+
+    cli.refused(&format!("route split {route} b"), "INVALID_ARGUMENT").await;
+    cli.refused(&format!("route split {route} z"), "INVALID_ARGUMENT").await;
+    cli.refused("route split 999 x", "UNKNOWN_ROUTE").await;
+    cli.refused(&format!("route split {route} a --expect-version {version}"), "VERSION_MISMATCH").await;
+    assert_eq!(cli.run("route split x y").await.code, 2);
+
+    let shown = cli.json("route show c").await;
+    assert_eq!((&shown["route"]["start"], &shown["version"]), (&"b".into(), &(version + 2).into()));
+    assert_eq!(shown["ownership"]["acquired_version"], 1, "a split leaves ownership alone");
+    let text = cli.text("route show c").await;
+    assert!(text.contains("the group owns [, n) since version 1;"), "{text}");
+
+    // A node that holds nothing has heard of no leader yet: those that tell the sizes are the leaders.
+    let fourth = cluster.join().await.unwrap();
+    let cli = Cli { endpoints: cluster.node(fourth).grpc_address() };
+    let listed = wait_until("the node to know the newest routes", PATIENCE, async || {
+        let text = cli.text("route list").await;
+        if text.starts_with(&format!("catalog version {}\n", version + 2)) { Ok(text) } else { Err(text) }
+    });
+    let listed = listed.await.unwrap();
+    let routes = rows(listed.split_once('\n').unwrap().1);
+    assert_eq!(routes.len(), 4, "{listed}");
+    for route in &routes {
+        let [.., state, acquired, leader, _, unit] = route[..] else { panic!("{listed}") };
+        assert_eq!((state, acquired, unit), ("active", "1", "B"), "{listed}");
+        assert!(["1", "2", "3"].contains(&leader), "{listed}");
+    }
+    let listed = cli.json("route list").await;
+    assert_eq!(numbers(&listed["routes"], "acquired_version"), [1; 4]);
+    assert_eq!(numbers(&listed["routes"], "approximate_bytes").len(), 4);
+    assert_eq!(numbers(&listed["routes"], "leader").len(), 4);
+}
+
+/// A `route watch` that runs.
+struct Watch {
+    lines: Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl Watch {
+    fn start(cli: &Cli, line: &str) -> Self {
+        let mut child = cli.command(line).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { lines, _child: child }
+    }
+
+    async fn line(&mut self) -> String {
+        tokio::time::timeout(PATIENCE, self.lines.next_line()).await.expect("a line").unwrap().expect("it goes on")
+    }
+
+    /// The version of the next event, as people read it.
+    async fn version(&mut self) -> u64 {
+        loop {
+            if let Some(version) = self.line().await.strip_prefix("catalog version ") {
+                return version.parse().unwrap();
+            }
+        }
+    }
+
+    async fn object(&mut self) -> Value {
+        serde_json::from_str(&self.line().await).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_routes_goes_on_without_a_gap_when_its_node_restarts() {
+    let cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let cli = Cli::of(&cluster);
+    let first = cli.json("route list").await["version"].as_u64().unwrap();
+    let route = cli.json("route list").await["routes"][0]["route"].as_u64().unwrap();
+    let mut people = Watch::start(&cli, "route watch");
+    let mut script = Watch::start(&cli, "route watch --json");
+    let snapshot = script.object().await;
+    assert_eq!((&snapshot["version"], numbers(&snapshot["routes"], "route")), (&first.into(), vec![route]));
+    assert_eq!(people.version().await, first);
+
+    // They follow the first of the nodes. It stops in order, then without, and comes back; each time routes change while it
+    // is away and after it has come back.
+    let watched = cluster.node(NodeId(1));
+    let mut version = first;
+    for (down, keys) in [("terminated", ["y", "x"]), ("killed", ["w", "v"])] {
+        match down {
+            "killed" => watched.kill().unwrap(),
+            _ => assert!(watched.terminate(PATIENCE).await.unwrap().success()),
+        }
+        for (at, key) in keys.into_iter().enumerate() {
+            cli.json(&format!("route split {route} {key}")).await;
+            version += 1;
+            let change = script.object().await;
+            assert_eq!(
+                (&change["version"], &change["removed"]),
+                (&version.into(), &Value::Array(Vec::new())),
+                "{change}"
+            );
+            let starts: Vec<_> = change["changed"].as_array().unwrap().iter().map(|route| &route["start"]).collect();
+            assert_eq!(starts, ["", key], "{change}");
+            assert_eq!(people.version().await, version, "{down}");
+            if at == 0 {
+                watched.start().unwrap();
+                cluster.wait_ready(PATIENCE).await.unwrap();
+            }
+        }
+    }
+    // From a version that is known, without the routes of before. A node that was away may tell all of them instead.
+    let cli = Cli { endpoints: cluster.node(NodeId(2)).grpc_address() };
+    let mut later = Watch::start(&cli, &format!("route watch --json --from {}", first + 2));
+    assert_eq!(later.object().await["version"], first + 3);
+    assert_eq!(later.object().await["version"], first + 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_replicas_come_and_go() {
+    let mut cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    assert_eq!(cluster.join().await.unwrap(), NodeId(4));
+    let cli = Cli::of(&cluster);
+    let listed = cli.json("node list").await;
+    assert_eq!(numbers(&listed["nodes"], "node"), [1, 2, 3, 4]);
+    for node in listed["nodes"].as_array().unwrap() {
+        assert_eq!((&node["live"], &node["draining"]), (&true.into(), &false.into()), "{node}");
+        assert!(node["capabilities"].as_array().unwrap().contains(&"replicas".into()), "{node}");
+    }
+    let text = cli.text("node list").await;
+    assert!(text.starts_with(" node"), "{text}");
+    assert_eq!(rows(&text)[2][1..3], [&cluster.node(NodeId(3)).grpc_address(), "live"]);
+
+    assert_eq!(cli.text("node drain 4").await, "node 4 gets no new replicas\n");
+    assert_eq!(cli.text("node drain 4").await, "node 4 gets no new replicas, as before\n");
+    assert_eq!(rows(&cli.text("node list").await)[3][2], "draining");
+    cli.refused("group add-replica 2 4", "FAILED_PRECONDITION").await;
+    let drained = cli.json("node drain 4 --undo").await;
+    assert_eq!((&drained["draining"], &drained["changed"]), (&false.into(), &true.into()));
+
+    let text = cli.text("group add-replica 2 4").await;
+    assert!(rows(&text)[0].ends_with(&["1,", "2,", "3,", "4"]), "{text}");
+    cli.refused("group add-replica 2 4", "FAILED_PRECONDITION").await;
+    cli.refused("group add-replica 99 4", "UNKNOWN_GROUP").await;
+    cli.refused("group add-replica 2 99", "UNKNOWN_NODE").await;
+    cli.refused("group remove-replica 2 1 2 3 4", "FAILED_PRECONDITION").await;
+    assert_eq!(cli.run("group remove-replica 2").await.code, 2);
+    let groups = cli.json("group list").await;
+    assert_eq!(numbers(&groups["groups"], "group"), [1, 2]);
+    let replicas = groups["groups"][1]["replicas"].as_array().unwrap();
+    assert!(replicas.iter().all(|replica| replica["votes"] == true && replica["state"] == "active"), "{groups}");
+    assert_eq!(rows(&cli.text("group list").await).len(), 2);
+
+    cli.refused("node remove 4", "FAILED_PRECONDITION").await;
+    let left = cli.json("group remove-replica 2 4").await;
+    assert_eq!(numbers(&left["groups"][0]["replicas"], "node"), [1, 2, 3]);
+    cli.refused("group remove-replica 2 4", "FAILED_PRECONDITION").await;
+    assert_eq!(cli.text("node remove 4").await, "node 4 was removed\n");
+    cli.refused("node remove 4", "UNKNOWN_NODE").await;
+    cli.refused("node drain 99", "UNKNOWN_NODE").await;
+    assert_eq!(numbers(&cli.json("node list").await["nodes"], "node"), [1, 2, 3]);
+    assert!(!cluster.node(NodeId(4)).wait_exit(PATIENCE).await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_is_held_back_and_the_audit_log_tells_who_did_what() {
+    let cluster = Cluster::builder().data_groups(1).start().await.unwrap();
+    let cli = Cli::of(&cluster);
+    let shown = wait_until("the version of the cluster to be known", PATIENCE, async || {
+        let shown = cli.json("compat show").await;
+        if shown["cluster_version"].is_null() { Err(shown) } else { Ok(shown) }
+    });
+    let shown = shown.await.unwrap();
+    assert_eq!((&shown["outcome"], &shown["freeze"]), (&"read".into(), &Value::Null));
+    assert_eq!(numbers(&shown["nodes"], "node"), [1, 2, 3]);
+    for node in shown["nodes"].as_array().unwrap() {
+        assert!(node["live"] == true && node["capabilities"].as_array().unwrap().contains(&"split".into()), "{node}");
+    }
+    let version = shown["cluster_version"].as_str().unwrap();
+    let text = cli.text("compat show").await;
+    assert!(text.starts_with(&format!("cluster version: {version}\n")) && text.contains("split"), "{text}");
+
+    for outcome in ["frozen", "already frozen"] {
+        let text = cli.text("compat freeze").await;
+        assert!(text.starts_with(&format!("{outcome}\n")), "{text}");
+        assert!(text.contains(&format!("frozen at {version} by operator")), "{text}");
+    }
+    assert_eq!(cli.json("compat freeze").await["freeze"]["by"], "operator");
+    for outcome in ["unfrozen", "nothing was frozen"] {
+        let unfrozen = cli.json("compat unfreeze").await;
+        assert_eq!((unfrozen["outcome"].as_str(), &unfrozen["freeze"]), (Some(outcome), &Value::Null));
+    }
+    assert_eq!(cli.run("compat thaw").await.code, 2);
+
+    cli.text("node drain 3 --actor ada").await;
+    let events = cli.objects("audit --limit 3").await;
+    let told: Vec<_> = events.iter().map(|event| (event["actor"].as_str(), event["action"].as_str())).collect();
+    let by = |who, what| (Some(who), Some(what));
+    assert_eq!(told, [by("operator", "unfreeze"), by("operator", "unfreeze"), by("ada", "drain-node")]);
+    assert_eq!(events[2]["details"], "drains");
+    let text = cli.text("audit --limit 1").await;
+    assert!(text.starts_with(" seq") && text.ends_with("drains\n") && text.lines().count() == 2, "{text}");
+    let all = cli.objects("audit").await;
+    assert!(all.windows(2).all(|pair| pair[0]["seq"].as_u64().unwrap() + 1 == pair[1]["seq"].as_u64().unwrap()));
+}
