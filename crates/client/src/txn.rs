@@ -372,6 +372,13 @@ impl Transaction {
         self.inner.lock().write(key.into(), Update::Delete);
     }
 
+    /// Forgets everything that was to be written.
+    pub fn discard(&self) {
+        let mut inner = self.inner.lock();
+        inner.writes.clear();
+        inner.order.clear();
+    }
+
     /// Writes a key if its value is as expected; whether it was. The key counts as read.
     ///
     /// # Errors

@@ -146,7 +146,7 @@ impl TimestampSource for Standing {
 
 /// A coordinator that knows the old map, and the node it talks to.
 struct World {
-    coordinator: Coordinator,
+    coordinator: Arc<Coordinator>,
     peer: Arc<Peer>,
     server: tokio::task::JoinHandle<()>,
     _dir: tempfile::TempDir,
@@ -179,7 +179,7 @@ impl World {
         [LEFT, RIGHT].into_iter().for_each(|group| directory.set_members(group, vec![PEER]));
         let dispatcher = Dispatcher::new(ME, directory, peers, RouteCache::new(old_map()));
         let coordinator = Coordinator::new(Arc::new(dispatcher), Arc::new(Standing), CoordinatorOptions::default());
-        Self { coordinator, peer, server, _dir: dir }
+        Self { coordinator: Arc::new(coordinator), peer, server, _dir: dir }
     }
 
     async fn handle(&self, request: Request, limit: Duration) -> Result<Answer, Error> {

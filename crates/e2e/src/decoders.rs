@@ -11,6 +11,7 @@ use drover_catalog::{
 };
 use drover_coordinator::cursor::Cursor;
 use drover_fsm::codec::record::OutcomeRecord;
+use drover_fsm::codec::txn::{Lock, TxnMarker, TxnRecord};
 use drover_fsm::{Applied, Command, codec};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{
@@ -52,6 +53,7 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "group_state", run: group_state, seeds: group_state_seeds },
     Decoder { name: "applied_state", run: applied_state, seeds: applied_state_seeds },
     Decoder { name: "outcome_record", run: outcome_record, seeds: outcome_record_seeds },
+    Decoder { name: "txn_rows", run: txn_rows, seeds: txn_row_seeds },
     Decoder { name: "cursor", run: cursor, seeds: cursor_seeds },
     Decoder { name: "link_frame", run: link::frame, seeds: link::frames },
     Decoder { name: "session_request", run: session_request, seeds: session_request_seeds },
@@ -311,7 +313,83 @@ fn operations() -> Vec<stored::Operation> {
         not_after: 1 << 40,
         kind: Some(kind),
     };
-    kinds.into_iter().map(wrap).collect()
+    let unnamed = |kind| stored::Operation { idempotency_key: Bytes::new(), not_after: 0, ..wrap(kind) };
+    kinds.into_iter().map(wrap).chain(txn_steps().into_iter().map(unnamed)).collect()
+}
+
+fn txn_id() -> Bytes {
+    vec![7; 16].into()
+}
+
+fn txn_ref() -> Option<stored::TxnRef> {
+    Some(stored::TxnRef { txn_id: txn_id(), number: 2, coordinator: 3 })
+}
+
+fn txn_reads() -> Option<stored::TxnReads> {
+    Some(stored::TxnReads { keys: vec!["r".into()], ranges: vec![whole_range()] })
+}
+
+fn txn_steps() -> Vec<stored::operation::Kind> {
+    use stored::operation::Kind;
+    let (txn, start_ts, primary, keys) = (txn_ref, 5, || "p".into(), || vec!["k".into(), "l".into()]);
+    let put = stored::TxnMutation { key: "k".into(), put_value: Some("v".into()), ttl_ms: Some(6) };
+    let mutations = || vec![put.clone(), stored::TxnMutation { key: "l".into(), ..Default::default() }];
+    vec![
+        Kind::TxnCommit(stored::TxnCommitOp { txn: txn(), start_ts, mutations: mutations(), reads: txn_reads() }),
+        Kind::TxnPrepare(stored::TxnPrepareOp {
+            txn: txn(),
+            start_ts,
+            primary: primary(),
+            fingerprint: 8,
+            ttl_ms: 9,
+            supersedes: true,
+            mutations: mutations(),
+        }),
+        Kind::TxnDecide(stored::TxnDecideOp {
+            txn: txn(),
+            start_ts,
+            commit_ts: 6,
+            fingerprint: 8,
+            keys: keys(),
+            remote: keys(),
+        }),
+        Kind::TxnResolve(stored::TxnResolveOp { txn: txn(), start_ts, commit_ts: Some(6), keys: keys() }),
+        Kind::TxnRollback(stored::TxnRollbackOp { txn: txn(), start_ts, primary: primary(), seen_expire_at: Some(4) }),
+        Kind::TxnHeartbeat(stored::TxnHeartbeatOp { txn: txn(), primary: primary(), ttl_ms: 9 }),
+        Kind::TxnFinish(stored::TxnFinishOp { txn_id: txn_id(), primary: primary() }),
+    ]
+}
+
+fn txn_rows(bytes: &[u8]) -> bool {
+    let bytes = || Bytes::copy_from_slice(bytes);
+    let lock = Lock::decode(bytes()).inspect(|lock| assert_eq!(Lock::decode(lock.encode()).ok().as_ref(), Some(lock)));
+    let record = TxnRecord::decode(bytes());
+    let record = record.inspect(|record| assert_eq!(TxnRecord::decode(record.encode()).ok().as_ref(), Some(record)));
+    let marker = TxnMarker::decode(bytes());
+    let marker = marker.inspect(|marker| assert_eq!(TxnMarker::decode(marker.encode()).ok().as_ref(), Some(marker)));
+    lock.is_ok() || record.is_ok() || marker.is_ok()
+}
+
+fn txn_row_seeds() -> Vec<Vec<u8>> {
+    let attempt = || Some(stored::TxnAttempt { number: 2, coordinator: 3 });
+    let committed =
+        stored::TxnCommittedState { attempt: attempt(), commit_ts: 6, fingerprint: 8, remote: vec!["z".into()] };
+    let lock = stored::TxnLock {
+        txn_id: txn_id(),
+        attempt: attempt(),
+        primary: "p".into(),
+        start_ts: 5,
+        expire_at: 9,
+        put_value: Some("v".into()),
+        ttl_ms: Some(6),
+    };
+    let marker = stored::TxnMarker { start_ts: 5, attempt: attempt(), commit_ts: Some(6) };
+    let states = [
+        stored::txn_record::State::Committed(committed),
+        stored::txn_record::State::RolledBack(attempt().expect("it is one")),
+    ];
+    let records = states.map(|state| stored::TxnRecord { start_ts: 5, state: Some(state) }.encode_to_vec());
+    [lock.encode_to_vec(), marker.encode_to_vec()].into_iter().chain(records).collect()
 }
 
 fn operation_seeds() -> Vec<Vec<u8>> {
@@ -348,6 +426,10 @@ fn command_seeds() -> Vec<Vec<u8>> {
         Body::AdvanceRecordHorizon(stored::AdvanceRecordHorizon { horizon: 1 << 40 }),
         Body::RemoveRecords(stored::RemoveRecords { records: vec![name] }),
         Body::TakeDigest(stored::TakeDigest { request_id: 9 }),
+        Body::AdvanceTxnHorizon(stored::AdvanceTxnHorizon { horizon: 1 << 40 }),
+        Body::RemoveTxnRecords(stored::RemoveTxnRecords {
+            records: vec![stored::TxnRecordName { route_key: "k".into(), txn_id: txn_id(), marker: true }],
+        }),
     ];
     let commands = bodies.map(|body| stored::Command { format: 1, admitted_term: 3, body: Some(body) });
     commands.iter().map(Message::encode_to_vec).collect()

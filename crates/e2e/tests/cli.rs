@@ -299,3 +299,38 @@ async fn the_version_is_held_back_and_the_audit_log_tells_who_did_what() {
     let all = cli.objects("audit").await;
     assert!(all.windows(2).all(|pair| pair[0]["seq"].as_u64().unwrap() + 1 == pair[1]["seq"].as_u64().unwrap()));
 }
+
+/// What the operators of a transaction type.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_are_run_from_scripts_and_asked_about() {
+    let cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let cli = Cli::of(&cluster);
+    let dir = tempfile::tempdir().unwrap();
+    let script = |text: &str| {
+        let path = dir.path().join("script");
+        std::fs::write(&path, text).unwrap();
+        format!("txn run {}", path.display())
+    };
+    let first = script("# two groups\nexpect-absent a\nput a 1\nput z 2\nget a\nget gone\n");
+    assert_eq!(cli.text(&first).await, "a\t1\ngone\n");
+    let ended = cli.run(&first).await;
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{}", ended.err);
+    assert!(ended.err.contains("a is not as expected; nothing was changed"), "{}", ended.err);
+    let second = script("expect z 2\nput m 3\ndelete a\nscan - - 2\n");
+    assert_eq!(cli.text(&second).await, "m\t3\nz\t2\n");
+    let shown = cli.objects(&script("get a\nget m\n")).await;
+    assert_eq!(shown[0]["value"], Value::Null);
+    assert_eq!((shown[1]["key"].as_str(), shown[1]["value"].as_str()), (Some("m"), Some("3")));
+    let wrong = cli.run(&script("put a 1\nfrobnicate\n")).await;
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    assert!(wrong.err.contains("line 2"), "{}", wrong.err);
+    assert_eq!(cli.run("kv get a").await.code, 1, "nothing was written");
+
+    assert_eq!(rows(&cli.text("txn list").await), Vec::<Vec<&str>>::new());
+    let id = "0123456789abcdef0123456789abcdef";
+    let unknown = cli.run(&format!("txn status {id} a")).await;
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.out.starts_with("nothing is known"), "{}", unknown.out);
+    cli.refused(&format!("txn resolve {id} --force"), "FAILED_PRECONDITION").await;
+    assert_eq!(cli.run("txn status short a").await.code, 2);
+}

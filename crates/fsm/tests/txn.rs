@@ -112,7 +112,8 @@ fn what_was_read_and_has_changed_is_a_conflict() {
     replica.write(at(11, put("b", "2"))).unwrap();
     replica.write(at(12, delete("c"))).unwrap();
     replica.write(at(13, put("e", "1"))).unwrap();
-    let table: [(&[&str], &[(&str, &str)], Option<OpResult>); 8] = [
+    type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], Option<OpResult>);
+    let table: [Row<'_>; 8] = [
         (&["b"], &[], Some(conflict("b", 11))),
         (&["c"], &[], Some(conflict("c", 12))),
         (&["e"], &[], Some(conflict("e", 13))),

@@ -88,7 +88,7 @@ guards! {
     /// H40: writes and reads would pass over the lock of a transaction that may have committed.
     LockGate:
         "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
-        "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_of_its_key_whatever_its_timestamp";
+        "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it";
     /// H39: a compare-and-set would write whatever the value is.
     CompareGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers";

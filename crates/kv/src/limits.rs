@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use drover_keys::{Interval, escape};
 
@@ -145,7 +145,7 @@ impl Limits {
         reads.intervals.iter().try_for_each(|interval| self.check_interval(interval))?;
         let bytes = mutations.iter().map(Mutation::payload_bytes).sum::<usize>() + reads.payload_bytes();
         self.check_batch(bytes)?;
-        let mut seen = HashSet::with_capacity(mutations.len());
+        let mut seen = BTreeSet::new();
         match mutations.iter().find(|mutation| !seen.insert(&mutation.key)) {
             Some(twice) => {
                 let message =

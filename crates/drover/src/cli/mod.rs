@@ -26,6 +26,7 @@ mod output;
 mod records;
 mod route;
 mod status;
+mod txn;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -108,6 +109,9 @@ pub enum Command {
     /// Shows and changes which group serves which keys
     #[command(subcommand)]
     Route(route::Command),
+    /// Runs several operations as one transaction, and settles what transactions left behind
+    #[command(subcommand)]
+    Txn(txn::Command),
     /// Measures throughput and latency with a closed loop of clients
     Bench(bench::Args),
 }
@@ -132,6 +136,7 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
         Command::Compat(command) => compat::run(global, command, &mut output).await,
         Command::Audit(args) => node::audit(global, args, &mut output).await,
         Command::Route(command) => route::run(global, command, &mut output).await,
+        Command::Txn(command) => txn::run(global, command, &mut output).await,
         Command::Bench(args) => bench::run(global, args, &mut output).await,
     }?;
     output.flush()?;

@@ -104,7 +104,9 @@ impl Rows {
                 let verdict = settle_response::Verdict::Never.into();
                 Answer::Settle(SettleResponse { verdict, succeeded: false, commit_ts: 0 })
             }
-            Asked::LatestCommitTs { .. } => return Err(Error::definite(Reason::FailedPrecondition, "not served")),
+            Asked::LatestCommitTs { .. } | Asked::Commit(_) => {
+                return Err(Error::definite(Reason::FailedPrecondition, "not served"));
+            }
         })
     }
 
@@ -141,7 +143,9 @@ impl Rows {
                 let current = if holds { None } else { current };
                 Answer::CompareAndSet(CompareAndSetResponse { succeeded: holds, commit_ts, current })
             }
-            WriteKind::DeleteRange { .. } | WriteKind::Settle { .. } => unreachable!("decoded as other requests"),
+            WriteKind::DeleteRange { .. } | WriteKind::Settle { .. } | WriteKind::Txn(_) => {
+                unreachable!("decoded as other requests")
+            }
         }
     }
 

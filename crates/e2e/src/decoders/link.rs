@@ -66,7 +66,7 @@ pub(super) fn frames() -> Vec<Vec<u8>> {
     });
     let answered = answers().into_iter().map(|body| {
         let newer_routes = vec![drover_wire::encode_route_delta(&a_delta())];
-        Body::GroupResponse(v1::GroupResponse { body: Some(body), newer_routes })
+        Body::GroupResponse(v1::GroupResponse { body: Some(body), newer_routes, lock: Some(lock()) })
     });
     let bodies = asked.chain(answered).chain(others).chain(raft_bodies());
     let frames = bodies.map(|body| v1::LinkFrame { messages: vec![v1::LinkMessage { id: 1, body: Some(body) }] });
@@ -104,6 +104,31 @@ fn reads() -> Vec<v1::group_request::Body> {
         Body::Describe(v1::GroupDescribe { ranges: vec![range()] }),
         Body::Catalog("c".into()),
         Body::ReadCatalog(v1::GroupReadCatalog { part, limit: 5 }),
+        Body::TxnRefresh(v1::GroupTxnRefresh {
+            txn_id: super::txn_id(),
+            start_ts: 5,
+            commit_ts: 6,
+            reads: super::txn_reads(),
+        }),
+        Body::TxnStatus(v1::GroupTxnStatus { txn_id: super::txn_id(), primary: "p".into() }),
+        Body::Locks(v1::GroupLocks { range: Some(range()), limit: 9 }),
+    ]
+}
+
+fn lock() -> v1::Lock {
+    v1::Lock { key: "k".into(), txn: super::txn_ref(), primary: "p".into(), start_ts: 5, expire_at: 6 }
+}
+
+/// What a group may know of a transaction.
+fn known() -> Vec<v1::group_txn_known::State> {
+    use v1::group_txn_known::State;
+    let attempt = || Some(stored::TxnAttempt { number: 2, coordinator: 3 });
+    let remote = vec!["z".into()];
+    vec![
+        State::Nothing(v1::Unit {}),
+        State::Prepared(v1::GroupTxnPrepared { attempt: attempt(), start_ts: 5, expire_at: 6 }),
+        State::Committed(stored::TxnCommittedState { attempt: attempt(), commit_ts: 6, fingerprint: 0, remote }),
+        State::RolledBack(attempt().expect("it is one")),
     ]
 }
 
@@ -125,7 +150,8 @@ fn answers() -> Vec<v1::group_response::Body> {
     };
     let facts = v1::RangeFacts { approximate_bytes: 300, owned: vec![owned] };
     let row = v1::CatalogRowBytes { key: "k".into(), value: "v".into() };
-    vec![
+    let status = known().into_iter().map(|state| Body::TxnStatus(v1::GroupTxnKnown { state: Some(state) }));
+    let plain = vec![
         Body::Error(error_bytes()),
         written(Outcome::CommitTs(300)),
         written(Outcome::CompareFailed(v1::GroupCompareFailed { current: Some(version()) })),
@@ -139,7 +165,14 @@ fn answers() -> Vec<v1::group_response::Body> {
         Body::Describe(v1::GroupDescribed { ranges: vec![facts] }),
         Body::Catalog("r".into()),
         Body::CatalogRows(v1::GroupCatalogRows { rows: vec![row] }),
-    ]
+        written(Outcome::TxnCommitted(6)),
+        written(Outcome::TxnLocked(6)),
+        written(Outcome::TxnRolledBack(v1::Unit {})),
+        written(Outcome::TxnResolved(v1::Unit {})),
+        Body::TxnRefreshed(v1::Unit {}),
+        Body::Locks(v1::GroupLocked { locks: vec![lock()], resume: Some("n".into()) }),
+    ];
+    plain.into_iter().chain(status).collect()
 }
 
 fn elected() -> Option<stored::Vote> {

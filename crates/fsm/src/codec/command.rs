@@ -201,6 +201,7 @@ fn decode_write(message: pb::Operation) -> Result<TimedWrite, String> {
     let (op, commit_ts) = decode_operation(message).map_err(|e| e.to_string())?;
     match (&op.kind, &op.idempotency) {
         (WriteKind::Settle { .. }, None) => Err("a settle has no idempotency key".to_owned()),
+        (WriteKind::Txn(_), Some(_)) => Err("a step of a transaction with an idempotency key".to_owned()),
         _ => Ok(TimedWrite { op, commit_ts }),
     }
 }

@@ -1,0 +1,316 @@
+//! `drover txn`: several operations at once, and transactions that were left behind.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Subcommand;
+use drover_client::{End as Bound, Error, Expectation, Interval, Transaction, TransactionStatus, TxnId};
+use serde_json::{Map, Value, json};
+
+use super::Global;
+use super::exit::{End, UsageError};
+use super::notation::Notation;
+use super::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the operations of a file or of standard input as one transaction
+    ///
+    /// One operation on each line, its words separated by blanks; lines that begin with # are skipped:
+    ///   get KEY                    prints key, tab, value
+    ///   scan START [END] [LIMIT]   prints rows from START up to END (- for no bound)
+    ///   put KEY VALUE              writes
+    ///   delete KEY                 deletes
+    ///   expect KEY VALUE           ends everything with exit code 1 unless this is the value
+    ///   expect-absent KEY          ends everything with exit code 1 unless there is no value
+    #[command(verbatim_doc_comment)]
+    Run {
+        /// The file; - or nothing for standard input
+        file: Option<PathBuf>,
+    },
+    /// Lists transactions that hold locks, and what they wait for
+    List,
+    /// Tells what became of a transaction
+    Status {
+        /// 32 hexadecimal digits
+        id: TxnId,
+        /// The key of its first write: the outcome is recorded there
+        primary: String,
+    },
+    /// Settles a transaction that holds locks: resolves them if it is decided, rolls it back if its time is over
+    Resolve {
+        /// 32 hexadecimal digits
+        id: TxnId,
+        /// Rolls it back although it may still be at work
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// One operation of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Operation {
+    Get(Bytes),
+    Scan(Interval, usize),
+    Put(Bytes, Bytes),
+    Delete(Bytes),
+    Expect(Bytes, Expectation),
+}
+
+/// What a script came to.
+enum Ran {
+    Rows(Vec<(Bytes, Option<Bytes>)>),
+    /// Something was not as expected.
+    No(Bytes),
+}
+
+pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyhow::Result<End> {
+    match command {
+        Command::Run { file } => script(global, file, output).await,
+        Command::List => list(global, output).await,
+        Command::Status { id, primary } => {
+            let primary = global.notation().parse(&primary)?;
+            let status = global.connect().await?.transaction_status(id, primary).await?;
+            show_status(global.json, output, id, status)?;
+            Ok(if status == TransactionStatus::Nothing { End::No } else { End::Done })
+        }
+        Command::Resolve { id, force } => {
+            let status = global.connect().await?.resolve_transaction(id, force).await?;
+            show_status(global.json, output, id, status)?;
+            Ok(End::Done)
+        }
+    }
+}
+
+fn parse(text: &str, notation: Notation) -> Result<Vec<Operation>, UsageError> {
+    let mut operations = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if words.first().is_none_or(|first| first.starts_with('#')) {
+            continue;
+        }
+        let operation = parse_line(&words, notation).map_err(|error| UsageError(format!("line {number}: {error}")))?;
+        operations.push(operation);
+    }
+    Ok(operations)
+}
+
+fn parse_line(words: &[&str], notation: Notation) -> Result<Operation, UsageError> {
+    let bytes = |text: &str| notation.parse(text);
+    Ok(match words {
+        ["get", key] => Operation::Get(bytes(key)?),
+        ["put", key, value] => Operation::Put(bytes(key)?, bytes(value)?),
+        ["put", key] => Operation::Put(bytes(key)?, Bytes::new()),
+        ["delete", key] => Operation::Delete(bytes(key)?),
+        ["expect", key, value] => Operation::Expect(bytes(key)?, Expectation::Value(bytes(value)?)),
+        ["expect-absent", key] => Operation::Expect(bytes(key)?, Expectation::Absent),
+        ["scan", start, rest @ ..] if rest.len() <= 2 => {
+            let start = if *start == "-" { Bytes::new() } else { bytes(start)? };
+            let end = match rest.first() {
+                None | Some(&"-") => Bound::Unbounded,
+                Some(end) => Bound::Key(bytes(end)?),
+            };
+            let limit = match rest.get(1) {
+                None => 0,
+                Some(text) => text.parse().map_err(|_| UsageError(format!("{text:?} is not a number of rows")))?,
+            };
+            let interval = Interval::new(start, end).map_err(|error| UsageError(error.to_string()))?;
+            Operation::Scan(interval, limit)
+        }
+        [] => return Err(UsageError("nothing to do".to_owned())),
+        [name, ..] => {
+            let known =
+                "get KEY, scan START [END] [LIMIT], put KEY VALUE, delete KEY, expect KEY VALUE, expect-absent KEY";
+            return Err(UsageError(format!("{name:?} with {} words after it; known are: {known}", words.len() - 1)));
+        }
+    })
+}
+
+async fn script(global: &Global, file: Option<PathBuf>, output: &mut Output) -> anyhow::Result<End> {
+    let text = match file.filter(|path| path.as_os_str() != "-") {
+        Some(path) => std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?,
+        None => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+            text
+        }
+    };
+    let operations = parse(&text, global.notation())?;
+    let client = global.connect().await?;
+    let ran = client.transaction(|txn| perform(txn, &operations)).await?;
+    match ran {
+        Ran::Rows(rows) => {
+            for (key, value) in rows {
+                print(global, output, &key, value.as_ref())?;
+            }
+            Ok(End::Done)
+        }
+        Ran::No(key) => {
+            eprintln!("{} is not as expected; nothing was changed", global.notation().format(&key));
+            Ok(End::No)
+        }
+    }
+}
+
+async fn perform(txn: Transaction, operations: &[Operation]) -> Result<Ran, Error> {
+    let mut rows = Vec::new();
+    for operation in operations {
+        match operation.clone() {
+            Operation::Get(key) => rows.push((key.clone(), txn.get(key).await?)),
+            Operation::Scan(interval, limit) => {
+                let found = txn.scan(interval, false, limit).await?;
+                rows.extend(found.into_iter().map(|(key, value)| (key, Some(value))));
+            }
+            Operation::Put(key, value) => txn.put(key, value),
+            Operation::Delete(key) => txn.delete(key),
+            Operation::Expect(key, expect) => {
+                let now = txn.get(key.clone()).await?;
+                let holds = match expect {
+                    Expectation::Value(value) => now.as_ref() == Some(&value),
+                    Expectation::Absent | Expectation::Present | Expectation::Version(_) => now.is_none(),
+                };
+                if !holds {
+                    // What was written so far is dropped: a transaction without writes commits nothing.
+                    txn.discard();
+                    return Ok(Ran::No(key));
+                }
+            }
+        }
+    }
+    Ok(Ran::Rows(rows))
+}
+
+fn print(global: &Global, output: &mut Output, key: &[u8], value: Option<&Bytes>) -> std::io::Result<()> {
+    let notation = global.notation();
+    match (global.json, value) {
+        (true, value) => {
+            let mut row = Map::new();
+            notation.add_json(&mut row, "key", key);
+            match value {
+                Some(value) => notation.add_json(&mut row, "value", value),
+                None => drop(row.insert("value".to_owned(), Value::Null)),
+            }
+            output.json(&row)
+        }
+        (false, Some(value)) => output.line(&format!("{}\t{}", notation.format(key), notation.format(value))),
+        (false, None) => output.line(&notation.format(key)),
+    }
+}
+
+async fn list(global: &Global, output: &mut Output) -> anyhow::Result<End> {
+    let (client, notation) = (global.connect().await?, global.notation());
+    let (mut rows, mut cursor) = (Vec::new(), None);
+    loop {
+        let (page, next) = client.prepared_transactions(cursor).await?;
+        for txn in page {
+            let waits = waits_for(txn.status);
+            if global.json {
+                let mut row = Map::new();
+                row.insert("id".to_owned(), txn.id.to_string().into());
+                row.insert("start_ts".to_owned(), txn.start_ts.to_string().into());
+                notation.add_json(&mut row, "primary", &txn.primary);
+                let keys = txn.keys.iter().map(|key| notation.format(key));
+                row.insert("keys".to_owned(), keys.collect::<Vec<_>>().into());
+                row.insert("status".to_owned(), status_json(txn.status));
+                row.insert("waits_for".to_owned(), waits.into());
+                output.json(&row)?;
+            } else {
+                rows.push(vec![
+                    txn.id.to_string(),
+                    notation.format(&txn.primary),
+                    txn.keys.len().to_string(),
+                    txn.start_ts.to_string(),
+                    waits,
+                ]);
+            }
+        }
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if !global.json {
+        output.table(&["transaction", "primary", "locks", "snapshot", "waits for"], rows)?;
+    }
+    Ok(End::Done)
+}
+
+/// What the locks of a transaction in this state wait for.
+fn waits_for(status: TransactionStatus) -> String {
+    match status {
+        TransactionStatus::Nothing => "its primary to be prepared, or its locks to expire".to_owned(),
+        TransactionStatus::Prepared { expire_at } => {
+            format!("its coordinator to decide; may be rolled back from {expire_at} on")
+        }
+        TransactionStatus::Committed { commit_ts } => format!("its locks to be resolved; committed at {commit_ts}"),
+        TransactionStatus::RolledBack => "its locks to be removed; rolled back".to_owned(),
+    }
+}
+
+fn status_json(status: TransactionStatus) -> Value {
+    match status {
+        TransactionStatus::Nothing => json!({ "state": "nothing" }),
+        TransactionStatus::Prepared { expire_at } => {
+            json!({ "state": "prepared", "expire_at": expire_at.to_string() })
+        }
+        TransactionStatus::Committed { commit_ts } => {
+            json!({ "state": "committed", "commit_ts": commit_ts.to_string() })
+        }
+        TransactionStatus::RolledBack => json!({ "state": "rolled back" }),
+    }
+}
+
+fn show_status(as_json: bool, output: &mut Output, id: TxnId, status: TransactionStatus) -> std::io::Result<()> {
+    if as_json {
+        return output.json(&json!({ "id": id.to_string(), "status": status_json(status) }));
+    }
+    output.line(&match status {
+        TransactionStatus::Nothing => {
+            "nothing is known of it: it has not committed so far, or it is forgotten".to_owned()
+        }
+        TransactionStatus::Prepared { expire_at } => format!("prepared; its locks live until {expire_at} at least"),
+        TransactionStatus::Committed { commit_ts } => format!("committed at {commit_ts}"),
+        TransactionStatus::RolledBack => "rolled back".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_read_line_by_line() {
+        let text =
+            "# comment\n\n get a\nscan b\nscan - z 5\nput k\\x00 v\nput k\ndelete d\nexpect e 1\nexpect-absent f\n";
+        let interval = |start: &'static str, end: Bound| Interval::new(start, end).unwrap();
+        let expect = [
+            Operation::Get("a".into()),
+            Operation::Scan(interval("b", Bound::Unbounded), 0),
+            Operation::Scan(interval("", Bound::Key("z".into())), 5),
+            Operation::Put("k\0".into(), "v".into()),
+            Operation::Put("k".into(), Bytes::new()),
+            Operation::Delete("d".into()),
+            Operation::Expect("e".into(), Expectation::Value("1".into())),
+            Operation::Expect("f".into(), Expectation::Absent),
+        ];
+        assert_eq!(parse(text, Notation::Escaped).unwrap(), expect);
+        assert_eq!(parse("get 61", Notation::Hex).unwrap(), [Operation::Get("a".into())]);
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_refused_with_its_number() {
+        for (text, part) in [
+            ("get a\nfrobnicate b", "line 2: \"frobnicate\""),
+            ("put", "line 1: \"put\" with 0 words"),
+            ("get a b", "line 1: \"get\" with 2 words"),
+            ("scan z a", "line 1:"),
+            ("scan a z many", "\"many\" is not a number of rows"),
+            ("get \\xZZ", "line 1:"),
+        ] {
+            let error = parse(text, Notation::Escaped).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+}
