@@ -2,9 +2,11 @@
 
 mod loader;
 mod registers;
+mod txns;
 
 pub use loader::{Load, LoadReport, OnRow};
 pub use registers::{Mix, Registers};
+pub use txns::{Kind, Transactions, TxnRecorder};
 
 use drover_kv::Error;
 
