@@ -18,6 +18,7 @@ use drover_wire::proto::v1::{
 use drover_wire::{decode_txn_id, encode_key_range, encode_txn_id};
 use parking_lot::Mutex;
 use rand::Rng;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use crate::cluster::of_a_read;
@@ -51,8 +52,8 @@ pub enum TransactionStatus {
     Prepared { expire_at: Timestamp },
     /// It is committed.
     Committed { commit_ts: Timestamp },
-    /// It never commits.
-    RolledBack,
+    /// Its attempts so far never commit; none ever does if that is `settled`.
+    RolledBack { settled: bool },
 }
 
 /// A transaction that holds locks.
@@ -78,6 +79,22 @@ pub struct PreparedTransaction {
 pub struct Transaction {
     client: Client,
     inner: Arc<Mutex<Buffer>>,
+    /// Held by the read that takes the snapshot.
+    first_read: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Transaction {
+    /// The snapshot to read at. Without one yet, whoever gets the turn takes it with its read; others wait for that.
+    async fn read_at(&self) -> (Option<Timestamp>, Option<OwnedMutexGuard<()>>) {
+        if let Some(start_ts) = self.start_ts() {
+            return (Some(start_ts), None);
+        }
+        let turn = Arc::clone(&self.first_read).lock_owned().await;
+        match self.start_ts() {
+            Some(start_ts) => (Some(start_ts), None),
+            None => (None, Some(turn)),
+        }
+    }
 }
 
 /// What a transaction has done so far.
@@ -140,7 +157,7 @@ impl Client {
         let due = self.due();
         for run in 1.. {
             let client = self.with_deadline(due.saturating_duration_since(Instant::now()));
-            let transaction = Transaction { client, inner: Arc::default() };
+            let transaction = Transaction { client, inner: Arc::default(), first_read: Arc::default() };
             let conflict = match work(transaction.clone()).await {
                 Ok(done) => match transaction.commit_run().await {
                     Ran::Committed(_) => return Ok(done),
@@ -164,13 +181,14 @@ impl Client {
 
     /// Begins a transaction that the caller commits. Nothing happens on the servers before that.
     pub fn begin(&self) -> Transaction {
-        Transaction { client: self.clone(), inner: Arc::default() }
+        Transaction { client: self.clone(), inner: Arc::default(), first_read: Arc::default() }
     }
 
     /// Reads at one timestamp: `at`, or that of the first read.
     pub fn snapshot(&self, at: Option<Timestamp>) -> Snapshot {
         let inner = Buffer { start_ts: at, ..Buffer::default() };
-        Snapshot(Transaction { client: self.clone(), inner: Arc::new(Mutex::new(inner)) })
+        let inner = Arc::new(Mutex::new(inner));
+        Snapshot(Transaction { client: self.clone(), inner, first_read: Arc::default() })
     }
 
     /// What became of a transaction whose first write was to `primary`.
@@ -292,17 +310,17 @@ impl Transaction {
     ) -> Result<Vec<Option<Bytes>>, Error> {
         let keys: Vec<Bytes> = keys.into_iter().map(Into::into).collect();
         let mut found: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
-        let (mut foreign, start_ts) = (Vec::new(), {
+        {
             let inner = self.inner.lock();
             for key in &keys {
                 if let Some(update) = inner.writes.get(key) {
                     found.insert(key.clone(), value_of(update));
                 }
             }
-            inner.start_ts
-        });
-        foreign.extend(keys.iter().filter(|key| !found.contains_key(*key)).cloned());
+        }
+        let foreign: Vec<Bytes> = keys.iter().filter(|key| !found.contains_key(*key)).cloned().collect();
         if !foreign.is_empty() {
+            let (start_ts, _turn) = self.read_at().await;
             let got = self.noting_stale(self.client.batch_get(foreign.clone(), start_ts).await)?;
             let mut inner = self.inner.lock();
             inner.start_ts.get_or_insert(got.read_ts);
@@ -319,7 +337,8 @@ impl Transaction {
     /// # Errors
     /// Definite.
     pub async fn scan(&self, interval: Interval, reverse: bool, limit: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        let (start_ts, own) = {
+        let (start_ts, _turn) = self.read_at().await;
+        let own = {
             let inner = self.inner.lock();
             let own = inner.writes.iter().filter(|(key, _)| interval.contains(key));
             let mut own: Vec<(Bytes, Option<Bytes>)> =
@@ -327,7 +346,7 @@ impl Transaction {
             if reverse {
                 own.reverse();
             }
-            (inner.start_ts, own)
+            own
         };
         let mut query = ScanQuery { at: start_ts, reverse, ..ScanQuery::new(interval.clone()) };
         if limit > 0 {
@@ -412,7 +431,7 @@ impl Transaction {
     }
 
     async fn version(&self, key: &Bytes) -> Result<Option<Versioned>, Error> {
-        let start_ts = self.start_ts();
+        let (start_ts, _turn) = self.read_at().await;
         let mut got = self.noting_stale(self.client.batch_get(vec![key.clone()], start_ts).await)?;
         let mut inner = self.inner.lock();
         inner.start_ts.get_or_insert(got.read_ts);
@@ -559,7 +578,7 @@ fn decode_status(state: &TxnState) -> Result<TransactionStatus, Error> {
         Kind::Nothing => Ok(TransactionStatus::Nothing),
         Kind::Prepared => Ok(TransactionStatus::Prepared { expire_at: Timestamp::from_raw(state.expire_at) }),
         Kind::Committed => Ok(TransactionStatus::Committed { commit_ts: Timestamp::from_raw(state.commit_ts) }),
-        Kind::RolledBack => Ok(TransactionStatus::RolledBack),
+        Kind::RolledBack => Ok(TransactionStatus::RolledBack { settled: state.settled }),
         Kind::Unspecified => Err(malformed("a transaction in no state")),
     }
 }

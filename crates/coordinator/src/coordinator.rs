@@ -295,10 +295,41 @@ impl Coordinator {
     }
 
     pub(crate) async fn read(&self, key: &Bytes, op: ReadOp, deadline: Instant) -> Result<ReadAnswer, Error> {
+        let op = match op {
+            // A latest read that had to wait for a lock goes on as one of a fresh snapshot: younger locks do not concern it.
+            ReadOp::Get { key: latest, read_ts: None } => match self.read_latest(&latest, deadline).await? {
+                Some(answer) => return Ok(answer),
+                None => ReadOp::Get { key: latest, read_ts: Some(self.fresh(deadline).await?) },
+            },
+            op => op,
+        };
         let operation = |version, _: &Route| GroupOp::Read { op: op.clone(), observed_version: Some(version) };
         match self.routed(key, Repeat::Read, deadline, operation).await? {
             GroupAnswer::Read(answer) => Ok(answer),
             other => Err(misfit(&other)),
+        }
+    }
+
+    /// The newest value of a key; `None` if a lock was in the way, which has been seen to.
+    async fn read_latest(&self, key: &Bytes, deadline: Instant) -> Result<Option<ReadAnswer>, Error> {
+        let (mut attempts, mut patience) = (Attempts::default(), Patience::default());
+        loop {
+            let (group, version) = {
+                let routes = self.routes().current();
+                (routes.route_of(key).group, routes.version())
+            };
+            let op = ReadOp::Get { key: key.clone(), read_ts: None };
+            let op = GroupOp::Read { op, observed_version: Some(version) };
+            match self.dispatcher.call_routed(group, op, Repeat::Read, &mut attempts, deadline).await {
+                Ok(GroupAnswer::Read(answer)) => return Ok(Some(answer)),
+                Ok(other) => return Err(misfit(&other)),
+                Err(CallError::Failed(error)) => return Err(error),
+                Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+                Err(CallError::Blocked(error)) => {
+                    self.unblock(&error, &mut patience, &attempts, deadline).await?;
+                    return Ok(None);
+                }
+            }
         }
     }
 

@@ -30,6 +30,11 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// Nothing was attempted here; `unknown` tells whether somebody else may have had it logged.
+    pub fn after(unknown: bool) -> Self {
+        Self { unknown, last: None }
+    }
+
     /// Whether an attempt may have been logged.
     pub fn is_unknown(&self) -> bool {
         self.unknown

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use drover_catalog::{Route, RouteMap, RouteState};
+use drover_coordinator::txn::LockSweep;
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
 use drover_fsm::{FsmStateMachine, Grant};
 use drover_hlc::{PhysicalMs, Timestamp};
@@ -434,7 +435,7 @@ async fn locks_are_tended_and_settled_by_hand_through_the_same_protocol() {
     fixture.prepare(8, start_ts, &["a", "z"]).await;
     fixture.clock.advance(TTL);
     for group in fixture.groups.values() {
-        fixture.coordinator.tend_locks(group, &mut Bytes::new(), soon()).await.unwrap();
+        fixture.coordinator.tend_locks(group, &mut LockSweep::default(), soon()).await.unwrap();
     }
     assert!(fixture.groups.values().all(|group| group.fsm().state().locks == 0));
     assert!(matches!(fixture.status(8, "a").await, TxnStatus::RolledBack { .. }));

@@ -356,7 +356,7 @@ fn txn_steps() -> Vec<stored::operation::Kind> {
         Kind::TxnResolve(stored::TxnResolveOp { txn: txn(), start_ts, commit_ts: Some(6), keys: keys() }),
         Kind::TxnRollback(stored::TxnRollbackOp { txn: txn(), start_ts, primary: primary(), seen_expire_at: Some(4) }),
         Kind::TxnHeartbeat(stored::TxnHeartbeatOp { txn: txn(), primary: primary(), ttl_ms: 9 }),
-        Kind::TxnFinish(stored::TxnFinishOp { txn_id: txn_id(), primary: primary() }),
+        Kind::TxnFinish(stored::TxnFinishOp { txn: txn(), primary: primary() }),
     ]
 }
 
@@ -382,6 +382,7 @@ fn txn_row_seeds() -> Vec<Vec<u8>> {
         expire_at: 9,
         put_value: Some("v".into()),
         ttl_ms: Some(6),
+        fingerprint: 8,
     };
     let marker = stored::TxnMarker { start_ts: 5, attempt: attempt(), commit_ts: Some(6) };
     let states = [

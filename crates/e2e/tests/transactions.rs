@@ -68,6 +68,11 @@ async fn transactions_of_one_group_and_of_several_apply_as_a_whole_and_see_thems
     assert_eq!(client.get("k").await.unwrap(), None);
     assert_eq!(client.get("b").await.unwrap().unwrap().commit_ts, commit_ts);
     assert_eq!(client.get("c").await.unwrap().unwrap().commit_ts, commit_ts);
+    // Reads that are under way at once share one snapshot.
+    let txn = client.begin();
+    let (one, two, rows) = tokio::join!(txn.get("b"), txn.get("z"), txn.scan(Interval::all(), false, 0));
+    assert_eq!((one.unwrap().unwrap(), two.unwrap().unwrap()), ("new".into(), "5".into()));
+    assert_eq!(rows.unwrap().len(), 4);
     // The snapshot from before it is as it was.
     let before = client.snapshot(Some(start_ts));
     assert_eq!(before.get("k").await.unwrap().unwrap(), "10");
@@ -179,9 +184,12 @@ async fn a_transaction_can_be_asked_about_and_given_up() {
     let begun = client.begin();
     begun.get("k").await.unwrap();
     let start_ts = begun.start_ts().unwrap();
-    assert_eq!(client.abort_transaction(id, "k", start_ts).await.unwrap(), TransactionStatus::RolledBack);
-    assert_eq!(client.transaction_status(id, "k").await.unwrap(), TransactionStatus::RolledBack);
-    assert_eq!(client.keep_transaction_alive(id, "k").await.unwrap(), TransactionStatus::RolledBack);
+    assert_eq!(
+        client.abort_transaction(id, "k", start_ts).await.unwrap(),
+        TransactionStatus::RolledBack { settled: true }
+    );
+    assert_eq!(client.transaction_status(id, "k").await.unwrap(), TransactionStatus::RolledBack { settled: true });
+    assert_eq!(client.keep_transaction_alive(id, "k").await.unwrap(), TransactionStatus::RolledBack { settled: true });
     let error = client.resolve_transaction(id, true).await.unwrap_err();
     assert_eq!((error.reason, error.is_unknown()), (Reason::FailedPrecondition, false));
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use bytes::Bytes;
-use drover_fsm::{Command, TxnRecordName};
+use drover_fsm::{Command, TxnRecordName, txn_fingerprint};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, Interval, LogicalKey, ShardId};
 use drover_kv::{Expectation, OpResult, Outcome, Refusal, TxnWrite};
@@ -309,7 +309,13 @@ fn h41_a_higher_attempt_takes_the_place_of_the_lower_one_for_good() {
 fn a_retry_in_one_group_removes_the_locks_of_the_attempt_before() {
     let (_dir, mut replica) = replica();
     let mutations = || puts(&[("k", "1"), ("n", "2")]);
-    replica.run(10, prepare(txn(1, 1), 9, "k", puts(&[("k", "1")]))).unwrap();
+    let mut first = prepare(txn(1, 1), 9, "k", puts(&[("k", "1")]));
+    if let TxnWrite::Prepare(prepare) = &mut first {
+        prepare.fingerprint = txn_fingerprint(ts(9), &mutations());
+    }
+    replica.run(10, first).unwrap();
+    let other = commit(txn(1, 2), 9, puts(&[("k", "other")]), reads(&[], &[]));
+    assert_eq!(replica.run(11, other), Err(Refusal::TxnReused));
     assert_eq!(replica.run(11, commit(txn(1, 2), 9, mutations(), reads(&[], &[]))), committed(11));
     assert_eq!(locks(&replica), 0);
     assert_eq!(replica.run(12, decide(txn(1, 1), 9, 10, &["k"], &["n"])), Err(Refusal::TxnReused));
@@ -356,7 +362,28 @@ fn records_stay_until_the_horizon_has_passed_and_all_is_resolved() {
     // Nor can it be given up: for all that is known it was committed. Whoever has met a lock of it may.
     assert_eq!(replica.run(80, rollback(two, 10, "k", None)), old(10, 10));
     assert_eq!(replica.run(81, rollback(two, 10, "k", Some(80))), Ok(Outcome::TxnRolledBack));
+    assert_eq!(replica.run(82, rollback(two, 10, "k", None)), old(10, 10), "and no record is left of that");
     assert_eq!(locks(&replica), 0);
+}
+
+#[test]
+fn only_the_attempt_that_was_committed_declares_its_locks_resolved() {
+    let (_dir, mut replica) = replica();
+    let (first, second) = (txn(1, 1), txn(1, 2));
+    replica.run(20, prepare(first, 10, "k", puts(&[("k", "1")]))).unwrap();
+    replica.run(21, prepare(second, 10, "k", puts(&[("k", "1")]))).unwrap();
+    assert_eq!(replica.run(22, decide(second, 10, 22, &["k"], &["far"])), committed(22));
+    replica.control(Command::AdvanceTxnHorizon(ts(10)));
+    let forget = |replica: &mut Replica| {
+        let name = TxnRecordName { route_key: key("k"), id: first.id, marker: false };
+        replica.control(Command::RemoveTxnRecords(vec![name]))
+    };
+    // The one that was superseded takes the answer to its own decision for its own success.
+    assert_eq!(replica.run(23, decide(first, 10, 21, &["k"], &["far"])), committed(22));
+    replica.run(24, finish(first, "k")).unwrap();
+    assert_eq!(forget(&mut replica), ControlReply::AlreadyDone, "a lock elsewhere waits for the outcome");
+    replica.run(25, finish(second, "k")).unwrap();
+    assert_eq!(forget(&mut replica), ControlReply::Done);
 }
 
 #[test]

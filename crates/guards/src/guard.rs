@@ -362,4 +362,7 @@ guards! {
     /// A transaction would be acknowledged that is lost with its coordinator.
     TxnAnswerAfterDecision:
         "drover-coordinator::txn" "nobody_is_answered_before_the_decision_is_in_the_log";
+    /// H42: a superseded attempt would declare the locks of the one that was committed resolved.
+    TxnFinishOfTheAttempt:
+        "drover-fsm::txn" "only_the_attempt_that_was_committed_declares_its_locks_resolved";
 }

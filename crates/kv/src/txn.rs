@@ -247,11 +247,11 @@ pub struct TxnHeartbeat {
     pub ttl_ms: u64,
 }
 
-/// Notes that all locks of a committed transaction are resolved, so that its record may be forgotten in time.
+/// Notes that all locks of the attempt that was committed are resolved, so that the record may be forgotten in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxnFinish {
-    /// The transaction.
-    pub id: TxnId,
+    /// Who. Nothing happens if another attempt was committed.
+    pub txn: TxnRef,
     /// Of the transaction.
     pub primary: Bytes,
 }
@@ -284,8 +284,8 @@ impl TxnWrite {
             | TxnWrite::Decide(TxnDecide { txn, .. })
             | TxnWrite::Resolve(TxnResolve { txn, .. })
             | TxnWrite::Rollback(TxnRollback { txn, .. })
-            | TxnWrite::Heartbeat(TxnHeartbeat { txn, .. }) => txn.id,
-            TxnWrite::Finish(TxnFinish { id, .. }) => *id,
+            | TxnWrite::Heartbeat(TxnHeartbeat { txn, .. })
+            | TxnWrite::Finish(TxnFinish { txn, .. }) => txn.id,
         }
     }
 

@@ -157,7 +157,10 @@ impl Group {
                 if self.fsm.state().owned.iter().any(|owned| owned.txn_horizon < horizon) {
                     self.command(leadership, &Command::AdvanceTxnHorizon(horizon), deadline).await?;
                 }
-                self.command(leadership, &Command::RemoveTxnRecords(found.names), deadline).await?;
+                // The records of one key are looked at together, however many they are.
+                for names in found.names.chunks(RECORDS_PER_ENTRY as usize) {
+                    self.command(leadership, &Command::RemoveTxnRecords(names.to_vec()), deadline).await?;
+                }
             }
             match found.resume {
                 Some(next) => *sweep = next,

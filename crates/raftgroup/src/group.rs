@@ -142,9 +142,11 @@ impl Group {
                     return std::future::ready(());
                 }
                 tracing::info!(%group, term = leader.term, "this replica leads the group");
-                if let Some(before) = began.swap(Some(Leadership::begin(leader))) {
+                // What was admitted before must find its leadership over before it can find another one.
+                if let Some(before) = began.swap(None) {
                     before.over.cancel();
                 }
+                began.store(Some(Leadership::begin(leader)));
                 led.send_replace(Some(leader.term));
                 std::future::ready(())
             },

@@ -118,7 +118,7 @@ fn txn_write() -> impl Strategy<Value = TxnWrite> {
             primary,
             ttl_ms
         })),
-        (any::<[u8; 16]>(), bytes()).prop_map(|(id, primary)| TxnWrite::Finish(TxnFinish { id: TxnId(id), primary })),
+        (txn_ref(), bytes()).prop_map(|(txn, primary)| TxnWrite::Finish(TxnFinish { txn, primary })),
     ]
 }
 

@@ -148,8 +148,8 @@ pub(crate) fn encode_step(step: &TxnWrite) -> pb::operation::Kind {
         TxnWrite::Heartbeat(TxnHeartbeat { txn, primary, ttl_ms }) => {
             Kind::TxnHeartbeat(pb::TxnHeartbeatOp { txn: encode_ref(*txn), primary: primary.clone(), ttl_ms: *ttl_ms })
         }
-        TxnWrite::Finish(TxnFinish { id, primary }) => {
-            Kind::TxnFinish(pb::TxnFinishOp { txn_id: encode_txn_id(*id), primary: primary.clone() })
+        TxnWrite::Finish(TxnFinish { txn, primary }) => {
+            Kind::TxnFinish(pb::TxnFinishOp { txn: encode_ref(*txn), primary: primary.clone() })
         }
     }
 }
@@ -196,7 +196,7 @@ pub(crate) fn decode_step(kind: pb::operation::Kind) -> Result<Option<TxnWrite>,
         Kind::TxnHeartbeat(op) => {
             TxnWrite::Heartbeat(TxnHeartbeat { txn: decode_ref(op.txn)?, primary: op.primary, ttl_ms: op.ttl_ms })
         }
-        Kind::TxnFinish(op) => TxnWrite::Finish(TxnFinish { id: decode_txn_id(&op.txn_id)?, primary: op.primary }),
+        Kind::TxnFinish(op) => TxnWrite::Finish(TxnFinish { txn: decode_ref(op.txn)?, primary: op.primary }),
         Kind::Put(_) | Kind::Delete(_) | Kind::CompareAndSet(_) | Kind::DeleteRange(_) | Kind::Settle(_) => {
             return Ok(None);
         }

@@ -59,8 +59,8 @@ struct Try<'a> {
 }
 
 impl Coordinator {
-    /// Commits a transaction; its commit timestamp. A transaction that writes nothing is committed at its snapshot. Goes on to
-    /// its end if the caller stops waiting.
+    /// Commits a transaction; its commit timestamp. A transaction that writes nothing is committed at its snapshot. To be driven to
+    /// its end: what a dropped future leaves behind stands until its locks have expired.
     ///
     /// # Errors
     /// [`Reason::TxnConflict`] if what was read has changed, [`Reason::TxnAborted`] if it was rolled back meanwhile,
@@ -75,12 +75,7 @@ impl Coordinator {
         if request.mutations.is_empty() {
             return Ok(request.start_ts);
         }
-        let coordinator = Arc::clone(self);
-        let committing = tokio::spawn(async move { coordinator.commit_to_the_end(&request, deadline).await });
-        committing.await.unwrap_or_else(|error| {
-            let message = format!("the task that commits has ended: {error}; ask for the transaction's status");
-            Err(Error::unknown(Reason::Internal, message))
-        })
+        self.commit_to_the_end(&request, deadline).await
     }
 
     async fn commit_to_the_end(
@@ -91,14 +86,16 @@ impl Coordinator {
         let fingerprint = txn_fingerprint(request.start_ts, &request.mutations);
         // Room for the attempts of this coordinator, which follow each other.
         let mut attempt = Attempt { number: request.number, coordinator: rand::rng().random::<u64>() >> 1 };
-        let (mut attempts, mut patience, mut first) = (Attempts::default(), Patience::default(), true);
+        // What became of the attempts before, this coordinator does not know.
+        let mut attempts = Attempts::after(request.number > 1);
+        let (mut patience, mut first) = (Patience::default(), true);
         loop {
             let plan = Plan::new(&self.routes().current(), &request.mutations, &request.reads);
             let txn = TxnRef { id: request.id, attempt };
             let this = Try { coordinator: self, request, txn, fingerprint, deadline };
             let ended = match plan.single() {
                 Some(_) => this.in_one_group(&plan, &mut attempts).await,
-                None => this.in_several_groups(&plan, first && request.number <= 1).await,
+                None => this.in_several_groups(&plan, first && request.number <= 1, attempts.is_unknown()).await,
             };
             match ended {
                 Ok(commit_ts) => {
@@ -126,6 +123,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<TxnStatus, Error> {
         self.limits().check_key(&primary)?;
+        self.admit(Some(start_ts), deadline).await?;
         let txn = TxnRef { id, attempt: Attempt::MAX };
         let rollback = TxnRollback { txn, start_ts, primary: primary.clone(), cause: RollbackCause::Asked };
         match self.txn_step(TxnWrite::Rollback(rollback), deadline).await? {
@@ -156,7 +154,10 @@ impl Try<'_> {
                 Err(CallError::Misrouted(_)) => return Err(Ended::Again),
                 // It holds no lock itself, so it may wait.
                 Err(CallError::Blocked(error)) => {
-                    self.coordinator.unblock(&error, &mut patience, attempts, self.deadline).await?;
+                    let unblocked = self.coordinator.unblock(&error, &mut patience, attempts, self.deadline);
+                    if let Err(error) = unblocked.await {
+                        return self.end(error, attempts.is_unknown()).await;
+                    }
                 }
                 Err(CallError::Failed(error)) => return self.end(error, attempts.is_unknown()).await,
             }
@@ -166,7 +167,7 @@ impl Try<'_> {
     /// Ends with `error`. If this attempt or an earlier one may be on its way, that is made certain first: what was not applied
     /// yet never will be.
     async fn end(&self, error: Error, unknown: bool) -> Result<Timestamp, Ended> {
-        if !unknown && self.request.number <= 1 {
+        if !unknown {
             return Err(error.into());
         }
         // What was committed under this id is another transaction, and stays.
@@ -184,7 +185,8 @@ impl Try<'_> {
         }
     }
 
-    async fn in_several_groups(&self, plan: &Plan, at_once: bool) -> Result<Timestamp, Ended> {
+    /// `unknown`: an entry of an earlier attempt may be on its way.
+    async fn in_several_groups(&self, plan: &Plan, at_once: bool, unknown: bool) -> Result<Timestamp, Ended> {
         crash_point("txn.before_prepare");
         let undecided = async {
             let mut commit_ts = None;
@@ -217,7 +219,7 @@ impl Try<'_> {
                 // Nobody but this attempt could send its decision, and it never will.
                 self.roll_back_in_the_background(plan);
                 return match ended {
-                    Ended::Failed(error) => self.end(error, false).await,
+                    Ended::Failed(error) => self.end(error, unknown).await,
                     Ended::Committed(_) | Ended::Again => Err(ended),
                 };
             }
@@ -237,14 +239,19 @@ impl Try<'_> {
         };
         crash_point("txn.decided");
         match decided {
-            Ok((commit_ts, remote)) => {
+            Ok((decided_at, remote)) if decided_at == commit_ts => {
                 self.resolve_in_the_background(commit_ts, remote);
                 Ok(commit_ts)
+            }
+            // Another attempt was committed, and sees to its own locks.
+            Ok((decided_at, _)) => {
+                self.roll_back_in_the_background(plan);
+                Ok(decided_at)
             }
             Err(error) if error.is_unknown() => Err(error.into()),
             Err(error) => {
                 self.roll_back_in_the_background(plan);
-                self.end(error, false).await
+                self.end(error, unknown).await
             }
         }
     }
@@ -289,6 +296,8 @@ impl Try<'_> {
                 crash_point("txn.one_prepared");
                 Ok(())
             }
+            // Only the record of the primary tells whether that was this transaction; it is asked first the next time.
+            Ok(GroupAnswer::Written(Outcome::TxnCommitted { .. })) if group != plan.primary => Err(Ended::Again),
             Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => Err(Ended::Committed(commit_ts)),
             Ok(other) => Err(misfit(&other).into()),
             Err(CallError::Misrouted(_)) => Err(Ended::Again),

@@ -32,6 +32,13 @@ pub struct PreparedTxn {
 /// Tells transactions apart, and their attempts.
 type TxnName = (TxnId, Attempt);
 
+/// Where the rounds of [`Coordinator::tend_locks`] go on.
+#[derive(Debug, Default)]
+pub struct LockSweep {
+    locks: Bytes,
+    records: Bytes,
+}
+
 /// Locks that are looked at together.
 const LOCKS_PER_READ: u32 = 1_000;
 
@@ -145,40 +152,61 @@ impl Coordinator {
     }
 
     /// Looks after the locks of a group that is led here: resolves those whose time is over, and sees to committed
-    /// transactions whose locks elsewhere were left behind. `sweep` is where the last round stopped looking at records.
+    /// transactions whose locks elsewhere were left behind. `sweep` is where the last round stopped looking. One that cannot be
+    /// resolved holds no other up.
     ///
     /// # Errors
-    /// What was in the way; the rest is left to the next round.
+    /// If there is no timestamp, or the last thing that was in the way; the rest is left to the next round.
     pub async fn tend_locks(
         self: &Arc<Self>,
         group: &Group,
-        sweep: &mut Bytes,
+        sweep: &mut LockSweep,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let state = group.fsm().state();
         let now = self.fresh(deadline).await?;
-        if state.locks > 0 {
-            for owned in &state.owned {
-                let version = Some(self.routes().current().version());
-                let look = || group.fsm().locks(&owned.interval, LOCKS_PER_READ, version);
-                let Ok((locks, _)) = tokio::task::block_in_place(look) else { continue };
-                for lock in locks.iter().filter(|lock| lock.expire_at <= now) {
-                    self.resolve_lock(lock, false, deadline).await?;
-                }
+        let mut ended = Ok(());
+        for lock in self.expired_locks(group, &mut sweep.locks, now) {
+            match self.resolve_lock(&lock, false, deadline).await {
+                Ok(_) => {}
+                Err(error) => ended = Err(error),
             }
         }
         let old = Timestamp::new(now.physical().saturating_sub_ms(self.lock_ttl_ms()), 0);
-        let look = || group.fsm().expired_txn_records(sweep, old, u64::from(LOCKS_PER_READ));
+        let look = || group.fsm().expired_txn_records(&sweep.records, old, u64::from(LOCKS_PER_READ));
         let found = match tokio::task::block_in_place(look) {
             Ok(found) => found,
             // The replica itself reports what is wrong with it.
-            Err(_) => return Ok(()),
+            Err(_) => return ended,
         };
         for committed in &found.unsettled {
-            self.finish_txn(committed, deadline).await?;
+            if let Err(error) = self.finish_txn(committed, deadline).await {
+                ended = Err(error);
+            }
         }
-        *sweep = found.resume.unwrap_or_default();
-        Ok(())
+        sweep.records = found.resume.unwrap_or_default();
+        ended
+    }
+
+    /// Locks of a group whose time is over at `now`, of the next ones from the route key `from` on.
+    fn expired_locks(&self, group: &Group, from: &mut Bytes, now: Timestamp) -> Vec<LockInfo> {
+        let state = group.fsm().state();
+        let mut expired = Vec::new();
+        if state.locks == 0 {
+            return expired;
+        }
+        let rest = Interval::new(std::mem::take(from), End::Unbounded).unwrap_or_else(|_| Interval::all());
+        for owned in &state.owned {
+            let Some(part) = owned.interval.intersection(&rest) else { continue };
+            let version = Some(self.routes().current().version());
+            let look = || group.fsm().locks(&part, LOCKS_PER_READ, version);
+            let Ok((locks, resume)) = tokio::task::block_in_place(look) else { continue };
+            expired.extend(locks.into_iter().filter(|lock| lock.expire_at <= now));
+            if let Some(next) = resume {
+                *from = next;
+                break;
+            }
+        }
+        expired
     }
 
     /// The groups that are led by this node.

@@ -5,5 +5,5 @@ mod inspect;
 mod plan;
 mod resolve;
 
-pub use inspect::PreparedTxn;
+pub use inspect::{LockSweep, PreparedTxn};
 pub use resolve::{LockStep, Resolution};

@@ -124,7 +124,7 @@ impl Coordinator {
             self.resolve_keys(resolve, deadline).await
         });
         futures::future::try_join_all(resolved).await?;
-        let finish = TxnFinish { id: committed.txn.id, primary: committed.primary.clone() };
+        let finish = TxnFinish { txn: committed.txn, primary: committed.primary.clone() };
         self.txn_step(TxnWrite::Finish(finish), deadline).await.map(|_| ())
     }
 

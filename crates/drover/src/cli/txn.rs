@@ -245,7 +245,7 @@ fn waits_for(status: TransactionStatus) -> String {
             format!("its coordinator to decide; may be rolled back from {expire_at} on")
         }
         TransactionStatus::Committed { commit_ts } => format!("its locks to be resolved; committed at {commit_ts}"),
-        TransactionStatus::RolledBack => "its locks to be removed; rolled back".to_owned(),
+        TransactionStatus::RolledBack { .. } => "its locks to be removed; rolled back".to_owned(),
     }
 }
 
@@ -258,7 +258,7 @@ fn status_json(status: TransactionStatus) -> Value {
         TransactionStatus::Committed { commit_ts } => {
             json!({ "state": "committed", "commit_ts": commit_ts.to_string() })
         }
-        TransactionStatus::RolledBack => json!({ "state": "rolled back" }),
+        TransactionStatus::RolledBack { settled } => json!({ "state": "rolled back", "settled": settled }),
     }
 }
 
@@ -272,7 +272,10 @@ fn show_status(as_json: bool, output: &mut Output, id: TxnId, status: Transactio
         }
         TransactionStatus::Prepared { expire_at } => format!("prepared; its locks live until {expire_at} at least"),
         TransactionStatus::Committed { commit_ts } => format!("committed at {commit_ts}"),
-        TransactionStatus::RolledBack => "rolled back".to_owned(),
+        TransactionStatus::RolledBack { settled: true } => "rolled back for good".to_owned(),
+        TransactionStatus::RolledBack { settled: false } => {
+            "rolled back so far; a further attempt may still commit".to_owned()
+        }
     })
 }
 

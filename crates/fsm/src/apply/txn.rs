@@ -19,7 +19,7 @@ use super::write::{Marks, Stop, stored};
 use crate::ApplyError;
 use crate::codec::txn::{Lock, TxnMarker, TxnRecord, TxnState};
 use crate::fingerprint::txn_fingerprint;
-use crate::gate::txn::Standing;
+use crate::gate::txn::{Standing, Who};
 use crate::gate::{composed, floor, owner, txn as gate};
 use crate::state::{GroupState, OwnedInterval};
 
@@ -139,15 +139,17 @@ impl Work<'_, '_> {
             floor::judge(self.state, std::slice::from_ref(*owned), newest, self.now)?;
         }
         let mut superseded = Vec::new();
+        let fingerprint = txn_fingerprint(*start_ts, mutations);
+        let who = Who { txn: *txn, fingerprint, supersedes: true };
         for (mutation, owned) in mutations.iter().zip(&footprint.keys) {
             let lock = self.lock(owned.shard, &mutation.key)?;
             // The record that this step writes is what keeps lower attempts from committing.
-            match gate::lock(&mutation.key, lock.as_ref(), *txn, true)? {
+            match gate::lock(&mutation.key, lock.as_ref(), who)? {
                 Standing::Free => {}
                 Standing::Own | Standing::Superseded => superseded.push((owned.shard, mutation.key.clone())),
             }
         }
-        self.unchanged(*txn, *start_ts, reads, footprint)?;
+        self.unchanged(who, *start_ts, reads, footprint)?;
         for (shard, key) in superseded {
             self.unlock(shard, key)?;
         }
@@ -155,12 +157,7 @@ impl Work<'_, '_> {
             let version = stored(&mutation.update, self.now);
             self.batch.put_version(owned.shard, &LogicalKey::plain(mutation.key.clone()), self.now, &version);
         }
-        let state = TxnState::Committed {
-            attempt: txn.attempt,
-            commit_ts: self.now,
-            fingerprint: txn_fingerprint(*start_ts, mutations),
-            remote: Vec::new(),
-        };
+        let state = TxnState::Committed { attempt: txn.attempt, commit_ts: self.now, fingerprint, remote: Vec::new() };
         self.put_record(footprint.shard(), &mutations[0].key, txn.id, TxnRecord { start_ts: *start_ts, state });
         self.marks.wrote = Some(self.now);
         self.marks.read = (!reads.is_empty()).then_some(self.now);
@@ -168,18 +165,12 @@ impl Work<'_, '_> {
     }
 
     /// Refuses if what was read at `start_ts` is another by now, or may become so through a foreign lock.
-    fn unchanged(
-        &self,
-        txn: drover_kv::TxnRef,
-        start_ts: Timestamp,
-        reads: &ReadSet,
-        footprint: &Footprint<'_>,
-    ) -> Result<(), Stop> {
+    fn unchanged(&self, who: Who, start_ts: Timestamp, reads: &ReadSet, footprint: &Footprint<'_>) -> Result<(), Stop> {
         if !guards::on(Guard::TxnReadsValidated) {
             return Ok(());
         }
         for (key, owned) in reads.keys.iter().zip(&footprint.read_keys) {
-            gate::lock(key, self.lock(owned.shard, key)?.as_ref(), txn, true)?;
+            gate::lock(key, self.lock(owned.shard, key)?.as_ref(), who)?;
             let newest = self.newest(owned, key)?;
             if let Some(changed_at) = gate::changed(newest.as_ref(), start_ts, self.now) {
                 return Err(Refusal::Conflict { key: key.clone(), changed_at }.into());
@@ -188,25 +179,19 @@ impl Work<'_, '_> {
         for (read, owned) in reads.intervals.iter().zip(&footprint.read_intervals) {
             for owned in *owned {
                 let part = read.intersection(&owned.interval).expect("the owner gate returns what overlaps");
-                self.interval_unchanged(txn, start_ts, owned.shard, &part)?;
+                self.interval_unchanged(who, start_ts, owned.shard, &part)?;
             }
         }
         Ok(())
     }
 
-    fn interval_unchanged(
-        &self,
-        txn: drover_kv::TxnRef,
-        start_ts: Timestamp,
-        shard: ShardId,
-        part: &Interval,
-    ) -> Result<(), Stop> {
+    fn interval_unchanged(&self, who: Who, start_ts: Timestamp, shard: ShardId, part: &Interval) -> Result<(), Stop> {
         if self.state.locks > 0 {
             let mut judged = Ok(());
             self.batch.scan_locks(shard, part, &mut |key, lock| {
                 judged = Lock::decode(lock)
                     .map_err(Stop::from)
-                    .and_then(|lock| Ok(gate::lock(&key, Some(&lock), txn, true).map(|_| ())?));
+                    .and_then(|lock| Ok(gate::lock(&key, Some(&lock), who).map(|_| ())?));
                 if judged.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             judged?;
@@ -225,11 +210,12 @@ impl Work<'_, '_> {
     fn prepare(&mut self, prepare: &TxnPrepare, footprint: &Footprint<'_>) -> Result<Outcome, Stop> {
         let TxnPrepare { txn, start_ts, primary, supersedes, mutations, .. } = prepare;
         gate::young_enough(footprint.all(), *start_ts)?;
-        let expire_at = later(self.now, prepare.ttl_ms);
+        let (expire_at, fingerprint) = (later(self.now, prepare.ttl_ms), prepare.fingerprint);
+        let who = Who { txn: *txn, fingerprint, supersedes: *supersedes };
         let mut to_lock = Vec::with_capacity(mutations.len());
         for (mutation, owned) in mutations.iter().zip(&footprint.keys) {
             let lock = self.lock(owned.shard, &mutation.key)?;
-            let standing = gate::lock(&mutation.key, lock.as_ref(), *txn, *supersedes)?;
+            let standing = gate::lock(&mutation.key, lock.as_ref(), who)?;
             if let Some((changed_at, _)) = self.newest(owned, &mutation.key)?.filter(|(at, _)| at > start_ts) {
                 return Err(Refusal::Conflict { key: mutation.key.clone(), changed_at }.into());
             }
@@ -245,8 +231,14 @@ impl Work<'_, '_> {
             self.put_record(footprint.shard(), primary, txn.id, record);
         }
         for (Mutation { key, update }, shard) in to_lock {
-            let lock =
-                Lock { txn: *txn, primary: primary.clone(), start_ts: *start_ts, expire_at, update: update.clone() };
+            let lock = Lock {
+                txn: *txn,
+                primary: primary.clone(),
+                start_ts: *start_ts,
+                expire_at,
+                fingerprint,
+                update: update.clone(),
+            };
             let key = LogicalKey::plain(key.clone());
             self.marks.locks += i64::from(self.batch.lock(shard, &key)?.is_none());
             self.batch.put_lock(shard, &key, lock.encode());
@@ -308,16 +300,23 @@ impl Work<'_, '_> {
         let lock = self.lock(shard, primary)?;
         let lock = lock.filter(|lock| lock.txn.id == txn.id && lock.txn.attempt <= txn.attempt);
         gate::may_roll_back(*cause, lock.as_ref().map(|lock| lock.expire_at), self.now)?;
-        if *cause == RollbackCause::Asked && lock.is_none() {
-            // It may have been committed, and forgotten since. Whoever has met a lock knows that it was not.
-            gate::young_enough(footprint.all(), *start_ts)?;
+        if lock.is_none() {
+            match (gate::young_enough(footprint.all(), *start_ts), cause) {
+                (Ok(()), _) => {}
+                // It may have been committed, and forgotten since.
+                (Err(too_old), RollbackCause::Asked) => return Err(too_old.into()),
+                // Whoever has met a lock knows that it was not; and nothing can be prepared here any more that a record
+                // would have to keep out.
+                (Err(_), RollbackCause::Expired { .. }) => return Ok(Outcome::TxnRolledBack),
+            }
         }
+        let start_ts = lock.as_ref().map_or(*start_ts, |lock| lock.start_ts);
         if lock.is_some() {
             self.unlock(shard, primary.clone())?;
         }
         if guards::on(Guard::TxnRollbackRecord) {
             let state = TxnState::RolledBack { through: txn.attempt };
-            self.put_record(shard, primary, txn.id, TxnRecord { start_ts: *start_ts, state });
+            self.put_record(shard, primary, txn.id, TxnRecord { start_ts, state });
         }
         Ok(Outcome::TxnRolledBack)
     }
@@ -336,12 +335,13 @@ impl Work<'_, '_> {
     }
 
     fn finish(&mut self, finish: &TxnFinish, shard: ShardId) -> Result<Outcome, Stop> {
-        let TxnFinish { id, primary } = finish;
+        let TxnFinish { txn, primary } = finish;
         if let Some(TxnRecord { start_ts, state: TxnState::Committed { attempt, commit_ts, fingerprint, .. } }) =
-            self.record(shard, primary, *id)?
+            self.record(shard, primary, txn.id)?
+            && (attempt == txn.attempt || !guards::on(Guard::TxnFinishOfTheAttempt))
         {
             let state = TxnState::Committed { attempt, commit_ts, fingerprint, remote: Vec::new() };
-            self.put_record(shard, primary, *id, TxnRecord { start_ts, state });
+            self.put_record(shard, primary, txn.id, TxnRecord { start_ts, state });
         }
         Ok(Outcome::TxnResolved)
     }

@@ -21,6 +21,8 @@ pub struct Lock {
     pub start_ts: Timestamp,
     /// When it may be rolled back.
     pub expire_at: Timestamp,
+    /// Of all mutations of the holder.
+    pub fingerprint: u64,
     /// What the key becomes if the holder commits.
     pub update: Update,
 }
@@ -79,6 +81,7 @@ impl Lock {
             expire_at: self.expire_at.raw(),
             put_value,
             ttl_ms,
+            fingerprint: self.fingerprint,
         }
         .encode_to_vec()
         .into()
@@ -98,6 +101,7 @@ impl Lock {
             primary: lock.primary,
             start_ts: Timestamp::from_raw(lock.start_ts),
             expire_at: Timestamp::from_raw(lock.expire_at),
+            fingerprint: lock.fingerprint,
             update: decode_update(lock.put_value, lock.ttl_ms).map_err(|e| corrupt(e.to_string()))?,
         })
     }
@@ -198,11 +202,12 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let txn = TxnRef { id: TxnId([7; 16]), attempt: ATTEMPT };
-        let lock = |update| Lock { txn, primary: "p".into(), start_ts: ts(5), expire_at: ts(6), update };
+        let lock =
+            |update| Lock { txn, primary: "p".into(), start_ts: ts(5), expire_at: ts(6), fingerprint: 9, update };
         let head = [&[10, 16][..], &[7; 16], &[18], &GOLDEN_ATTEMPT, &[26, 1, b'p', 32, 5, 40, 6]].concat();
         let put = Update::Put { value: "v".into(), ttl_ms: Some(9) };
-        for (update, tail) in [(Update::Delete, &[][..]), (put, &[50, 1, b'v', 56, 9])] {
-            let golden = [&head, tail].concat();
+        for (update, middle) in [(Update::Delete, &[][..]), (put, &[50, 1, b'v', 56, 9])] {
+            let golden = [&head, middle, &[65, 9, 0, 0, 0, 0, 0, 0, 0]].concat();
             assert_eq!(lock(update.clone()).encode(), golden);
             assert_eq!(Lock::decode(golden.into()).unwrap(), lock(update));
         }

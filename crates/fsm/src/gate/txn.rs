@@ -79,17 +79,31 @@ pub enum Standing {
     Superseded,
 }
 
-/// Judges the lock on `key`, if there is one, for `txn`. `supersedes`: no lower attempt commits any more.
+/// Who wants a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Who {
+    /// Transaction and attempt.
+    pub txn: TxnRef,
+    /// Of its mutations.
+    pub fingerprint: u64,
+    /// No lower attempt commits any more.
+    pub supersedes: bool,
+}
+
+/// Judges the lock on `key`, if there is one, for `who`.
 ///
 /// # Errors
 /// [`Refusal::Locked`] if it is another transaction's, or that of a lower attempt which may commit;
-/// [`Refusal::TxnAborted`] if it is that of a higher attempt.
-pub fn lock(key: &bytes::Bytes, lock: Option<&Lock>, txn: TxnRef, supersedes: bool) -> Result<Standing, Refusal> {
+/// [`Refusal::TxnAborted`] if it is that of a higher attempt; [`Refusal::TxnReused`] if it is that of a transaction with other
+/// mutations under the same id.
+pub fn lock(key: &bytes::Bytes, lock: Option<&Lock>, who: Who) -> Result<Standing, Refusal> {
+    let Who { txn, fingerprint, supersedes } = who;
     let locked = |lock: &Lock| Err(Refusal::Locked { lock: Box::new(lock.info(key.clone())) });
     match lock {
         None => Ok(Standing::Free),
         Some(lock) if lock.txn.id != txn.id && !guards::on(Guard::LockGate) => Ok(Standing::Superseded),
         Some(lock) if lock.txn.id != txn.id => locked(lock),
+        Some(lock) if lock.fingerprint != fingerprint => Err(Refusal::TxnReused),
         Some(lock) if lock.txn.attempt == txn.attempt || !guards::on(Guard::TxnAttempts) => Ok(Standing::Own),
         Some(lock) if lock.txn.attempt > txn.attempt => Err(Refusal::TxnAborted { through: lock.txn.attempt.before() }),
         Some(_) if supersedes => Ok(Standing::Superseded),
@@ -210,6 +224,7 @@ mod tests {
             primary: "p".into(),
             start_ts: ts(1),
             expire_at: ts(2),
+            fingerprint: 5,
             update: Update::Delete,
         };
         let key: bytes::Bytes = "k".into();
@@ -226,8 +241,11 @@ mod tests {
             ("a higher attempt's", Some(&higher), true, aborted),
         ];
         for (case, held, supersedes, expect) in table {
-            assert_eq!(lock(&key, held, txn(7, 2), supersedes), expect, "{case}");
+            let who = Who { txn: txn(7, 2), fingerprint: 5, supersedes };
+            assert_eq!(lock(&key, held, who), expect, "{case}");
         }
+        let other = Who { txn: txn(7, 2), fingerprint: 6, supersedes: true };
+        assert_eq!(lock(&key, Some(&lower), other), Err(Refusal::TxnReused), "the same id for something else");
     }
 
     #[test]

@@ -61,6 +61,13 @@ pub struct ExpiredTxnRecords {
     pub resume: Option<Bytes>,
 }
 
+/// What a transaction is told that has read more than can be validated.
+pub(super) fn too_many_rows() -> ReadError {
+    let message = "the transaction has scanned more rows than can be validated; nothing was changed; read less in one \
+                   transaction";
+    ReadError::Failed(Error::definite(Reason::BatchTooLarge, message))
+}
+
 impl FsmHandle {
     /// Cuts a range delete short, in front of the key that would be the one after `max_keys` live ones or
     /// `max_scanned` looked at, as of the newest versions and, for expiry, of `at`. Both bounds are at least 1.
@@ -136,14 +143,7 @@ impl FsmHandle {
                 })?;
             }
         }
-        if rows <= max_rows {
-            return Ok(());
-        }
-        let message = format!(
-            "the transaction has scanned more than {max_rows} rows, which is the limit of what can be validated; nothing \
-             was changed; read less in one transaction"
-        );
-        Err(ReadError::Failed(Error::definite(Reason::BatchTooLarge, message)))
+        if rows <= max_rows { Ok(()) } else { Err(too_many_rows()) }
     }
 
     /// Looks at up to `max_scanned` (at least 1) idempotency records from the route key `from` on, and names those whose

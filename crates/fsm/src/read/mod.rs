@@ -215,7 +215,7 @@ mod tests {
         batch.put_version(ShardId(1), &LogicalKey::plain("k"), ts(10), &version);
         let txn = drover_kv::TxnRef { id: drover_kv::TxnId([1; 16]), attempt: drover_kv::Attempt::default() };
         let update = drover_kv::Update::Delete;
-        let lock = Lock { txn, primary: "p".into(), start_ts: ts(10), expire_at: ts(99), update };
+        let lock = Lock { txn, primary: "p".into(), start_ts: ts(10), expire_at: ts(99), fingerprint: 0, update };
         batch.put_lock(ShardId(1), &LogicalKey::plain("k"), lock.encode());
         batch.commit().unwrap();
         let current = handle.shared.cell.load();

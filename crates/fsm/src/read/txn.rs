@@ -14,6 +14,7 @@ use crate::codec::txn::{Lock, TxnRecord, TxnState};
 use crate::error::ReadError;
 use crate::gate::{conditions, txn as gate};
 use crate::handle::FsmHandle;
+use crate::read::maintenance::too_many_rows;
 
 impl FsmHandle {
     /// Finds out whether what a transaction read at `start_ts` would read the same at `commit_ts`: no version, no expiry and no
@@ -21,12 +22,18 @@ impl FsmHandle {
     ///
     /// # Errors
     /// As [`FsmHandle::get`]; [`Refusal::Conflict`] if something has changed, [`Refusal::TxnTooOld`] if that can no longer be
-    /// told.
-    pub fn refresh(&self, request: &RefreshRequest, observed: Option<CatalogVersion>) -> Result<(), ReadError> {
+    /// told, [`drover_kv::Reason::BatchTooLarge`] if more than `max_rows` rows would have to be looked at.
+    pub fn refresh(
+        &self,
+        request: &RefreshRequest,
+        max_rows: u64,
+        observed: Option<CatalogVersion>,
+    ) -> Result<(), ReadError> {
         let view = self.view();
+        let mut left = max_rows;
         let keys = request.reads.keys.iter().map(|key| Interval::point(key.clone()));
         for interval in keys.chain(request.reads.intervals.iter().cloned()) {
-            refresh_interval(&view, request, &interval, observed)?;
+            refresh_interval(&view, request, &interval, &mut left, observed)?;
             // Collected meanwhile, or below the safe point by now: what was not found may have been there.
             self.still_kept(&interval, request.start_ts)?;
         }
@@ -100,6 +107,7 @@ fn refresh_interval(
     view: &View,
     request: &RefreshRequest,
     interval: &Interval,
+    left: &mut u64,
     observed: Option<CatalogVersion>,
 ) -> Result<(), ReadError> {
     let RefreshRequest { id, start_ts, commit_ts, .. } = request;
@@ -109,16 +117,24 @@ fn refresh_interval(
         true => conditions::unlocked(Some(lock.info(key))).map_err(ReadError::from),
         false => Ok(()),
     })?;
-    let mut conflict = None;
+    let (mut conflict, mut too_many) = (None, false);
     for (owned, part) in admitted.parts() {
         let mut visit = |key: Bytes, at: Timestamp, version| {
+            too_many = *left == 0;
+            if too_many {
+                return ControlFlow::Break(());
+            }
+            *left -= 1;
             conflict = gate::changed(Some(&(at, version)), *start_ts, *commit_ts).map(|changed_at| (key, changed_at));
             if conflict.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         view.snapshot.scan(owned.shard, &part, *commit_ts, false, &mut visit)?;
-        if conflict.is_some() {
+        if conflict.is_some() || too_many {
             break;
         }
+    }
+    if too_many {
+        return Err(too_many_rows());
     }
     match conflict {
         Some((key, changed_at)) => Err(Refusal::Conflict { key, changed_at }.into()),

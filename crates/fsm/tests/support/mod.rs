@@ -306,5 +306,5 @@ pub fn heartbeat(txn: TxnRef, primary: &str, ttl_ms: u64) -> TxnWrite {
 }
 
 pub fn finish(txn: TxnRef, primary: &str) -> TxnWrite {
-    TxnWrite::Finish(TxnFinish { id: txn.id, primary: key(primary) })
+    TxnWrite::Finish(TxnFinish { txn, primary: key(primary) })
 }

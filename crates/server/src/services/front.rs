@@ -88,9 +88,26 @@ impl Front {
                 let asked = request.timeout_ms().map(|ms| Duration::from_millis(u64::from(ms)));
                 let limit = asked.or(transport_deadline).unwrap_or(self.parts.default_deadline);
                 let deadline = arrived + limit.min(transport_deadline.unwrap_or(limit));
-                let answer = self.parts.coordinator.handle(request, deadline).await;
-                drop(room);
-                answer
+                match request {
+                    // It goes on to its end when its caller goes away, and takes room for as long.
+                    Request::Commit(_) => {
+                        let coordinator = Arc::clone(&self.parts.coordinator);
+                        let committing = tokio::spawn(async move {
+                            let answer = coordinator.handle(request, deadline).await;
+                            drop(room);
+                            answer
+                        });
+                        committing.await.unwrap_or_else(|error| {
+                            let message = format!("the task that commits has ended: {error}; ask for its status");
+                            Err(Error::unknown(Reason::Internal, message))
+                        })
+                    }
+                    request => {
+                        let answer = self.parts.coordinator.handle(request, deadline).await;
+                        drop(room);
+                        answer
+                    }
+                }
             }
             Err(error) => Err(error),
         };

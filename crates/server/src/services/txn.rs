@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use drover_coordinator::txn::PreparedTxn;
 use drover_hlc::Timestamp;
-use drover_kv::{Error, Reason, TxnId, TxnStatus};
+use drover_kv::{Attempt, Error, Reason, TxnId, TxnStatus};
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::txn_server::Txn;
 use drover_wire::proto::v1::txn_state::Kind;
@@ -34,8 +34,10 @@ fn state(status: &TxnStatus) -> v1::TxnState {
     match status {
         TxnStatus::Nothing => of(Kind::Nothing),
         TxnStatus::Prepared { expire_at, .. } => v1::TxnState { expire_at: expire_at.raw(), ..of(Kind::Prepared) },
-        TxnStatus::Committed { commit_ts, .. } => v1::TxnState { commit_ts: commit_ts.raw(), ..of(Kind::Committed) },
-        TxnStatus::RolledBack { .. } => of(Kind::RolledBack),
+        TxnStatus::Committed { commit_ts, .. } => {
+            v1::TxnState { commit_ts: commit_ts.raw(), settled: true, ..of(Kind::Committed) }
+        }
+        TxnStatus::RolledBack { through } => v1::TxnState { settled: *through == Attempt::MAX, ..of(Kind::RolledBack) },
     }
 }
 

@@ -76,7 +76,7 @@ fn steps() -> Vec<Case> {
         step("GroupRequest/txn_rollback expired", rollback(RollbackCause::Expired { seen: ts(4) })),
         step("GroupRequest/txn_rollback asked", rollback(RollbackCause::Asked)),
         step("GroupRequest/txn_heartbeat", TxnWrite::Heartbeat(heartbeat)),
-        step("GroupRequest/txn_finish", TxnWrite::Finish(TxnFinish { id: ID, primary: "p".into() })),
+        step("GroupRequest/txn_finish", TxnWrite::Finish(TxnFinish { txn: TXN, primary: "p".into() })),
     ]
 }
 
@@ -157,7 +157,12 @@ fn public() -> Vec<Case> {
 fn asked() -> Vec<Case> {
     use v1::txn_state::Kind;
     let primary = || "p".into();
-    let state = |kind: Kind, commit_ts, expire_at| v1::TxnState { kind: kind.into(), commit_ts, expire_at };
+    let state = |kind: Kind, commit_ts, expire_at| v1::TxnState {
+        kind: kind.into(),
+        commit_ts,
+        expire_at,
+        settled: matches!(kind, Kind::Committed | Kind::RolledBack),
+    };
     let prepared = v1::PreparedTxn {
         txn_id: id(),
         start_ts: 300,
