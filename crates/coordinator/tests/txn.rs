@@ -208,6 +208,16 @@ impl Fixture {
         self.coordinator.commit(request, soon()).await
     }
 
+    /// Waits until no lock is left: those of a commit that failed go after it was answered.
+    async fn unlocked(&self) {
+        for group in self.groups.values() {
+            let mut applied = group.fsm().applied_log_id();
+            while group.fsm().state().locks > 0 {
+                tokio::time::timeout_at(soon().into(), applied.changed()).await.expect("a lock is left").unwrap();
+            }
+        }
+    }
+
     /// One attempt of another coordinator, which stops after its prepares.
     async fn prepare(&self, id: u8, start_ts: Timestamp, keys: &[&'static str]) -> TxnRef {
         let txn = TxnRef { id: TxnId([id; 16]), attempt: Attempt { number: 1, coordinator: 1 } };
@@ -268,7 +278,8 @@ async fn a_read_that_changed_before_the_commit_timestamp_is_a_conflict() {
     fixture.put("a", "changed").await.unwrap();
     let error = fixture.commit(request(1, start_ts, vec![set("z", "1")], &["a"])).await.unwrap_err();
     assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
-    // With a snapshot from after the change it comes through.
+    // With a snapshot from after the change, and once the lock of the first is gone, it comes through.
+    fixture.unlocked().await;
     let start_ts = fixture.now().await;
     let commit_ts = fixture.commit(request(2, start_ts, vec![set("z", "1")], &["a"])).await.unwrap();
     assert_eq!(fixture.value_at("z", commit_ts).await.unwrap().unwrap(), "1");
@@ -422,7 +433,7 @@ async fn readers_and_writers_settle_what_a_lost_coordinator_left_when_its_time_i
     assert_eq!(fixture.coordinator_value("z", fixture.now().await).await.unwrap(), "put");
     assert_eq!(fixture.coordinator_value("a", fixture.now().await).await, None);
     assert_eq!(fixture.status(7, "a").await, TxnStatus::RolledBack { through: lost.attempt });
-    assert!(fixture.groups.values().all(|group| group.fsm().state().locks == 0));
+    fixture.unlocked().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -437,6 +448,6 @@ async fn locks_are_tended_and_settled_by_hand_through_the_same_protocol() {
     for group in fixture.groups.values() {
         fixture.coordinator.tend_locks(group, &mut LockSweep::default(), soon()).await.unwrap();
     }
-    assert!(fixture.groups.values().all(|group| group.fsm().state().locks == 0));
+    fixture.unlocked().await;
     assert!(matches!(fixture.status(8, "a").await, TxnStatus::RolledBack { .. }));
 }
