@@ -122,7 +122,7 @@ guards! {
         "drover-fsm" "apply::control::tests::a_ceiling_only_rises_and_keeps_the_term_that_raised_it";
     /// H38: a safe point would go back below what is collected; the horizon of records likewise.
     MarksRise:
-        "drover-fsm" "apply::control::tests::safe_points_only_rise_each_for_itself",
+        "drover-fsm" "apply::control::tests::horizons_only_rise_each_for_itself",
         "drover-fsm::apply" "records_go_only_at_or_below_the_horizon_and_what_they_answered_is_refused_then";
     /// H30: entries would be applied twice, or never, after a restart.
     AppliedIdInBatch:
