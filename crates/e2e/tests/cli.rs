@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use drover_client::NodeId;
 use drover_testkit::Cluster;
-use drover_testkit::cluster::{PATIENCE, drover_binary};
+use drover_testkit::cluster::{PATIENCE, Split, drover_binary};
 use drover_testkit::wait::wait_until;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -333,4 +333,23 @@ async fn transactions_are_run_from_scripts_and_asked_about() {
     assert!(unknown.out.starts_with("nothing is known"), "{}", unknown.out);
     cli.refused(&format!("txn resolve {id} --force"), "FAILED_PRECONDITION").await;
     assert_eq!(cli.run("txn status short a").await.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_are_measured_and_the_bank_is_audited() {
+    let split = Split::At(vec![b"bench/000000000100".to_vec()]);
+    let cluster = Cluster::builder().data_groups(2).split(split).start().await.unwrap();
+    let cli = Cli::of(&cluster);
+    let options = "--clients 4 --keys 200 --accounts 5 --seconds 1 --warm-up 1ms";
+    for mix in ["rmw", "txn-one-group", "txn-two-groups", "bank"] {
+        let ended = cli.run(&format!("bench --mix {mix} {options} --json")).await;
+        assert_eq!(ended.code, 0, "{mix}: {}", ended.err);
+        let report: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((&report["failed"], report["missed"].is_u64()), (&0.into(), true), "{report}");
+        assert!(report["by_request"][mix]["count"].as_u64().unwrap() > 0, "{report}");
+        assert!((0.0..1.0).contains(&report["abort_share"].as_f64().unwrap()), "{report}");
+    }
+    // Of the first half of the keys there is only one group.
+    let ended = cli.run("bench --mix txn-two-groups --keys 100 --seconds 1 --no-prefill").await;
+    assert!(ended.code == 1 && ended.err.contains("all keys lie in one group"), "{} {}", ended.code, ended.err);
 }

@@ -1,4 +1,4 @@
-//! As much of etcd's gRPC API as a comparison needs: `etcdserverpb.KV` `Put` and `Range`, the messages written by hand
+//! As much of etcd's gRPC API as a comparison needs: `etcdserverpb.KV` `Put`, `Range` and `Txn`, the messages written by hand
 //! after `rpc.proto` and `kv.proto` of etcd 3.5 (fields that are not used are left out).
 
 use std::time::Duration;
@@ -48,6 +48,51 @@ struct KeyValue {
     value: Bytes,
 }
 
+/// A comparison of a key's revision: result and target have etcd's numbers for `EQUAL` and `MOD`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Compare {
+    #[prost(int32, tag = "1")]
+    result: i32,
+    #[prost(int32, tag = "2")]
+    target: i32,
+    #[prost(bytes = "bytes", tag = "3")]
+    key: Bytes,
+    /// Of a `oneof`, so it is there even if zero.
+    #[prost(int64, optional, tag = "6")]
+    mod_revision: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RequestOp {
+    #[prost(message, optional, tag = "2")]
+    request_put: Option<PutRequest>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    success: Vec<RequestOp>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TxnResponse {
+    #[prost(bool, tag = "2")]
+    succeeded: bool,
+}
+
+impl TxnRequest {
+    /// Puts if the key's last change is of this revision; zero: if there is none.
+    fn put_if(key: Bytes, mod_revision: i64, value: Bytes) -> TxnRequest {
+        const EQUAL: i32 = 0;
+        const MOD: i32 = 2;
+        let compare = Compare { result: EQUAL, target: MOD, key: key.clone(), mod_revision: Some(mod_revision) };
+        let success = RequestOp { request_put: Some(PutRequest { key, value }) };
+        TxnRequest { compare: vec![compare], success: vec![success] }
+    }
+}
+
 /// Connections to an etcd cluster, one to each endpoint. Clients are spread evenly over them.
 #[derive(Clone)]
 pub struct Etcd {
@@ -95,6 +140,26 @@ impl Etcd {
         let response: RangeResponse = self.call(client, "/etcdserverpb.KV/Range", request).await?;
         Ok(!response.kvs.is_empty())
     }
+
+    /// The revision of a key's last change, linearizably; zero if it has no value.
+    pub async fn revision(&self, client: usize, key: Bytes) -> anyhow::Result<i64> {
+        let request = RangeRequest { key, serializable: false };
+        let response: RangeResponse = self.call(client, "/etcdserverpb.KV/Range", request).await?;
+        Ok(response.kvs.first().map_or(0, |pair| pair.mod_revision))
+    }
+
+    /// Writes a key if its last change is of this revision; whether it was.
+    pub async fn put_if_revision(
+        &self,
+        client: usize,
+        key: Bytes,
+        revision: i64,
+        value: Bytes,
+    ) -> anyhow::Result<bool> {
+        let request = TxnRequest::put_if(key, revision, value);
+        let response: TxnResponse = self.call(client, "/etcdserverpb.KV/Txn", request).await?;
+        Ok(response.succeeded)
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +174,8 @@ mod tests {
         assert_eq!(put.encode_to_vec(), b"\x0a\x01k\x12\x01v");
         let range = RangeRequest { key: "k".into(), serializable: false };
         assert_eq!(range.encode_to_vec(), b"\x0a\x01k");
+        let txn = TxnRequest::put_if("k".into(), 0, "v".into());
+        assert_eq!(txn.encode_to_vec(), b"\x0a\x07\x10\x02\x1a\x01k\x30\x00\x12\x08\x12\x06\x0a\x01k\x12\x01v");
         // Header {cluster_id: 1}, one pair with all of etcd's fields, count 1.
         let answer = b"\x0a\x02\x08\x01\x12\x0e\x0a\x01k\x10\x02\x18\x03\x20\x01\x2a\x01v\x30\x00\x20\x01";
         let decoded = RangeResponse::decode(&answer[..]).unwrap();

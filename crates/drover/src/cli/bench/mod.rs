@@ -8,9 +8,11 @@
 mod etcd;
 mod report;
 mod target;
+mod txn;
 
 use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
@@ -24,7 +26,8 @@ use super::notation::parse_duration;
 use super::output::Output;
 use super::{Global, notice};
 use report::{Kind, Report, Sample};
-use target::{Kept, Target};
+use target::Target;
+use txn::{Ran, Transactions};
 
 /// Keys under way at once while they are written beforehand.
 const PREFILL_PARALLEL: u64 = 256;
@@ -46,6 +49,20 @@ pub enum Mix {
     Half,
     /// Compare-and-set on the version that a get before it (not measured) found.
     Cas,
+    /// Transactions that read and write one key; on etcd a get and a Txn that compares and puts.
+    Rmw,
+    /// Transactions that read and write two keys of one group.
+    TxnOneGroup,
+    /// Transactions that read and write two keys of two groups.
+    TxnTwoGroups,
+    /// Transfers between two of --accounts accounts; at the end all are added up in one snapshot.
+    Bank,
+}
+
+impl Mix {
+    fn is_transactional(self) -> bool {
+        matches!(self, Mix::Rmw | Mix::TxnOneGroup | Mix::TxnTwoGroups | Mix::Bank)
+    }
 }
 
 /// Whether Drover's writes carry idempotency keys.
@@ -63,6 +80,9 @@ pub struct Args {
     /// Keys, drawn evenly
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
+    /// Accounts of the bank, spread evenly over the keys
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(2..))]
+    accounts: u64,
     /// Size of each value
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
@@ -90,14 +110,18 @@ pub struct Args {
 }
 
 pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Result<End> {
-    if args.target == System::Etcd && args.mix == Mix::Cas {
-        return Err(UsageError("compare-and-set is measured on Drover only".to_owned()).into());
+    if args.target == System::Etcd && !matches!(args.mix, Mix::Put | Mix::Get | Mix::Half | Mix::Rmw) {
+        return Err(UsageError("of etcd, only put, get, 50-50 and rmw are measured".to_owned()).into());
     }
     let target = Target::connect(global, args.target, args.idempotency_keys == Keyed::On).await?;
     if !args.no_prefill {
         prefill(&target, &args).await?;
     }
-    let report = measure(&target, &args).await?;
+    let work = Work::prepare(target, &args).await?;
+    let report = measure(&work, &args).await?;
+    if args.mix == Mix::Bank {
+        work.transactions()?.audit().await?;
+    }
     report.print(global.json, &args, output)?;
     if let Some(first) = &report.first_failure {
         notice(&format!("{} requests failed; the first: {first}", report.failed));
@@ -138,12 +162,12 @@ async fn prefill(target: &Target, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(target: &Target, args: &Args) -> anyhow::Result<Report> {
+async fn measure(work: &Work, args: &Args) -> anyhow::Result<Report> {
     let from = Instant::now() + args.warm_up;
     let to = from + Duration::from_secs(args.seconds);
     let mut clients = JoinSet::new();
     for number in 0..args.clients {
-        clients.spawn(one_client(target.clone(), args.clone(), number, from, to));
+        clients.spawn(one_client(work.clone(), args.clone(), number, from, to));
     }
     let mut report = Report::new(Duration::from_secs(args.seconds))?;
     let whole = args.warm_up + Duration::from_secs(args.seconds);
@@ -163,23 +187,21 @@ async fn measure(target: &Target, args: &Args) -> anyhow::Result<Report> {
 }
 
 /// One client's loop. What is answered between `from` and `to` counts.
-async fn one_client(target: Target, args: Args, number: u32, from: Instant, to: Instant) -> anyhow::Result<Sample> {
+async fn one_client(work: Work, args: Args, number: u32, from: Instant, to: Instant) -> anyhow::Result<Sample> {
     let mut random =
         StdRng::seed_from_u64(args.seed.wrapping_add(u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut sample = Sample::new()?;
     // Filling values is not what is measured: a few are enough, as neither system compresses across values.
     let values: Vec<Bytes> = (0..4).map(|_| random_value(&mut random, args.value_bytes)).collect();
     while Instant::now() < to {
-        let key = key(random.random_range(0..args.keys));
+        let kind = kind_of(args.mix, &mut random);
         let value = values[random.random_range(0..values.len())].clone();
-        let kind = match args.mix {
-            Mix::Put => Kind::Put,
-            Mix::Get => Kind::Get,
-            Mix::Half if random.random_bool(0.5) => Kind::Put,
-            Mix::Half => Kind::Get,
-            Mix::Cas => Kind::Cas,
+        let (begun, result) = if kind.is_transaction() {
+            work.transaction(number as usize, kind, value, &mut random).await?
+        } else {
+            let key = key(random.random_range(0..args.keys));
+            work.request(number as usize, kind, key, value).await
         };
-        let (begun, result) = one_request(&target, number as usize, kind, key, value).await;
         let ended = Instant::now();
         if (from..to).contains(&ended) {
             sample.record(kind, ended - begun, result);
@@ -188,23 +210,88 @@ async fn one_client(target: Target, args: Args, number: u32, from: Instant, to: 
     Ok(sample)
 }
 
-async fn one_request(
-    target: &Target,
-    client: usize,
-    kind: Kind,
-    key: Bytes,
-    value: Bytes,
-) -> (Instant, anyhow::Result<Kept>) {
-    let version = match kind {
-        Kind::Cas => target.version(key.clone()).await,
-        Kind::Put | Kind::Get => Ok(None),
-    };
-    let begun = Instant::now();
-    let result = match (kind, version) {
-        (_, Err(error)) => Err(error),
-        (Kind::Put, _) => target.put(client, key, value).await,
-        (Kind::Get, _) => target.get(client, key).await,
-        (Kind::Cas, Ok(version)) => target.compare_and_set(key, version, value).await,
-    };
-    (begun, result)
+fn kind_of(mix: Mix, random: &mut StdRng) -> Kind {
+    match mix {
+        Mix::Put => Kind::Put,
+        Mix::Get => Kind::Get,
+        Mix::Half if random.random_bool(0.5) => Kind::Put,
+        Mix::Half => Kind::Get,
+        Mix::Cas => Kind::Cas,
+        Mix::Rmw => Kind::Rmw,
+        Mix::TxnOneGroup => Kind::TxnOne,
+        Mix::TxnTwoGroups => Kind::TxnTwo,
+        Mix::Bank => Kind::Bank,
+    }
+}
+
+/// What the clients work on.
+#[derive(Clone)]
+struct Work {
+    target: Target,
+    /// If that is what is measured, and on Drover.
+    transactions: Option<Transactions>,
+    keys: u64,
+}
+
+impl Work {
+    async fn prepare(target: Target, args: &Args) -> anyhow::Result<Work> {
+        let transactions = match &target {
+            Target::Drover(client) if args.mix.is_transactional() => {
+                Some(Transactions::on(client.clone(), args.keys, args.accounts).await?)
+            }
+            Target::Drover(_) | Target::Etcd(_) => None,
+        };
+        let work = Work { target, transactions, keys: args.keys };
+        if args.mix == Mix::Bank {
+            work.transactions()?.open_accounts().await?;
+        }
+        Ok(work)
+    }
+
+    fn transactions(&self) -> anyhow::Result<&Transactions> {
+        self.transactions.as_ref().context("these transactions are measured on Drover only")
+    }
+
+    /// Draws and runs a transaction until it is committed; when it began.
+    ///
+    /// # Errors
+    /// If its keys cannot be drawn. That it failed is part of what is returned.
+    async fn transaction(
+        &self,
+        client: usize,
+        kind: Kind,
+        value: Bytes,
+        random: &mut StdRng,
+    ) -> anyhow::Result<(Instant, anyhow::Result<Ran>)> {
+        if let Target::Etcd(etcd) = &self.target {
+            let key = key(random.random_range(0..self.keys));
+            let begun = Instant::now();
+            return Ok((begun, txn::read_modify_write_etcd(etcd, client, key, value).await));
+        }
+        let transactions = self.transactions()?;
+        let numbers = transactions.draw(kind, random)?;
+        let amount = txn::draw_amount(random);
+        let begun = Instant::now();
+        let ran = match (kind, &numbers[..]) {
+            (Kind::Bank, [from, to]) => transactions.transfer(*from, *to, amount).await,
+            _ => transactions.read_modify_write(&numbers, &value).await,
+        };
+        Ok((begun, ran))
+    }
+
+    /// Sends a single request; when it was sent.
+    async fn request(&self, client: usize, kind: Kind, key: Bytes, value: Bytes) -> (Instant, anyhow::Result<Ran>) {
+        let version = match kind {
+            Kind::Cas => self.target.version(key.clone()).await,
+            _ => Ok(None),
+        };
+        let begun = Instant::now();
+        let result = match (kind, version) {
+            (_, Err(error)) => Err(error),
+            (Kind::Get, _) => self.target.get(client, key).await,
+            (Kind::Cas, Ok(version)) => self.target.compare_and_set(key, version, value).await,
+            (_, Ok(_)) => self.target.put(client, key, value).await,
+        };
+        (begun, result.map(|kept| Ran { kept, runs: 1 }))
+    }
 }

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::target::Kept;
+use super::txn::Ran;
 use super::{Args, Output, System};
 
 /// Longest latency that is told apart, in microseconds.
@@ -17,16 +18,35 @@ pub enum Kind {
     Put,
     Get,
     Cas,
+    /// A transaction that reads and writes one key.
+    Rmw,
+    /// A transaction that reads and writes two keys of one group.
+    TxnOne,
+    /// A transaction that reads and writes two keys of two groups.
+    TxnTwo,
+    /// A transfer between two accounts.
+    Bank,
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Put, Kind::Get, Kind::Cas];
+    const COUNT: usize = 7;
+    const ALL: [Kind; Kind::COUNT] =
+        [Kind::Put, Kind::Get, Kind::Cas, Kind::Rmw, Kind::TxnOne, Kind::TxnTwo, Kind::Bank];
+
+    /// Whether it is a transaction, which may be run several times.
+    pub fn is_transaction(self) -> bool {
+        matches!(self, Kind::Rmw | Kind::TxnOne | Kind::TxnTwo | Kind::Bank)
+    }
 
     fn name(self) -> &'static str {
         match self {
             Kind::Put => "put",
             Kind::Get => "get",
             Kind::Cas => "cas",
+            Kind::Rmw => "rmw",
+            Kind::TxnOne => "txn-one-group",
+            Kind::TxnTwo => "txn-two-groups",
+            Kind::Bank => "bank",
         }
     }
 }
@@ -34,26 +54,30 @@ impl Kind {
 /// What one client measured.
 #[derive(Debug)]
 pub struct Sample {
-    latencies_us: [Histogram<u64>; 3],
+    latencies_us: [Histogram<u64>; Kind::COUNT],
     /// Requests that were answered, but not as hoped.
     missed: u64,
+    /// Runs of transactions until they were committed.
+    runs: u64,
     failed: u64,
     first_failure: Option<String>,
 }
 
 impl Sample {
     pub fn new() -> anyhow::Result<Self> {
-        let new = || Histogram::new_with_bounds(1, LONGEST_US, DIGITS);
-        Ok(Self { latencies_us: [new()?, new()?, new()?], missed: 0, failed: 0, first_failure: None })
+        let one = Histogram::new_with_bounds(1, LONGEST_US, DIGITS)?;
+        let latencies_us = std::array::from_fn(|_| one.clone());
+        Ok(Self { latencies_us, missed: 0, runs: 0, failed: 0, first_failure: None })
     }
 
     /// Counts one request. Failed ones have no latency.
-    pub fn record(&mut self, kind: Kind, latency: Duration, result: anyhow::Result<Kept>) {
+    pub fn record(&mut self, kind: Kind, latency: Duration, result: anyhow::Result<Ran>) {
         match result {
-            Ok(kept) => {
+            Ok(Ran { kept, runs }) => {
                 let latency_us = u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US);
                 self.latencies_us[kind as usize].saturating_record(latency_us);
                 self.missed += u64::from(kept == Kept::No);
+                self.runs += if kind.is_transaction() { runs } else { 0 };
             }
             Err(error) => {
                 self.failed += 1;
@@ -82,6 +106,7 @@ impl Report {
             total.add(part)?;
         }
         self.total.missed += sample.missed;
+        self.total.runs += sample.runs;
         self.failed += sample.failed;
         if self.first_failure.is_none() {
             self.first_failure.clone_from(&sample.first_failure);
@@ -91,6 +116,12 @@ impl Report {
 
     fn kinds(&self) -> impl Iterator<Item = (Kind, &Histogram<u64>)> {
         Kind::ALL.into_iter().zip(&self.total.latencies_us).filter(|(_, latencies)| !latencies.is_empty())
+    }
+
+    /// The share of a transaction's runs that ended in a conflict, and were run again; `None` without transactions.
+    fn abort_share(&self) -> Option<f64> {
+        let answered: u64 = self.kinds().filter(|(kind, _)| kind.is_transaction()).map(|(_, kept)| kept.len()).sum();
+        (self.total.runs > 0).then(|| 1.0 - answered as f64 / self.total.runs as f64)
     }
 
     fn per_second(&self, requests: u64) -> f64 {
@@ -114,7 +145,11 @@ impl Report {
             ]
         });
         output.table(&["request", "count", "per second", "p50 ms", "p99 ms", "p99.9 ms", "max ms"], rows.collect())?;
-        output.line(&format!("{} failed, {} answered otherwise than hoped", self.failed, self.total.missed))
+        output.line(&format!("{} failed, {} answered otherwise than hoped", self.failed, self.total.missed))?;
+        match self.abort_share() {
+            Some(share) => output.line(&format!("{:.2} % of the runs of transactions met a conflict", share * 100.0)),
+            None => Ok(()),
+        }
     }
 
     fn json(&self, args: &Args) -> Value {
@@ -145,6 +180,7 @@ impl Report {
             "per_second": self.per_second(answered),
             "failed": self.failed,
             "missed": self.total.missed,
+            "abort_share": self.abort_share(),
             "by_request": kinds,
         })
     }
@@ -159,7 +195,7 @@ mod tests {
         let mut report = Report::new(Duration::from_secs(2)).unwrap();
         for (ms, kept) in [(1, Kept::Yes), (3, Kept::No)] {
             let mut sample = Sample::new().unwrap();
-            sample.record(Kind::Get, Duration::from_millis(ms), Ok(kept));
+            sample.record(Kind::Get, Duration::from_millis(ms), Ok(Ran { kept, runs: 1 }));
             sample.record(Kind::Put, Duration::from_millis(900), Err(anyhow::anyhow!("broken {ms}")));
             report.add(&sample).unwrap();
         }
@@ -168,12 +204,24 @@ mod tests {
         assert_eq!(report.per_second(2), 1.0);
         assert_eq!((report.failed, report.total.missed), (2, 1));
         assert_eq!(report.first_failure.as_deref(), Some("broken 1"));
+        assert_eq!(report.abort_share(), None);
+    }
+
+    #[test]
+    fn runs_that_met_a_conflict_are_a_share_of_all_runs() {
+        let mut report = Report::new(Duration::from_secs(1)).unwrap();
+        let mut sample = Sample::new().unwrap();
+        for runs in [1, 1, 3] {
+            sample.record(Kind::Bank, Duration::from_millis(1), Ok(Ran { kept: Kept::Yes, runs }));
+        }
+        report.add(&sample).unwrap();
+        assert_eq!(report.abort_share(), Some(1.0 - 3.0 / 5.0));
     }
 
     #[test]
     fn a_latency_beyond_the_longest_is_kept_as_the_longest() {
         let mut sample = Sample::new().unwrap();
-        sample.record(Kind::Put, Duration::MAX, Ok(Kept::Yes));
+        sample.record(Kind::Put, Duration::MAX, Ok(Ran { kept: Kept::Yes, runs: 1 }));
         assert_eq!(sample.latencies_us[Kind::Put as usize].len(), 1);
     }
 }
