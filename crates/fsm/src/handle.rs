@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use drover_catalog::Catalog;
+use drover_guards::{self as guards, Guard};
 use drover_keys::GroupId;
 use drover_kv::{Error, Reason};
 use drover_mvcc::{Digest, GcRule, GcRules, GroupStore};
@@ -161,7 +162,7 @@ pub(crate) fn gc_rules(state: &GroupState) -> GcRules {
         shard: owned.shard,
         interval: owned.interval.clone(),
         safe_point: owned.safe_point,
-        pinned: false,
+        pinned: state.moves.is_pinned(&owned.interval) && guards::on(Guard::MovingIsPinned),
     };
     GcRules(state.owned.iter().map(rule).collect())
 }

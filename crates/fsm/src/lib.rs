@@ -49,6 +49,7 @@ pub mod gate;
 mod handle;
 mod home;
 mod machine;
+pub mod moving;
 mod read;
 mod state;
 
@@ -59,7 +60,7 @@ pub use codec::catalog::{
     catalog_rows, decode_catalog_command, decode_catalog_reply, decode_catalog_row, encode_catalog_command,
     encode_catalog_reply,
 };
-pub use codec::command::{Command, Grant, RecordName, TimedWrite, TxnRecordName};
+pub use codec::command::{Command, Grant, MoveCommand, RecordName, TimedWrite, TxnRecordName};
 pub use error::{ApplyError, ReadError};
 pub use fingerprint::txn_fingerprint;
 pub use handle::FsmHandle;

@@ -65,7 +65,9 @@ impl FsmStateMachine {
         let store = current.home.store();
         let prepared = apply_batch(store, &current.state, &current.catalog, &current.applied, &pending.entries)?;
         let committed = shared.cell.commit(prepared)?;
-        if committed.state.owned != current.state.owned {
+        let pinned =
+            |state: &crate::GroupState| state.moves.sources.iter().map(|source| source.job).collect::<Vec<_>>();
+        if committed.state.owned != current.state.owned || pinned(&committed.state) != pinned(&current.state) {
             store.set_gc(gc_rules(&committed.state));
         }
         if let Some(last) = pending.entries.last().filter(|entry| entry.takes_digest()) {

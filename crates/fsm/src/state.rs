@@ -1,7 +1,9 @@
 //! The replicated control state of a group, as a value.
 
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{CatalogVersion, Interval, RouteId, ShardId};
+use drover_keys::{CatalogVersion, End, Interval, RouteId, ShardId};
+
+use crate::moving::{Fence, Moves};
 
 /// One interval that the group owns without interruption since `acquired_version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct GroupState {
     pub oracle_ceiling: OracleCeiling,
     /// Locks that stand in the group.
     pub locks: u64,
+    /// Ranges that move here or away.
+    pub moves: Moves,
 }
 
 /// Which invariant of [`GroupState`] does not hold.
@@ -61,6 +65,9 @@ pub enum InvalidState {
     /// Version zero stands for "no version".
     #[error("owned interval {0} has no acquired version")]
     NoVersion(String),
+    /// What moves away is owned, by itself.
+    #[error("{0} moves away and is no owned interval")]
+    MovesForeign(String),
     /// A group owns something only after its grant.
     #[error("intervals are owned, and no grant was applied")]
     NotBootstrapped,
@@ -77,6 +84,10 @@ impl GroupState {
         }
         if let Some(owned) = self.owned.iter().find(|o| o.acquired_version < CatalogVersion::FIRST) {
             return Err(InvalidState::NoVersion(owned.interval.to_string()));
+        }
+        let owned = |interval: &Interval| self.owned.iter().any(|owned| owned.interval == *interval);
+        if let Some(source) = self.moves.sources.iter().find(|source| !owned(&source.interval)) {
+            return Err(InvalidState::MovesForeign(source.interval.to_string()));
         }
         let ascends = |pair: &&[OwnedInterval]| match pair[0].interval.end().as_key() {
             Some(end) => end <= pair[1].interval.start(),
@@ -111,9 +122,50 @@ impl GroupState {
     }
 
     /// Whether a reader that judged `self` with the data of `other` could be wrong: what the group owns, how far back
-    /// it may be read, or whether locks can stand in the way.
+    /// it may be read, or whether locks or a fence can stand in the way.
     pub fn differs_for_readers(&self, other: &GroupState) -> bool {
-        self.owned != other.owned || (self.locks == 0) != (other.locks == 0)
+        fn closed(state: &GroupState) -> impl Iterator<Item = &Interval> {
+            state.moves.sources.iter().filter(|source| source.fence == Fence::Read).map(|source| &source.interval)
+        }
+        self.owned != other.owned || (self.locks == 0) != (other.locks == 0) || !closed(self).eq(closed(other))
+    }
+
+    /// Makes `interval`, which lies within one owned interval, an owned interval by itself, and returns its place; `None`
+    /// if it does not lie within one.
+    pub(crate) fn carve(&mut self, interval: &Interval) -> Option<usize> {
+        let at = self.owned.iter().position(|owned| owned.interval.covers(interval))?;
+        let whole = self.owned.remove(at);
+        let piece = |start: &bytes::Bytes, end: &End| {
+            let interval = Interval::new(start.clone(), end.clone()).ok()?;
+            Some(OwnedInterval { interval, ..whole.clone() })
+        };
+        let before = piece(whole.interval.start(), &End::Key(interval.start().clone()));
+        let after = interval.end().as_key().and_then(|end| piece(end, whole.interval.end()));
+        let place = at + usize::from(before.is_some());
+        let moving = OwnedInterval { interval: interval.clone(), ..whole.clone() };
+        let pieces = before.into_iter().chain([moving]).chain(after);
+        self.owned.splice(at..at, pieces);
+        Some(place)
+    }
+
+    /// Joins neighbours that differ in nothing but their bounds, and do not move: what was cut for a move that came to
+    /// nothing.
+    pub(crate) fn mend(&mut self) {
+        let mut at = 1;
+        while at < self.owned.len() {
+            let (left, right) = (&self.owned[at - 1], &self.owned[at]);
+            let alike = OwnedInterval { interval: left.interval.clone(), ..right.clone() } == *left
+                && left.interval.end().as_key() == Some(right.interval.start())
+                && !self.moves.is_pinned(&left.interval)
+                && !self.moves.is_pinned(&right.interval);
+            if alike {
+                let whole = left.interval.hull(&right.interval);
+                self.owned[at - 1].interval = whole;
+                self.owned.remove(at);
+            } else {
+                at += 1;
+            }
+        }
     }
 }
 

@@ -298,7 +298,7 @@ fn a_write_under_the_safe_point_is_refused() {
 fn a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it() {
     let (_dir, mut replica) = replica();
     let held = step(5, prepare(txn(1, 1), 4, "k", puts(&[("k", "v")])));
-    let Ok(Outcome::TxnLocked { expire_at }) = replica.write(held) else { panic!("it is locked") };
+    let Ok(Outcome::TxnLocked { expire_at, .. }) = replica.write(held) else { panic!("it is locked") };
     let lock = LockInfo { key: key("k"), txn: txn(1, 1), primary: key("k"), start_ts: ts(4), expire_at };
     let locked = || Err(Refusal::Locked { lock: Box::new(lock.clone()) });
     let update = Update::Delete;
@@ -349,7 +349,7 @@ fn an_entry_of_the_future_stops_the_replica_and_writes_nothing() {
 fn a_damaged_record_stops_the_replica_and_nothing_of_the_batch_is_written() {
     let (_dir, mut replica) = replica();
     let mut batch = replica.store.batch();
-    batch.put_record(ShardId(1), b"k", drover_mvcc::RecordKind::Idempotency, b"id", "\u{7f}".into());
+    batch.put_record(ShardId(1), b"k", drover_mvcc::RecordKind::Idempotency, b"id", "\u{7f}".into()).unwrap();
     batch.commit().unwrap();
     let index = replica.next_index();
     let entries: Vec<DecodedEntry> = [at(10, put("k", "1")), once(11, put("k", "2"), "id", 100)]

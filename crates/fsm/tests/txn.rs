@@ -8,7 +8,7 @@ use bytes::Bytes;
 use drover_fsm::{Command, TxnRecordName, txn_fingerprint};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, Interval, LogicalKey, ShardId};
-use drover_kv::{Expectation, OpResult, Outcome, Refusal, TxnWrite};
+use drover_kv::{Expectation, Mutation, OpResult, Outcome, ReadSet, Refusal, TxnWrite, Update};
 use drover_mvcc::Stored;
 use drover_rafttypes::ControlReply;
 use support::*;
@@ -144,6 +144,26 @@ fn a_transaction_that_read_something_raises_the_floor_and_one_that_only_writes_d
 }
 
 #[test]
+fn a_prepare_tells_when_the_first_value_under_its_locks_expires() {
+    let (_dir, mut replica) = replica();
+    let put =
+        |key: &str, ttl_ms| Mutation { key: key.to_owned().into(), update: Update::Put { value: "v".into(), ttl_ms } };
+    let written = [put("a", Some(5)), put("b", Some(3)), put("c", None)];
+    replica.run(5, commit(txn(9, 1), 4, written.to_vec(), ReadSet::default())).unwrap();
+    let locked = |replica: &mut Replica, id, start_ts, keys: &[&str]| {
+        let mutations = keys.iter().map(|key| put(key, None)).collect();
+        match replica.run(10, prepare(txn(id, 1), start_ts, keys[0], mutations)) {
+            Ok(Outcome::TxnLocked { changes_at, .. }) => changes_at,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = locked(&mut replica, 1, 9, &["a", "b"]);
+    assert_eq!(first, locked(&mut replica, 1, 9, &["a", "b"]), "asked again, it says the same");
+    assert!(first.is_some_and(|at| at > ts(9)));
+    assert_eq!(locked(&mut replica, 2, 9, &["c", "d"]), None);
+}
+
+#[test]
 fn a_transaction_of_two_groups_is_prepared_decided_and_resolved() {
     let (_dir, mut here) = replica();
     let (_dir, mut there) = replica();
@@ -152,9 +172,12 @@ fn a_transaction_of_two_groups_is_prepared_decided_and_resolved() {
     for _ in 0..2 {
         assert_eq!(
             here.run(10, prepare(this, 9, "k", puts(&[("k", "1"), ("n", "2")]))),
-            Ok(Outcome::TxnLocked { expire_at })
+            Ok(Outcome::TxnLocked { expire_at, changes_at: None })
         );
-        assert_eq!(there.run(10, prepare(this, 9, "k", puts(&[("b", "3")]))), Ok(Outcome::TxnLocked { expire_at }));
+        assert_eq!(
+            there.run(10, prepare(this, 9, "k", puts(&[("b", "3")]))),
+            Ok(Outcome::TxnLocked { expire_at, changes_at: None })
+        );
     }
     assert_eq!((locks(&here), locks(&there)), (2, 1));
     assert_eq!(newest(&here, "k"), None);
@@ -209,7 +232,7 @@ fn a_rollback_waits_until_the_lock_has_expired() {
     // What was met elsewhere says nothing if the primary lives.
     assert_eq!(replica.run(expires - 1, rollback(this, 9, "k", Some(1))), not_yet(expires));
     // A heartbeat keeps it alive.
-    let longer = Outcome::TxnLocked { expire_at: ts(ms(expires, 5)) };
+    let longer = Outcome::TxnLocked { expire_at: ts(ms(expires, 5)), changes_at: None };
     assert_eq!(replica.run(expires, heartbeat(this, "k", 5)), Ok(longer.clone()));
     assert_eq!(replica.run(expires + 1, heartbeat(this, "k", 1)), Ok(longer), "it is never shortened");
     assert_eq!(replica.run(expires + 2, rollback(this, 9, "k", Some(1))), not_yet(ms(expires, 5)));

@@ -365,4 +365,46 @@ guards! {
     /// H42: a superseded attempt would declare the locks of the one that was committed resolved.
     TxnFinishOfTheAttempt:
         "drover-fsm::txn" "only_the_attempt_that_was_committed_declares_its_locks_resolved";
+
+    // Ranges that move.
+
+    /// H13: what is written while a range is copied would be missing from the copy.
+    TrackWrites:
+        "drover-fsm::moving" "whatever_is_written_while_a_range_is_copied_arrives";
+    /// H16: what is still to be copied would be collected or removed.
+    MovingIsPinned:
+        "drover-fsm::moving" "nothing_is_collected_or_removed_while_a_range_is_copied";
+    /// H12: a transaction that has prepared would write behind the copy.
+    SealAfterDrain:
+        "drover-fsm" "moving::source::tests::a_range_is_closed_in_order_and_each_step_may_be_made_twice",
+        "drover-fsm::moving" "h12_a_range_is_sealed_when_the_last_prepared_transaction_is_resolved";
+    /// H11: what is written behind the fence would be missing from the copy.
+    WriteFenceGate:
+        "drover-fsm" "gate::fence::tests::a_fence_holds_back_new_writes_and_a_sealed_range_all",
+        "drover-fsm::moving" "h11_behind_the_fence_nothing_new_is_written";
+    /// H2: the former owner would serve what the new one has changed.
+    ReadFence:
+        "drover-fsm" "gate::owner::tests::what_is_given_up_or_not_here_yet_is_refused_and_what_is_gone_has_a_hint";
+    /// H26: a deposed migrator or a late message would lift a fence that somebody relies on, or set one again.
+    MoveEpochs:
+        "drover-fsm" "moving::source::tests::a_step_of_an_older_course_is_refused",
+        "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again";
+    /// H35: a late step of a job that is over would fence, pin or grant again.
+    RetiredJobs:
+        "drover-fsm::moving" "h35_a_job_that_is_over_refuses_every_step";
+    /// H14: a chunk that comes twice, or too early, would leave a gap.
+    ChunkContinues:
+        "drover-fsm" "moving::import::tests::a_chunk_is_taken_exactly_if_it_continues_its_stream";
+    /// H14: a chunk that comes late would change what was found equal.
+    ImportClosed:
+        "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again";
+    /// H33: a copy that differs would be served.
+    CopyIsEqual:
+        "drover-fsm::moving" "h33_a_copy_that_differs_is_never_activated";
+    /// H35: a range would be owned whose copy is not whole.
+    ActivateClosed:
+        "drover-fsm::moving" "only_a_closed_import_is_activated";
+    /// H2: a range would be given up, with its rows, that is still served.
+    ReleaseFenced:
+        "drover-fsm::moving" "only_a_range_that_serves_nobody_is_released";
 }

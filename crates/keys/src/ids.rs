@@ -55,6 +55,10 @@ id!(
     /// One migration of a range.
     JobId
 );
+id!(
+    /// Counts the changes of course of a migration. A step of an older course is refused.
+    JobEpoch
+);
 
 impl GroupId {
     /// The default group.

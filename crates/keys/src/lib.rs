@@ -33,7 +33,7 @@ mod physical;
 mod text;
 
 pub use error::DecodeError;
-pub use ids::{CatalogVersion, ClusterId, GroupId, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId};
+pub use ids::{CatalogVersion, ClusterId, GroupId, JobEpoch, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId};
 pub use interval::{End, Interval, IntervalError};
 pub use logical::{KeyFamily, LogicalKey};
 pub use physical::{DataKey, key_prefix, shard_end, shard_prefix, split_versioned_key};

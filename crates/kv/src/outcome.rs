@@ -19,8 +19,9 @@ pub enum Outcome {
     Settled,
     /// A transaction is committed, by this step or before.
     TxnCommitted { commit_ts: Timestamp },
-    /// The locks of a transaction stand, or live on; at least until this timestamp.
-    TxnLocked { expire_at: Timestamp },
+    /// The locks of a transaction stand, or live on; at least until `expire_at`. Until its end nothing changes under the
+    /// locks of a prepare but by expiry, first at `changes_at`; a heartbeat leaves that out.
+    TxnLocked { expire_at: Timestamp, changes_at: Option<Timestamp> },
     /// No attempt of the transaction up to the named one commits.
     TxnRolledBack,
     /// The locks of a transaction are resolved, or its end is noted.

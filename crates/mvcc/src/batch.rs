@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_keys::{Interval, LogicalKey, ShardId, key_prefix, split_versioned_key};
+use drover_keys::{Interval, JobId, LogicalKey, ShardId, key_prefix, split_versioned_key};
 use rocksdb::WriteBatch;
 
 use crate::bounds::PhysicalRange;
@@ -15,10 +15,15 @@ use crate::error::StoreError;
 use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey, catalog_key};
 use crate::record::{RecordKind, record_key};
+use crate::row::{RawRow, RowKind, RowSum, with_shard, without_shard};
 use crate::scan::{self, Visit, decode_value, version_key};
 use crate::store::GroupStore;
+use crate::tracker::{Tracking, encode_entry, tracker_key, tracker_range};
 use crate::value::Stored;
 use crate::view::{Caching, View};
+
+/// Longer than any key: they are limited to a few KiB.
+const HIGHEST_KEY_BYTES: usize = 64 << 10;
 
 /// Rows of a family without versions; `None` deletes.
 type Overlay = BTreeMap<Vec<u8>, Option<Bytes>>;
@@ -35,6 +40,10 @@ pub struct Batch<'a> {
     locks: Overlay,
     records: Overlay,
     meta: Overlay,
+    tracker: Overlay,
+    /// Ranges that are emptied before anything of the batch is written.
+    emptied: Vec<(Family, PhysicalRange)>,
+    tracking: Vec<Tracking>,
     bytes: usize,
 }
 
@@ -59,6 +68,9 @@ impl<'a> Batch<'a> {
             locks: Overlay::new(),
             records: Overlay::new(),
             meta: Overlay::new(),
+            tracker: Overlay::new(),
+            emptied: Vec::new(),
+            tracking: Vec::new(),
             bytes: 0,
         }
     }
@@ -117,13 +129,106 @@ impl<'a> Batch<'a> {
         scan::forward(&mut MergedCursor { over: OverlayCursor::new(&self.data), under }, &range, at, visit)
     }
 
-    /// Adds a version, without reading. A version of the same row and timestamp is replaced.
-    pub fn put_version(&mut self, shard: ShardId, key: &LogicalKey, at: Timestamp, value: &Stored) {
-        let mut row = key_prefix(shard, key);
-        row.extend_from_slice(&(!at.raw()).to_be_bytes());
+    /// Adds a version; reads only if its row is tracked. A version of the same row and timestamp is replaced.
+    pub fn put_version(
+        &mut self,
+        shard: ShardId,
+        key: &LogicalKey,
+        at: Timestamp,
+        value: &Stored,
+    ) -> Result<(), StoreError> {
+        let row = version_key(&key_prefix(shard, key), at);
         let stored = value.encode();
+        self.track(shard, &key.route_key, RowKind::Version, &row, Some(&stored))?;
+        self.put_data(row, stored);
+        Ok(())
+    }
+
+    fn put_data(&mut self, row: Vec<u8>, stored: Vec<u8>) {
         self.bytes += row.len() + stored.len();
         self.data.insert(row, stored);
+    }
+
+    /// Lists, from now on, every row written into these intervals; the lists go on where they are said to stand.
+    pub fn set_tracking(&mut self, tracking: Vec<Tracking>) {
+        self.tracking = tracking;
+    }
+
+    /// How far the lists have come.
+    pub fn tracking(&self) -> &[Tracking] {
+        &self.tracking
+    }
+
+    /// Lists a row that is about to be written, for every job in whose interval it lies.
+    fn track(
+        &mut self,
+        shard: ShardId,
+        route_key: &[u8],
+        kind: RowKind,
+        row: &[u8],
+        new: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        if !self.tracking.iter().any(|tracking| tracking.covers(shard, route_key)) {
+            return Ok(());
+        }
+        let old = self.stored(kind, row)?;
+        let key = without_shard(row);
+        let change = RowSum::of_change(kind, key, old.as_deref(), new);
+        for tracking in self.tracking.iter_mut().filter(|tracking| tracking.covers(shard, route_key)) {
+            self.tracker.insert(tracker_key(shard, tracking.job, tracking.rows), Some(encode_entry(kind, key)));
+            tracking.rows += 1;
+            tracking.bytes += (key.len() + new.map_or(0, <[u8]>::len)) as u64;
+            tracking.change = tracking.change.plus(change);
+            self.bytes += row.len();
+        }
+        Ok(())
+    }
+
+    /// The stored bytes of a row.
+    fn stored(&self, kind: RowKind, row: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match kind {
+            RowKind::Record => self.get(Family::Records, &self.records, row),
+            RowKind::Version => match self.data.get(row) {
+                Some(own) => Ok(Some(Bytes::copy_from_slice(own))),
+                None => self.base.get(Family::Data, row),
+            },
+        }
+    }
+
+    /// Takes in a row that was checked with [`RawRow::check`], as it is; what that adds to the sum of the shard's rows.
+    pub fn import(&mut self, shard: ShardId, row: &RawRow) -> Result<RowSum, StoreError> {
+        let key = with_shard(shard, &row.key);
+        let old = self.stored(row.kind, &key)?;
+        let change = RowSum::of_change(row.kind, &row.key, old.as_deref(), row.value.as_deref());
+        match (row.kind, &row.value) {
+            (RowKind::Version, Some(value)) => self.put_data(key, value.to_vec()),
+            (RowKind::Version, None) => {
+                return Err(StoreError::bad_row(Family::Data.name(), &key, "a version that is to be taken away"));
+            }
+            (RowKind::Record, value) => {
+                self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+                self.records.insert(key, value.clone());
+            }
+        }
+        Ok(change)
+    }
+
+    /// Takes away all rows, locks and records of an interval, and of a shard the whole with [`Interval::all`]. Nothing may
+    /// be read or written there in this batch any more.
+    pub fn empty(&mut self, shard: ShardId, interval: &Interval) {
+        let range = PhysicalRange::new(shard, interval);
+        let is_outside = |key: &Vec<u8>| *key < range.lower || !range.is_above(key);
+        self.data.retain(|key, _| is_outside(key));
+        self.locks.retain(|key, _| is_outside(key));
+        self.records.retain(|key, _| is_outside(key));
+        self.emptied.extend([Family::Data, Family::Locks, Family::Records].map(|family| (family, range.clone())));
+    }
+
+    /// Takes away a job's list.
+    pub fn empty_tracker(&mut self, shard: ShardId, job: JobId) {
+        let range = tracker_range(shard, job, 0);
+        self.tracker.retain(|key, _| *key < range.lower || !range.is_above(key));
+        self.emptied.push((Family::Tracker, range));
     }
 
     /// The lock on a row.
@@ -180,14 +285,33 @@ impl<'a> Batch<'a> {
     }
 
     /// Writes a record, or replaces it.
-    pub fn put_record(&mut self, shard: ShardId, route_key: &[u8], kind: RecordKind, name: &[u8], record: Bytes) {
+    pub fn put_record(
+        &mut self,
+        shard: ShardId,
+        route_key: &[u8],
+        kind: RecordKind,
+        name: &[u8],
+        record: Bytes,
+    ) -> Result<(), StoreError> {
+        let row = record_key(shard, route_key, kind, name);
+        self.track(shard, route_key, RowKind::Record, &row, Some(&record))?;
         self.bytes += record.len();
-        self.records.insert(record_key(shard, route_key, kind, name), Some(record));
+        self.records.insert(row, Some(record));
+        Ok(())
     }
 
     /// Removes a record, if it is there.
-    pub fn delete_record(&mut self, shard: ShardId, route_key: &[u8], kind: RecordKind, name: &[u8]) {
-        self.records.insert(record_key(shard, route_key, kind, name), None);
+    pub fn delete_record(
+        &mut self,
+        shard: ShardId,
+        route_key: &[u8],
+        kind: RecordKind,
+        name: &[u8],
+    ) -> Result<(), StoreError> {
+        let row = record_key(shard, route_key, kind, name);
+        self.track(shard, route_key, RowKind::Record, &row, None)?;
+        self.records.insert(row, None);
+        Ok(())
     }
 
     /// A control row.
@@ -226,11 +350,21 @@ impl<'a> Batch<'a> {
     pub fn commit(self) -> Result<(), StoreError> {
         let db = self.store.db();
         let mut batch = WriteBatch::with_capacity_bytes(self.bytes + 64 * self.data.len());
+        for (family, range) in &self.emptied {
+            // The highest shard has no end; no key is longer than this and as high.
+            let end = range.upper.clone().unwrap_or_else(|| vec![u8::MAX; HIGHEST_KEY_BYTES]);
+            batch.delete_range_cf(handle(db, *family), &range.lower, &end);
+        }
         let data = handle(db, Family::Data);
         for (key, value) in &self.data {
             batch.put_cf(data, key, value);
         }
-        let overlays = [(Family::Locks, &self.locks), (Family::Records, &self.records), (Family::Meta, &self.meta)];
+        let overlays = [
+            (Family::Locks, &self.locks),
+            (Family::Records, &self.records),
+            (Family::Meta, &self.meta),
+            (Family::Tracker, &self.tracker),
+        ];
         for (family, overlay) in overlays {
             let cf = handle(db, family);
             for (key, value) in overlay {

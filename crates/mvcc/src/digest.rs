@@ -64,6 +64,7 @@ const DATA: u8 = 1;
 const LOCKS: u8 = 2;
 const RECORDS: u8 = 3;
 const META: u8 = 4;
+const TRACKER: u8 = 5;
 
 pub(crate) fn compute(view: &View<'_>, scopes: &[DigestScope], meta: &[MetaKey]) -> Result<Digest, StoreError> {
     let everything = PhysicalRange { lower: Vec::new(), upper: None };
@@ -82,7 +83,7 @@ pub(crate) fn compute(view: &View<'_>, scopes: &[DigestScope], meta: &[MetaKey])
         }
         Ok(ControlFlow::<()>::Continue(()))
     })?;
-    for (family, tag) in [(Family::Locks, LOCKS), (Family::Records, RECORDS)] {
+    for (family, tag) in [(Family::Locks, LOCKS), (Family::Records, RECORDS), (Family::Tracker, TRACKER)] {
         view.each(family, &everything, Caching::Bypass, |key, value| {
             adder.add(tag, key, value);
             Ok(ControlFlow::<()>::Continue(()))

@@ -15,7 +15,7 @@
 //! locks    shard | memcomparable(route_key) | family | suffix'    opaque
 //! records  shard | memcomparable(route_key) | kind | name         opaque
 //! meta     one tag byte                                           store format, applied state, group state, catalog
-//! tracker  (reserved for the rows that a moving range still owes)
+//! tracker  shard | job | number                                   row of a moving interval that was written meanwhile
 //! ```
 //!
 //! Beside them lies a file `FORMAT`. The design record is `docs/design/0001-storage-format.md`.
@@ -42,6 +42,7 @@ mod digest;
 mod engine;
 mod env;
 mod error;
+mod export;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -51,10 +52,12 @@ mod lock;
 mod meta;
 mod record;
 mod retention;
+mod row;
 mod scan;
 mod snapshot;
 mod stats;
 mod store;
+mod tracker;
 mod value;
 mod view;
 
@@ -63,11 +66,14 @@ pub use checkpoint::{CheckpointInfo, inspect_checkpoint};
 pub use digest::{Digest, DigestScope};
 pub use env::{StoreEnv, StoreEnvOptions};
 pub use error::StoreError;
+pub use export::{ExportBudget, Portion, TrackedPortion};
 pub use gc::{GcRule, GcRules};
 pub use lock::LockVisit;
 pub use meta::MetaKey;
 pub use record::{RecordKind, RecordRow};
+pub use row::{BadRow, RawRow, RowKind, RowSum};
 pub use snapshot::StoreSnapshot;
 pub use stats::StoreStats;
 pub use store::GroupStore;
+pub use tracker::Tracking;
 pub use value::Stored;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drover_hlc::Timestamp;
-use drover_keys::{Interval, LogicalKey, ShardId, key_prefix};
+use drover_keys::{Interval, JobId, LogicalKey, ShardId, key_prefix};
 use self_cell::self_cell;
 
 use crate::bounds::PhysicalRange;
 use crate::digest::{self, Digest, DigestScope};
 use crate::engine::Family;
 use crate::error::StoreError;
+use crate::export::{self, ExportBudget, Portion, TrackedPortion};
 use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey};
 use crate::record::{RecordKind, RecordRow, decode_record_key, record_key};
+use crate::row::{RowKind, RowSum};
 use crate::scan::{self, Visit};
 use crate::store::GroupStore;
 use crate::value::Stored;
@@ -131,6 +133,37 @@ impl StoreSnapshot {
             })
         })?;
         Ok(())
+    }
+
+    /// The rows of one kind in `interval`, as they are stored, behind the row `after` (empty: from the first), until the
+    /// budget is used up. Of versions, those that nobody may read at or above `safe_point` are left out: what one replica has
+    /// collected and another has not makes no difference.
+    pub fn export(
+        &self,
+        kind: RowKind,
+        shard: ShardId,
+        interval: &Interval,
+        safe_point: Timestamp,
+        after: &[u8],
+        budget: ExportBudget,
+    ) -> Result<Portion, StoreError> {
+        self.view(|view| export::portion(view, kind, shard, interval, safe_point, after, budget))
+    }
+
+    /// The rows that were written since a job's tracker was armed, from entry `from` of its list on, as they are now.
+    pub fn export_tracked(
+        &self,
+        shard: ShardId,
+        job: JobId,
+        from: u64,
+        budget: ExportBudget,
+    ) -> Result<TrackedPortion, StoreError> {
+        self.view(|view| export::tracked(view, shard, job, from, budget))
+    }
+
+    /// The sum of all that [`StoreSnapshot::export`] gives for an interval. Reads all of it.
+    pub fn sum(&self, shard: ShardId, interval: &Interval, safe_point: Timestamp) -> Result<RowSum, StoreError> {
+        self.view(|view| export::sum(view, shard, interval, safe_point))
     }
 
     /// A control row.

@@ -263,7 +263,7 @@ mod tests {
         let oldest = || store.snapshot().visible(shard, &key, Timestamp::from_raw(1)).unwrap();
         let mut batch = store.batch();
         for at in 1..=3 {
-            batch.put_version(shard, &key, Timestamp::from_raw(at), &Stored::Tombstone);
+            batch.put_version(shard, &key, Timestamp::from_raw(at), &Stored::Tombstone).unwrap();
         }
         batch.commit().unwrap();
         let safe_point = Timestamp::from_raw(3);

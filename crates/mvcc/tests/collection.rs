@@ -77,12 +77,12 @@ fn a_digest_covers_rows_of_every_kind() {
         batch.commit().unwrap();
         digests.push(digest(&fixture.store, 0));
     };
-    change(&|batch| batch.put_version(SHARD, &key("a"), ts(1), &value("x")));
-    change(&|batch| batch.put_version(SHARD, &field("a", 1, "s"), ts(1), &value("x")));
-    change(&|batch| batch.put_version(ShardId(8), &key("a"), ts(1), &value("x")));
-    change(&|batch| batch.put_version(SHARD, &key("a"), ts(2), &Stored::Tombstone));
+    change(&|batch| batch.put_version(SHARD, &key("a"), ts(1), &value("x")).unwrap());
+    change(&|batch| batch.put_version(SHARD, &field("a", 1, "s"), ts(1), &value("x")).unwrap());
+    change(&|batch| batch.put_version(ShardId(8), &key("a"), ts(1), &value("x")).unwrap());
+    change(&|batch| batch.put_version(SHARD, &key("a"), ts(2), &Stored::Tombstone).unwrap());
     change(&|batch| batch.put_lock(SHARD, &key("a"), "x".into()));
-    change(&|batch| batch.put_record(SHARD, b"a", RecordKind::Idempotency, b"n", "x".into()));
+    change(&|batch| batch.put_record(SHARD, b"a", RecordKind::Idempotency, b"n", "x".into()).unwrap());
     change(&|batch| batch.put_meta(MetaKey::GroupState, "x".into()));
     for (n, digest) in digests.iter().enumerate() {
         assert_eq!(digest.rows, n as u64);
@@ -130,7 +130,7 @@ proptest! {
                     let stored = if tombstone { Stored::Tombstone } else { value(now.to_be_bytes().to_vec()) };
                     for store in [&fixture.store, &hoarder.store] {
                         let mut batch = store.batch();
-                        batch.put_version(SHARD, &key(vec![name]), ts(now), &stored);
+                        batch.put_version(SHARD, &key(vec![name]), ts(now), &stored).unwrap();
                         batch.commit().unwrap();
                     }
                     model.insert((name, now), Some(stored).filter(|s| *s != Stored::Tombstone));

@@ -29,7 +29,7 @@ fn closed_store(root: &Path) -> (PathBuf, Vec<PathBuf>) {
     for half in 0..2 {
         let mut batch = store.batch();
         for n in 0..KEYS {
-            batch.put_version(SHARD, &key(n.to_be_bytes().to_vec()), ts(1 + half), &body(n));
+            batch.put_version(SHARD, &key(n.to_be_bytes().to_vec()), ts(1 + half), &body(n)).unwrap();
         }
         batch.put_applied_state("applied".into());
         batch.commit().unwrap();

@@ -208,7 +208,7 @@ fn stores_of_a_newer_format_and_foreign_directories_are_refused_untouched() {
 fn statistics_follow_what_happens() {
     let fixture = Fixture::new();
     let mut batch = fixture.store.batch();
-    batch.put_version(SHARD, &key("a"), ts(1), &value(vec![1; 1 << 20]));
+    batch.put_version(SHARD, &key("a"), ts(1), &value(vec![1; 1 << 20])).unwrap();
     batch.commit().unwrap();
     let snapshot = fixture.store.snapshot();
     let filled = fixture.store.stats();

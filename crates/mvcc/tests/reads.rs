@@ -100,7 +100,7 @@ proptest! {
                     let mut seen = committed.clone();
                     let mut batch = fixture.store.batch();
                     for (shard, key, at, stored) in pending.drain(..) {
-                        batch.put_version(ShardId(shard), &key, ts(at), &stored);
+                        batch.put_version(ShardId(shard), &key, ts(at), &stored).unwrap();
                         seen.entry((shard, key.clone())).or_default().insert(at, stored);
                         let newest = batch.newest(ShardId(shard), &key).unwrap();
                         prop_assert_eq!(newest, visible(&seen, shard, &key, u64::MAX));
@@ -194,10 +194,10 @@ fn a_key_with_many_versions_costs_reads_and_scans_a_handful_of_steps() {
     let fixture = Fixture::new();
     let mut batch = fixture.store.batch();
     for name in ["a", "z"] {
-        batch.put_version(SHARD, &key(name), ts(1), &value("cold"));
+        batch.put_version(SHARD, &key(name), ts(1), &value("cold")).unwrap();
     }
     for at in 1..=VERSIONS {
-        batch.put_version(SHARD, &key("hot"), ts(at), &value(at.to_be_bytes().to_vec()));
+        batch.put_version(SHARD, &key("hot"), ts(at), &value(at.to_be_bytes().to_vec())).unwrap();
     }
     batch.commit().unwrap();
     for flushed in [false, true] {
@@ -226,7 +226,7 @@ fn reads_of_absent_keys_are_answered_by_the_row_filter() {
     let fixture = Fixture::new();
     let mut batch = fixture.store.batch();
     for n in 0..2_000u32 {
-        batch.put_version(SHARD, &key(n.to_be_bytes().to_vec()), ts(1), &value("x"));
+        batch.put_version(SHARD, &key(n.to_be_bytes().to_vec()), ts(1), &value("x")).unwrap();
     }
     batch.commit().unwrap();
     fixture.store.flush().unwrap();
@@ -251,9 +251,9 @@ fn control_state_is_out_of_reach_of_every_key_record_and_lock() {
     for shard in [ShardId(0), ShardId(u64::MAX), ShardId(0x0200_0000_0000_0000)] {
         for route_key in [&b""[..], b"\x01", b"\x02", b"\x03", b"\xff"] {
             let row = key(Bytes::copy_from_slice(route_key));
-            batch.put_version(shard, &row, ts(u64::MAX), &value("user"));
+            batch.put_version(shard, &row, ts(u64::MAX), &value("user")).unwrap();
             batch.put_lock(shard, &row, "user".into());
-            batch.put_record(shard, route_key, RecordKind::Idempotency, b"", "user".into());
+            batch.put_record(shard, route_key, RecordKind::Idempotency, b"", "user".into()).unwrap();
         }
     }
     assert_eq!(batch.meta(MetaKey::GroupState).unwrap().unwrap(), "group");
@@ -285,7 +285,7 @@ fn locks_and_records_of_a_batch_shadow_what_is_committed() {
     let mut batch = fixture.store.batch();
     batch.put_lock(SHARD, &a, "first".into());
     batch.put_lock(SHARD, &key("c"), "kept".into());
-    batch.put_record(SHARD, b"a", outcome, b"op", "done".into());
+    batch.put_record(SHARD, b"a", outcome, b"op", "done".into()).unwrap();
     let all = |batch: &Batch<'_>, interval| locks(&mut |visit| batch.scan_locks(SHARD, &interval, visit));
     assert_eq!(all(&batch, Interval::all()), ["a=first", "c=kept"]);
     batch.commit().unwrap();
@@ -294,7 +294,7 @@ fn locks_and_records_of_a_batch_shadow_what_is_committed() {
     assert_eq!(batch.lock(SHARD, &a).unwrap().unwrap(), "first");
     batch.delete_lock(SHARD, &a);
     batch.put_lock(SHARD, &b, "second".into());
-    batch.delete_record(SHARD, b"a", outcome, b"op");
+    batch.delete_record(SHARD, b"a", outcome, b"op").unwrap();
     assert_eq!((batch.lock(SHARD, &a).unwrap(), batch.record(SHARD, b"a", outcome, b"op").unwrap()), (None, None));
     batch.put_lock(SHARD, &key("d"), "last".into());
     assert_eq!(all(&batch, Interval::all()), ["b=second", "c=kept", "d=last"]);
@@ -328,9 +328,9 @@ fn records_are_listed_by_route_key_within_their_interval() {
     let fixture = Fixture::new();
     let mut batch = fixture.store.batch();
     for (route_key, name) in [("b", "2"), ("a", "1"), ("b", "1"), ("c", "1")] {
-        batch.put_record(SHARD, route_key.as_bytes(), RecordKind::Idempotency, name.as_bytes(), "v".into());
+        batch.put_record(SHARD, route_key.as_bytes(), RecordKind::Idempotency, name.as_bytes(), "v".into()).unwrap();
     }
-    batch.put_record(ShardId(8), b"b", RecordKind::Idempotency, b"x", "v".into());
+    batch.put_record(ShardId(8), b"b", RecordKind::Idempotency, b"x", "v".into()).unwrap();
     batch.commit().unwrap();
     let mut seen = Vec::new();
     fixture
@@ -349,7 +349,7 @@ fn records_are_listed_by_route_key_within_their_interval() {
 fn a_batch_that_is_dropped_leaves_no_trace_and_makes_room_for_the_next() {
     let fixture = Fixture::new();
     let mut batch = fixture.store.batch();
-    batch.put_version(SHARD, &key("a"), ts(1), &value("x"));
+    batch.put_version(SHARD, &key("a"), ts(1), &value("x")).unwrap();
     batch.put_applied_state("1".into());
     drop(batch);
     assert_eq!(versions(&fixture.store, "a"), [0; 0]);

@@ -382,7 +382,10 @@ fn encode_outcome(outcome: Outcome) -> v1::group_written::Outcome {
         }
         Outcome::Settled => v1::group_written::Outcome::Settled(v1::Unit {}),
         Outcome::TxnCommitted { commit_ts } => v1::group_written::Outcome::TxnCommitted(commit_ts.raw()),
-        Outcome::TxnLocked { expire_at } => v1::group_written::Outcome::TxnLocked(expire_at.raw()),
+        Outcome::TxnLocked { expire_at, changes_at } => v1::group_written::Outcome::TxnLocked(v1::GroupTxnLocked {
+            expire_at: expire_at.raw(),
+            changes_at: changes_at.map(Timestamp::raw),
+        }),
         Outcome::TxnRolledBack => v1::group_written::Outcome::TxnRolledBack(v1::Unit {}),
         Outcome::TxnResolved => v1::group_written::Outcome::TxnResolved(v1::Unit {}),
     }
@@ -401,7 +404,10 @@ fn decode_outcome(outcome: v1::group_written::Outcome) -> Outcome {
         },
         v1::group_written::Outcome::Settled(v1::Unit {}) => Outcome::Settled,
         v1::group_written::Outcome::TxnCommitted(raw) => Outcome::TxnCommitted { commit_ts: Timestamp::from_raw(raw) },
-        v1::group_written::Outcome::TxnLocked(raw) => Outcome::TxnLocked { expire_at: Timestamp::from_raw(raw) },
+        v1::group_written::Outcome::TxnLocked(locked) => Outcome::TxnLocked {
+            expire_at: Timestamp::from_raw(locked.expire_at),
+            changes_at: locked.changes_at.map(Timestamp::from_raw),
+        },
         v1::group_written::Outcome::TxnRolledBack(v1::Unit {}) => Outcome::TxnRolledBack,
         v1::group_written::Outcome::TxnResolved(v1::Unit {}) => Outcome::TxnResolved,
     }

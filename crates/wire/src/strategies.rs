@@ -230,7 +230,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         }),
         Just(Outcome::Settled),
         any_ts().prop_map(|commit_ts| Outcome::TxnCommitted { commit_ts }),
-        any_ts().prop_map(|expire_at| Outcome::TxnLocked { expire_at }),
+        (any_ts(), proptest::option::of(any_ts()))
+            .prop_map(|(expire_at, changes_at)| Outcome::TxnLocked { expire_at, changes_at }),
         Just(Outcome::TxnRolledBack),
         Just(Outcome::TxnResolved),
     ]

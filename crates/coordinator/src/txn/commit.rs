@@ -8,6 +8,7 @@
 //! timestamp. A write that registers after a refresh has one above it. And once the decision is in the log of the primary's
 //! group, everybody who meets a lock finds it there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -193,10 +194,10 @@ impl Try<'_> {
             if !guards::on(Guard::TxnTimestampAfterPrepares) {
                 commit_ts = Some(self.coordinator.fresh(self.deadline).await?);
             }
-            self.prepare_all(plan, at_once).await?;
+            let changes_at = self.prepare_all(plan, at_once).await?;
             crash_point("txn.prepared");
             if !guards::on(Guard::TxnRefreshAtCommitTimestamp) {
-                self.refresh(self.coordinator.fresh(self.deadline).await?).await?;
+                self.refresh(self.coordinator.fresh(self.deadline).await?, changes_at).await?;
             }
             let commit_ts = match commit_ts {
                 Some(commit_ts) => commit_ts,
@@ -204,7 +205,7 @@ impl Try<'_> {
             };
             crash_point("txn.timestamped");
             if guards::on(Guard::TxnRefresh) && guards::on(Guard::TxnRefreshAtCommitTimestamp) {
-                self.refresh(commit_ts).await?;
+                self.refresh(commit_ts, changes_at).await?;
             }
             crash_point("txn.refreshed");
             Ok::<_, Ended>(commit_ts)
@@ -257,27 +258,27 @@ impl Try<'_> {
     }
 
     /// Locks everything that is written. Unless it is the first try ever, the primary comes first: from then on no lower
-    /// attempt commits, and their locks may be replaced.
-    async fn prepare_all(&self, plan: &Plan, at_once: bool) -> Result<(), Ended> {
+    /// attempt commits, and their locks may be replaced. When the first of the values under the locks expires, if one does.
+    async fn prepare_all(&self, plan: &Plan, at_once: bool) -> Result<Option<Timestamp>, Ended> {
         let mut writers: Vec<GroupId> = plan.writers().map(|(group, _)| group).collect();
+        let mut ended = Ok(None);
         if !at_once {
-            self.prepare(plan, writers.remove(0), true).await?;
+            ended = Ok(self.prepare(plan, writers.remove(0), true).await?);
         }
         let prepared = writers.into_iter().map(|group| self.prepare(plan, group, !at_once));
-        let mut ended = Ok(());
         // All of them: what is still under way would come after the rollback.
         for one in futures::future::join_all(prepared).await {
             ended = match (ended, one) {
                 (Err(Ended::Committed(at)), _) | (_, Err(Ended::Committed(at))) => Err(Ended::Committed(at)),
                 (Err(Ended::Failed(error)), _) | (_, Err(Ended::Failed(error))) => Err(Ended::Failed(error)),
                 (Err(Ended::Again), _) | (_, Err(Ended::Again)) => Err(Ended::Again),
-                (Ok(()), Ok(())) => Ok(()),
+                (Ok(a), Ok(b)) => Ok(a.into_iter().chain(b).min()),
             };
         }
         ended
     }
 
-    async fn prepare(&self, plan: &Plan, group: GroupId, supersedes: bool) -> Result<(), Ended> {
+    async fn prepare(&self, plan: &Plan, group: GroupId, supersedes: bool) -> Result<Option<Timestamp>, Ended> {
         let prepare = TxnPrepare {
             txn: self.txn,
             start_ts: self.request.start_ts,
@@ -292,9 +293,9 @@ impl Try<'_> {
         let call =
             self.coordinator.dispatcher().call_routed(group, op, Repeat::Recognised, &mut attempts, self.deadline);
         match call.await {
-            Ok(GroupAnswer::Written(Outcome::TxnLocked { .. })) => {
+            Ok(GroupAnswer::Written(Outcome::TxnLocked { changes_at, .. })) => {
                 crash_point("txn.one_prepared");
-                Ok(())
+                Ok(changes_at)
             }
             // Only the record of the primary tells whether that was this transaction; it is asked first the next time.
             Ok(GroupAnswer::Written(Outcome::TxnCommitted { .. })) if group != plan.primary => Err(Ended::Again),
@@ -324,10 +325,12 @@ impl Try<'_> {
         }
     }
 
-    /// Finds out whether all that was read is at `commit_ts` as it was at the start.
-    async fn refresh(&self, commit_ts: Timestamp) -> Result<(), Ended> {
+    /// Finds out whether all that was read is at `commit_ts` as it was at the start. Of what this attempt has locked, which is
+    /// as it was by the prepares, only if something expires, at `changes_at`.
+    async fn refresh(&self, commit_ts: Timestamp, changes_at: Option<Timestamp>) -> Result<(), Ended> {
         let (mut patience, mut attempts) = (Patience::default(), Attempts::default());
-        let mut open = self.request.reads.clone();
+        let locked = self.request.mutations.iter().map(|mutation| &mutation.key).collect();
+        let mut open = to_refresh(&self.request.reads, &locked, changes_at, commit_ts);
         while !open.is_empty() {
             let routes = self.coordinator.routes().current();
             let version = routes.version();
@@ -484,5 +487,48 @@ impl Try<'_> {
 
     fn keys(&self) -> Vec<Bytes> {
         self.request.mutations.iter().map(|mutation| mutation.key.clone()).collect()
+    }
+}
+
+/// What has to be looked at again at `commit_ts` of what was read. Keys that are locked are as they were: the prepares saw
+/// nothing younger, and nobody else writes them since. Only time may change them, first at `changes_at`.
+fn to_refresh(
+    reads: &ReadSet,
+    locked: &BTreeSet<&Bytes>,
+    changes_at: Option<Timestamp>,
+    commit_ts: Timestamp,
+) -> ReadSet {
+    let nothing_expires = changes_at.is_none_or(|changes_at| commit_ts < changes_at);
+    let is_sure = |key: &&Bytes| nothing_expires && locked.contains(key);
+    let keys = reads.keys.iter().filter(|key| !is_sure(key)).cloned().collect();
+    ReadSet { keys, intervals: reads.intervals.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::Interval;
+
+    use super::*;
+
+    #[test]
+    fn what_is_locked_is_looked_at_again_only_if_it_may_have_expired() {
+        let (a, b): (Bytes, Bytes) = ("a".into(), "b".into());
+        let reads = ReadSet { keys: vec![a.clone(), b.clone()], intervals: vec![Interval::all()] };
+        let at = Timestamp::from_raw;
+        // The commit timestamp is 5.
+        let table = [
+            ("nothing is locked", vec![], None, vec![&a, &b]),
+            ("one is", vec![&a], None, vec![&b]),
+            ("both are", vec![&a, &b], None, vec![]),
+            ("one expires later", vec![&a, &b], Some(6), vec![]),
+            ("one expires at the commit", vec![&a, &b], Some(5), vec![&a, &b]),
+            ("one has expired before", vec![&a, &b], Some(4), vec![&a, &b]),
+        ];
+        for (case, locked, changes_at, expect) in table {
+            let locked = locked.into_iter().collect();
+            let rest = to_refresh(&reads, &locked, changes_at.map(at), at(5));
+            assert_eq!(rest.keys.iter().collect::<Vec<_>>(), expect, "{case}");
+            assert_eq!(rest.intervals, reads.intervals, "{case}: intervals may hold more than what is locked");
+        }
     }
 }

@@ -54,7 +54,9 @@ impl Coordinator {
         let txn = TxnRef { id, attempt };
         let heartbeat = TxnHeartbeat { txn, primary: primary.clone(), ttl_ms: self.lock_ttl_ms() };
         match self.txn_step(TxnWrite::Heartbeat(heartbeat), deadline).await {
-            Ok(drover_kv::Outcome::TxnLocked { expire_at }) => Ok(TxnStatus::Prepared { attempt, start_ts, expire_at }),
+            Ok(drover_kv::Outcome::TxnLocked { expire_at, .. }) => {
+                Ok(TxnStatus::Prepared { attempt, start_ts, expire_at })
+            }
             Ok(drover_kv::Outcome::TxnCommitted { .. }) => self.txn_status(id, &primary, deadline).await,
             Ok(other) => Err(misfit(&other)),
             Err(error) if error.reason == Reason::TxnAborted => self.txn_status(id, &primary, deadline).await,

@@ -166,7 +166,7 @@ fn answers() -> Vec<v1::group_response::Body> {
         Body::Catalog("r".into()),
         Body::CatalogRows(v1::GroupCatalogRows { rows: vec![row] }),
         written(Outcome::TxnCommitted(6)),
-        written(Outcome::TxnLocked(6)),
+        written(Outcome::TxnLocked(v1::GroupTxnLocked { expire_at: 6, changes_at: Some(5) })),
         written(Outcome::TxnRolledBack(v1::Unit {})),
         written(Outcome::TxnResolved(v1::Unit {})),
         Body::TxnRefreshed(v1::Unit {}),

@@ -20,7 +20,13 @@ impl Prepared<'_> {
     pub(super) fn control(&mut self, command: &Command, term: u64) -> Result<ControlReply, ApplyError> {
         let state = &mut self.state;
         match command {
-            Command::Write(_) | Command::Catalog(_) => unreachable!("these have answers of their own"),
+            Command::Write(_) | Command::Catalog(_) | Command::Move(_) => {
+                unreachable!("these are carried out elsewhere")
+            }
+            Command::AdvanceJobHorizon(job) => Ok(match state.moves.advance_horizon(*job) {
+                true => ControlReply::Done,
+                false => ControlReply::AlreadyDone,
+            }),
             Command::GrantRange(grants) => Ok(grant_range(state, grants)),
             Command::SetCeiling(physical) => Ok(set_ceiling(state, *physical, term)),
             Command::AdvanceSafePoint(to) => self.advance_safe_point(*to),
@@ -34,10 +40,14 @@ impl Prepared<'_> {
     }
 
     /// Raises the safe point of every owned interval, each no further than to the oldest snapshot that a transaction with a
-    /// lock there reads.
+    /// lock there reads, and not of a range that moves away.
     fn advance_safe_point(&mut self, to: Timestamp) -> Result<ControlReply, ApplyError> {
         let mut reply = ControlReply::AlreadyDone;
+        let moves = &self.state.moves;
         for owned in &mut self.state.owned {
+            if moves.is_pinned(&owned.interval) && guards::on(Guard::MovingIsPinned) {
+                continue;
+            }
             let mut oldest = Ok(to);
             if self.state.locks > 0 && guards::on(Guard::SafePointBehindLocks) {
                 self.batch.scan_locks(
@@ -60,15 +70,25 @@ impl Prepared<'_> {
                 reply = ControlReply::Done;
             }
         }
+        self.state.mend();
         Ok(reply)
+    }
+
+    /// The shard and the horizon of the owned interval in which a record may be removed; none if its range moves away.
+    fn home_of(&self, route_key: &bytes::Bytes) -> Option<(drover_keys::ShardId, Timestamp)> {
+        let point = Interval::point(route_key.clone());
+        if self.state.moves.is_pinned(&point) && guards::on(Guard::MovingIsPinned) {
+            return None;
+        }
+        let owned = self.state.owner_of(&point)?;
+        Some((owned[0].shard, owned[0].txn_horizon))
     }
 
     /// Removes those of `names` that belong to transactions below the horizon, of which nothing is left to be done.
     fn remove_txn_records(&mut self, names: &[TxnRecordName]) -> Result<ControlReply, ApplyError> {
         let mut reply = ControlReply::AlreadyDone;
         for TxnRecordName { route_key, id, marker } in names {
-            let Some(owned) = self.state.owner_of(&Interval::point(route_key.clone())) else { continue };
-            let (shard, horizon) = (owned[0].shard, owned[0].txn_horizon);
+            let Some((shard, horizon)) = self.home_of(route_key) else { continue };
             let kind = if *marker { RecordKind::TxnMarker } else { RecordKind::TxnOutcome };
             let Some(bytes) = self.batch.record(shard, route_key, kind, &id.0)? else { continue };
             let may_go = match kind {
@@ -79,7 +99,7 @@ impl Prepared<'_> {
                 }
             };
             if may_go || !guards::on(Guard::TxnRecordsKept) {
-                self.batch.delete_record(shard, route_key, kind, &id.0);
+                self.batch.delete_record(shard, route_key, kind, &id.0)?;
                 reply = ControlReply::Done;
             }
         }
@@ -90,14 +110,13 @@ impl Prepared<'_> {
     fn remove_records(&mut self, names: &[RecordName]) -> Result<ControlReply, ApplyError> {
         let mut reply = ControlReply::AlreadyDone;
         for RecordName { route_key, idempotency_key } in names {
-            let Some(owned) = self.state.owner_of(&Interval::point(route_key.clone())) else { continue };
-            let shard = owned[0].shard;
+            let Some((shard, _)) = self.home_of(route_key) else { continue };
             let Some(bytes) = self.batch.record(shard, route_key, RecordKind::Idempotency, idempotency_key)? else {
                 continue;
             };
             let may_go = OutcomeRecord::decode(bytes)?.not_after <= self.state.record_horizon;
             if may_go || !guards::on(Guard::RecordsKept) {
-                self.batch.delete_record(shard, route_key, RecordKind::Idempotency, idempotency_key);
+                self.batch.delete_record(shard, route_key, RecordKind::Idempotency, idempotency_key)?;
                 reply = ControlReply::Done;
             }
         }

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod control;
+mod moving;
 mod txn;
 mod write;
 
@@ -120,8 +121,10 @@ pub fn apply_batch<'a>(
         applied: applied.clone(),
         replies: Vec::with_capacity(entries.len()),
     };
+    work.track();
     for entry in entries {
         let reply = work.apply(entry)?;
+        work.note_tracked();
         work.replies.push(reply);
         work.applied.log_id = Some(entry.log_id);
     }
@@ -154,6 +157,9 @@ impl Prepared<'_> {
             }
             Body::Command { command: Command::Catalog(command), .. } => {
                 Ok(ApplyReply::Control(self.catalog_command(command)))
+            }
+            Body::Command { command: Command::Move(command), .. } => {
+                self.move_step(entry.log_id.index, command).map(ApplyReply::Control)
             }
             Body::Command { command, .. } => self.control(command, entry_term).map(ApplyReply::Control),
         }

@@ -13,12 +13,13 @@ use drover_kv::{
     Mutation, Outcome, ReadSet, Refusal, RollbackCause, TxnCommit, TxnDecide, TxnFinish, TxnHeartbeat, TxnId,
     TxnPrepare, TxnResolve, TxnRollback, TxnWrite, Verdict,
 };
-use drover_mvcc::{Batch, RecordKind, Stored};
+use drover_mvcc::{Batch, RecordKind, StoreError, Stored};
 
 use super::write::{Marks, Stop, stored};
 use crate::ApplyError;
 use crate::codec::txn::{Lock, TxnMarker, TxnRecord, TxnState};
 use crate::fingerprint::txn_fingerprint;
+use crate::gate::fence::{self, Class};
 use crate::gate::txn::{Standing, Who};
 use crate::gate::{composed, floor, owner, txn as gate};
 use crate::state::{GroupState, OwnedInterval};
@@ -37,6 +38,15 @@ pub(super) fn run(
         return Ok((answer, work.marks));
     }
     footprint.all().try_for_each(|owned| composed::judge(std::slice::from_ref(owned), observed))?;
+    let class = match step {
+        TxnWrite::Commit(_) | TxnWrite::Prepare(_) => Class::New,
+        TxnWrite::Decide(_)
+        | TxnWrite::Resolve(_)
+        | TxnWrite::Rollback(_)
+        | TxnWrite::Heartbeat(_)
+        | TxnWrite::Finish(_) => Class::Settling,
+    };
+    step.keys().try_for_each(|key| fence::judge(state, &Interval::point(key.clone()), class))?;
     let outcome = match step {
         TxnWrite::Commit(commit) => work.commit(commit, &footprint)?,
         TxnWrite::Prepare(prepare) => work.prepare(prepare, &footprint)?,
@@ -155,10 +165,10 @@ impl Work<'_, '_> {
         }
         for (mutation, owned) in mutations.iter().zip(&footprint.keys) {
             let version = stored(&mutation.update, self.now);
-            self.batch.put_version(owned.shard, &LogicalKey::plain(mutation.key.clone()), self.now, &version);
+            self.batch.put_version(owned.shard, &LogicalKey::plain(mutation.key.clone()), self.now, &version)?;
         }
         let state = TxnState::Committed { attempt: txn.attempt, commit_ts: self.now, fingerprint, remote: Vec::new() };
-        self.put_record(footprint.shard(), &mutations[0].key, txn.id, TxnRecord { start_ts: *start_ts, state });
+        self.put_record(footprint.shard(), &mutations[0].key, txn.id, TxnRecord { start_ts: *start_ts, state })?;
         self.marks.wrote = Some(self.now);
         self.marks.read = (!reads.is_empty()).then_some(self.now);
         Ok(Outcome::TxnCommitted { commit_ts: self.now })
@@ -213,12 +223,16 @@ impl Work<'_, '_> {
         let (expire_at, fingerprint) = (later(self.now, prepare.ttl_ms), prepare.fingerprint);
         let who = Who { txn: *txn, fingerprint, supersedes: *supersedes };
         let mut to_lock = Vec::with_capacity(mutations.len());
+        let mut changes_at: Option<Timestamp> = None;
         for (mutation, owned) in mutations.iter().zip(&footprint.keys) {
             let lock = self.lock(owned.shard, &mutation.key)?;
             let standing = gate::lock(&mutation.key, lock.as_ref(), who)?;
-            if let Some((changed_at, _)) = self.newest(owned, &mutation.key)?.filter(|(at, _)| at > start_ts) {
-                return Err(Refusal::Conflict { key: mutation.key.clone(), changed_at }.into());
+            let newest = self.newest(owned, &mutation.key)?;
+            if let Some((changed_at, _)) = newest.as_ref().filter(|(at, _)| at > start_ts) {
+                return Err(Refusal::Conflict { key: mutation.key.clone(), changed_at: *changed_at }.into());
             }
+            let expiry = newest.and_then(|(_, version)| gate::expiry_after(&version, *start_ts));
+            changes_at = changes_at.into_iter().chain(expiry).min();
             match standing {
                 Standing::Own => {}
                 Standing::Free | Standing::Superseded => to_lock.push((mutation, owned.shard)),
@@ -228,7 +242,7 @@ impl Work<'_, '_> {
         if *supersedes && has_primary {
             let through = txn.attempt.before();
             let record = TxnRecord { start_ts: *start_ts, state: TxnState::RolledBack { through } };
-            self.put_record(footprint.shard(), primary, txn.id, record);
+            self.put_record(footprint.shard(), primary, txn.id, record)?;
         }
         for (Mutation { key, update }, shard) in to_lock {
             let lock = Lock {
@@ -243,7 +257,7 @@ impl Work<'_, '_> {
             self.marks.locks += i64::from(self.batch.lock(shard, &key)?.is_none());
             self.batch.put_lock(shard, &key, lock.encode());
         }
-        Ok(Outcome::TxnLocked { expire_at })
+        Ok(Outcome::TxnLocked { expire_at, changes_at })
     }
 
     fn decide(&mut self, decide: &TxnDecide, footprint: &Footprint<'_>) -> Result<Outcome, Stop> {
@@ -266,7 +280,7 @@ impl Work<'_, '_> {
             fingerprint: *fingerprint,
             remote: remote.clone(),
         };
-        self.put_record(footprint.shard(), &keys[0], txn.id, TxnRecord { start_ts: *start_ts, state });
+        self.put_record(footprint.shard(), &keys[0], txn.id, TxnRecord { start_ts: *start_ts, state })?;
         Ok(Outcome::TxnCommitted { commit_ts: *commit_ts })
     }
 
@@ -316,7 +330,7 @@ impl Work<'_, '_> {
         }
         if guards::on(Guard::TxnRollbackRecord) {
             let state = TxnState::RolledBack { through: txn.attempt };
-            self.put_record(shard, primary, txn.id, TxnRecord { start_ts, state });
+            self.put_record(shard, primary, txn.id, TxnRecord { start_ts, state })?;
         }
         Ok(Outcome::TxnRolledBack)
     }
@@ -328,7 +342,7 @@ impl Work<'_, '_> {
                 let expire_at = lock.expire_at.max(later(self.now, *ttl_ms));
                 let lock = Lock { expire_at, ..lock };
                 self.batch.put_lock(shard, &LogicalKey::plain(primary.clone()), lock.encode());
-                Ok(Outcome::TxnLocked { expire_at })
+                Ok(Outcome::TxnLocked { expire_at, changes_at: None })
             }
             Some(_) | None => Err(Refusal::TxnAborted { through: txn.attempt }.into()),
         }
@@ -341,7 +355,7 @@ impl Work<'_, '_> {
             && (attempt == txn.attempt || !guards::on(Guard::TxnFinishOfTheAttempt))
         {
             let state = TxnState::Committed { attempt, commit_ts, fingerprint, remote: Vec::new() };
-            self.put_record(shard, primary, txn.id, TxnRecord { start_ts, state });
+            self.put_record(shard, primary, txn.id, TxnRecord { start_ts, state })?;
         }
         Ok(Outcome::TxnResolved)
     }
@@ -349,7 +363,7 @@ impl Work<'_, '_> {
     /// Makes a lock a version. No floor refuses that: it was decided before.
     fn settle(&mut self, shard: ShardId, key: Bytes, lock: &Lock, commit_ts: Timestamp) -> Result<(), Stop> {
         let version = stored(&lock.update, commit_ts);
-        self.batch.put_version(shard, &LogicalKey::plain(key.clone()), commit_ts, &version);
+        self.batch.put_version(shard, &LogicalKey::plain(key.clone()), commit_ts, &version)?;
         self.marks.wrote = self.marks.wrote.max(Some(commit_ts));
         self.unlock(shard, key)
     }
@@ -377,8 +391,8 @@ impl Work<'_, '_> {
         self.batch.record(shard, primary, RecordKind::TxnOutcome, &id.0)?.map(TxnRecord::decode).transpose()
     }
 
-    fn put_record(&mut self, shard: ShardId, primary: &Bytes, id: TxnId, record: TxnRecord) {
-        self.batch.put_record(shard, primary, RecordKind::TxnOutcome, &id.0, record.encode());
+    fn put_record(&mut self, shard: ShardId, primary: &Bytes, id: TxnId, record: TxnRecord) -> Result<(), StoreError> {
+        self.batch.put_record(shard, primary, RecordKind::TxnOutcome, &id.0, record.encode())
     }
 
     fn marker(&self, shard: ShardId, key: &Bytes, id: TxnId) -> Result<Option<TxnMarker>, ApplyError> {
@@ -392,7 +406,7 @@ impl Work<'_, '_> {
             kept.commit_ts.is_some() || (marker.commit_ts.is_none() && kept.attempt >= marker.attempt)
         });
         if !stays {
-            self.batch.put_record(shard, key, RecordKind::TxnMarker, &id.0, marker.encode());
+            self.batch.put_record(shard, key, RecordKind::TxnMarker, &id.0, marker.encode())?;
         }
         Ok(())
     }

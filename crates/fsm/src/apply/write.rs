@@ -15,6 +15,7 @@ use crate::codec::command::TimedWrite;
 use crate::codec::record::OutcomeRecord;
 use crate::codec::txn::Lock;
 use crate::fingerprint::fingerprint;
+use crate::gate::fence::{self, Class};
 use crate::gate::idempotency::{Attempt, Verdict};
 use crate::gate::{composed, conditions, floor, idempotency, owner};
 use crate::state::{GroupState, OwnedInterval};
@@ -96,6 +97,7 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
         recorder.judge(batch, state, commit_ts)?;
     }
     composed::judge(owned, *observed_version)?;
+    fence::judge(state, &footprint, Class::New)?;
 
     let point = Point { state, owned, commit_ts };
     let (outcome, marks) = match kind {
@@ -109,7 +111,7 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
         WriteKind::Txn(_) => unreachable!("steps of transactions have gates of their own"),
     };
     if let Some(recorder) = recorder.filter(|_| outcome != Outcome::Settled || guards::on(Guard::SettlePoisons)) {
-        recorder.record(batch, &outcome);
+        recorder.record(batch, &outcome)?;
     }
     Ok((outcome, marks))
 }
@@ -150,7 +152,7 @@ impl Point<'_> {
         };
         floor::judge(self.state, self.owned, newest, self.commit_ts)?;
         conditions::unlocked(self.lock(batch, shard, &logical)?)?;
-        batch.put_version(shard, &logical, self.commit_ts, &version);
+        batch.put_version(shard, &logical, self.commit_ts, &version)?;
         Ok((Outcome::Written { commit_ts: self.commit_ts }, self.marks(true, false)))
     }
 
@@ -172,7 +174,7 @@ impl Point<'_> {
             let read = guards::on(Guard::FailedCompareIsRead);
             return Ok((Outcome::CompareFailed { current }, self.marks(false, read)));
         }
-        batch.put_version(shard, &logical, self.commit_ts, update);
+        batch.put_version(shard, &logical, self.commit_ts, update)?;
         Ok((Outcome::Written { commit_ts: self.commit_ts }, self.marks(true, true)))
     }
 
@@ -223,7 +225,7 @@ fn delete_range(
     conditions::unlocked(locked)?;
     let deleted = doomed.len() as u64;
     for (shard, key) in doomed {
-        batch.put_version(shard, &LogicalKey::plain(key), commit_ts, &Stored::Tombstone);
+        batch.put_version(shard, &LogicalKey::plain(key), commit_ts, &Stored::Tombstone)?;
     }
     let outcome = Outcome::RangeDeleted { commit_ts, deleted, resume: resume.clone() };
     let wrote = (deleted > 0).then_some(commit_ts);
@@ -262,14 +264,14 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn record(self, batch: &mut Batch<'_>, outcome: &Outcome) {
+    fn record(self, batch: &mut Batch<'_>, outcome: &Outcome) -> Result<(), StoreError> {
         let record = OutcomeRecord {
             fingerprint: self.fingerprint,
             not_after: self.idempotency.not_after,
             outcome: outcome.clone(),
         };
         let route_key = self.kind.record_key();
-        batch.put_record(self.shard, route_key, RecordKind::Idempotency, &self.idempotency.key, record.encode());
+        batch.put_record(self.shard, route_key, RecordKind::Idempotency, &self.idempotency.key, record.encode())
     }
 }
 

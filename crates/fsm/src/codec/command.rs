@@ -2,7 +2,7 @@
 
 use drover_catalog::CatalogCommand;
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{CatalogVersion, Interval, RouteId, ShardId};
+use drover_keys::{CatalogVersion, Interval, JobEpoch, JobId, RouteId, ShardId};
 use drover_kv::{Error, Reason, TxnId, WriteKind, WriteOp};
 use drover_rafttypes::CommandBytes;
 use drover_wire::proto::storage::v1 as pb;
@@ -10,8 +10,9 @@ use drover_wire::{decode_operation, decode_range, decode_txn_id, encode_operatio
 use pb::command::Body;
 use prost::Message;
 
-use super::catalog;
+use super::{catalog, moving};
 use crate::ApplyError;
+use crate::moving::MoveStep;
 
 /// The format that this build writes, and the highest it reads. Zero is never written.
 pub const FORMAT: u32 = 1;
@@ -58,6 +59,17 @@ pub struct TxnRecordName {
     pub marker: bool,
 }
 
+/// A step of a range's move to another group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveCommand {
+    /// Whose it is.
+    pub job: JobId,
+    /// The course that it belongs to.
+    pub epoch: JobEpoch,
+    /// What to do.
+    pub step: MoveStep,
+}
+
 /// What a log entry asks apply to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -81,6 +93,10 @@ pub enum Command {
     AdvanceTxnHorizon(Timestamp),
     /// Removes those of these that belong to transactions at or below the horizon with nothing left to be done.
     RemoveTxnRecords(Vec<TxnRecordName>),
+    /// A step of a range's move to another group.
+    Move(Box<MoveCommand>),
+    /// Forgets the marks of jobs below this one, all of which are over.
+    AdvanceJobHorizon(JobId),
 }
 
 impl Command {
@@ -124,6 +140,8 @@ impl Command {
                     })
                     .collect(),
             }),
+            Command::Move(command) => Body::Move(moving::encode(command)),
+            Command::AdvanceJobHorizon(job) => Body::AdvanceJobHorizon(pb::AdvanceJobHorizon { job_id: job.0 }),
             Command::Catalog(command) => {
                 command.check().map_err(|refusal| Error::definite(Reason::InvalidArgument, refusal.to_string()))?;
                 Body::Catalog(catalog::command::encode(command))
@@ -177,6 +195,9 @@ impl Command {
                 };
                 Command::RemoveTxnRecords(remove.records.into_iter().map(name).collect::<Result<_, ApplyError>>()?)
             }
+            Body::Move(command) if command.step.is_none() => return Err(ApplyError::UnknownEntry { index }),
+            Body::Move(command) => Command::Move(Box::new(moving::decode(command).map_err(bad)?)),
+            Body::AdvanceJobHorizon(advance) => Command::AdvanceJobHorizon(JobId(advance.job_id)),
             Body::Catalog(command) if command.kind.is_none() => return Err(ApplyError::UnknownEntry { index }),
             Body::Catalog(command) => Command::Catalog(Box::new(catalog::command::decode(command).map_err(bad)?)),
         };
@@ -291,7 +312,8 @@ mod tests {
     fn formats_and_types_of_the_future_are_told_apart_from_damage() {
         let decode = |bytes: &'static [u8]| Command::decode(5, &CommandBytes(bytes.into())).unwrap_err();
         assert!(matches!(decode(&[8, 2, 16, 4, 0x4a, 0]), ApplyError::UnknownFormat { index: 5, format: 2, known: 1 }));
-        // Body number 13 is not in this build's table.
+        // Body number 15 is not in this build's table, nor is a move without a step.
+        assert!(matches!(decode(&[8, 1, 16, 4, 0x7a, 0]), ApplyError::UnknownEntry { index: 5 }));
         assert!(matches!(decode(&[8, 1, 16, 4, 0x6a, 0]), ApplyError::UnknownEntry { index: 5 }));
         // A catalog command of a kind that is not in this build's table, and one without a request id.
         assert!(matches!(decode(&[8, 1, 0x52, 3, 0xfa, 1, 0]), ApplyError::UnknownEntry { index: 5 }));

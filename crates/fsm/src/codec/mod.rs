@@ -3,6 +3,7 @@
 pub mod applied;
 pub mod catalog;
 pub mod command;
+pub mod moving;
 pub mod record;
 pub mod state;
 pub mod txn;

@@ -6,12 +6,13 @@ use drover_wire::proto::storage::v1 as pb;
 use drover_wire::{decode_range, encode_range};
 use prost::Message;
 
+use super::moving;
 use crate::ApplyError;
 use crate::state::{GroupState, OracleCeiling, OwnedInterval};
 
 /// The stored bytes.
 pub fn encode(state: &GroupState) -> Vec<u8> {
-    pb::GroupState {
+    let mut message = pb::GroupState {
         bootstrapped: state.bootstrapped,
         owned: state.owned.iter().map(encode_owned).collect(),
         read_floor: state.read_floor.raw(),
@@ -20,8 +21,10 @@ pub fn encode(state: &GroupState) -> Vec<u8> {
         oracle_ceiling_ms: state.oracle_ceiling.physical.unix_ms(),
         oracle_ceiling_term: state.oracle_ceiling.term,
         locks: state.locks,
-    }
-    .encode_to_vec()
+        ..pb::GroupState::default()
+    };
+    moving::encode_moves(&state.moves, &mut message);
+    message.encode_to_vec()
 }
 
 /// Reads stored bytes; without bytes the group is new.
@@ -31,7 +34,8 @@ pub fn encode(state: &GroupState) -> Vec<u8> {
 pub fn decode(bytes: Option<&[u8]>) -> Result<GroupState, ApplyError> {
     let Some(bytes) = bytes else { return Ok(GroupState::default()) };
     let corrupt = |why: String| ApplyError::Corrupt { what: "group state", why };
-    let message = pb::GroupState::decode(bytes).map_err(|e| corrupt(e.to_string()))?;
+    let mut message = pb::GroupState::decode(bytes).map_err(|e| corrupt(e.to_string()))?;
+    let moves = moving::decode_moves(&mut message).map_err(corrupt)?;
     let physical = PhysicalMs::new(message.oracle_ceiling_ms).map_err(|e| corrupt(e.to_string()))?;
     let state = GroupState {
         bootstrapped: message.bootstrapped,
@@ -41,6 +45,7 @@ pub fn decode(bytes: Option<&[u8]>) -> Result<GroupState, ApplyError> {
         record_horizon: Timestamp::from_raw(message.record_horizon),
         oracle_ceiling: OracleCeiling { physical, term: message.oracle_ceiling_term },
         locks: message.locks,
+        moves,
     };
     state.validate().map_err(|e| corrupt(e.to_string()))?;
     Ok(state)
@@ -74,10 +79,12 @@ fn decode_owned(message: pb::OwnedInterval) -> Result<OwnedInterval, String> {
 
 #[cfg(test)]
 mod tests {
-    use drover_keys::{End, Interval};
+    use drover_keys::{End, GroupId, Interval, JobEpoch, JobId};
+    use drover_mvcc::RowSum;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::moving::{Fence, ImportJob, ImportPhase, Moves, Released, SourceJob, Stream};
     use crate::state::tests::{owned, state, ts};
 
     #[test]
@@ -114,6 +121,47 @@ mod tests {
         assert!(decode(Some(b"\x12\x01")).is_err());
     }
 
+    fn any_source(owned: &OwnedInterval, n: [u64; 6]) -> SourceJob {
+        let fences = [Fence::Open, Fence::Written, Fence::Sealed, Fence::Read];
+        SourceJob {
+            job: JobId(n[0]),
+            epoch: JobEpoch(n[1]),
+            interval: owned.interval.clone(),
+            shard: owned.shard,
+            target: GroupId(n[2]),
+            armed_at: n[3],
+            safe_point: ts(n[4]),
+            tracked_rows: n[5],
+            tracked_bytes: n[0],
+            change: RowSum { hash: u128::from(n[1]) << 64 | u128::from(n[2]), rows: n[3] },
+            fence: fences[(n[4] % 4) as usize],
+            fenced_in: JobEpoch(n[5]),
+            fenced_at: n[0],
+            sealed_at: n[1],
+        }
+    }
+
+    fn any_import(interval: Interval, n: [u64; 6]) -> ImportJob {
+        let stream = |n: u64| Stream { cursor: n.to_be_bytes().to_vec().into(), done: n.is_multiple_of(2) };
+        let phases = [ImportPhase::Open, ImportPhase::Closed, ImportPhase::Differs];
+        ImportJob {
+            job: JobId(n[0]),
+            epoch: JobEpoch(n[1]),
+            interval,
+            shard: ShardId(n[2]),
+            source: GroupId(n[3]),
+            armed_at: n[4],
+            versions: stream(n[5]),
+            records: stream(n[0]),
+            tracked: n[1],
+            sum: RowSum { hash: u128::from(n[2]), rows: n[3] },
+            bytes: n[4],
+            highest: ts(n[5]),
+            phase: phases[(n[0] % 3) as usize],
+            closed_in: JobEpoch(n[1]),
+        }
+    }
+
     fn any_state() -> impl Strategy<Value = GroupState> {
         let cuts = proptest::collection::btree_set(proptest::collection::vec(any::<u8>(), 0..4), 0..8);
         (cuts, any::<[u64; 6]>(), 0..1u64 << 48, any::<bool>()).prop_map(|(cuts, n, ceiling_ms, open)| {
@@ -122,21 +170,32 @@ mod tests {
                 Some(end) => Some((start, End::Key(end.clone().into()))),
                 None => open.then_some((start, End::Unbounded)),
             });
+            let owned: Vec<OwnedInterval> = bounds
+                .map(|(start, end)| OwnedInterval {
+                    interval: Interval::new(start.clone(), end).unwrap(),
+                    floor_ts: ts(n[0]),
+                    safe_point: ts(n[1]),
+                    ..owned("", "", n[2].max(1))
+                })
+                .collect();
+            let version = CatalogVersion(n[3]);
+            let released = Released { interval: Interval::all(), group: GroupId(n[4]), version };
+            let moves = Moves {
+                sources: owned.iter().skip(1).map(|owned| any_source(owned, n)).collect(),
+                imports: owned.iter().take(2).map(|owned| any_import(owned.interval.clone(), n)).collect(),
+                retired: n[..3].iter().copied().map(JobId).collect(),
+                horizon: JobId(n[5]),
+                released: if open { vec![released] } else { Vec::new() },
+            };
             GroupState {
                 bootstrapped: true,
-                owned: bounds
-                    .map(|(start, end)| OwnedInterval {
-                        interval: Interval::new(start.clone(), end).unwrap(),
-                        floor_ts: ts(n[0]),
-                        safe_point: ts(n[1]),
-                        ..owned("", "", n[2].max(1))
-                    })
-                    .collect(),
+                owned,
                 read_floor: ts(n[3]),
                 max_commit_ts: ts(n[4]),
                 record_horizon: ts(n[5]),
                 oracle_ceiling: OracleCeiling { physical: PhysicalMs::new(ceiling_ms).unwrap(), term: n[0] },
                 locks: n[1],
+                moves,
             }
         })
     }

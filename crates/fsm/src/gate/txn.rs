@@ -116,12 +116,15 @@ pub fn lock(key: &bytes::Bytes, lock: Option<&Lock>, who: Who) -> Result<Standin
 pub fn changed(newest: Option<&(Timestamp, Stored)>, start_ts: Timestamp, commit_ts: Timestamp) -> Option<Timestamp> {
     match newest? {
         (at, _) if *at > start_ts => Some(*at),
-        (_, Stored::Put { expire_at: Some(expire_at), .. })
-            if start_ts < *expire_at && *expire_at <= commit_ts && guards::on(Guard::TxnExpiryCounts) =>
-        {
-            Some(*expire_at)
-        }
-        (_, Stored::Put { .. } | Stored::Tombstone) => None,
+        (_, version) => expiry_after(version, start_ts).filter(|expire_at| *expire_at <= commit_ts),
+    }
+}
+
+/// When a value that a read at `start_ts` sees expires, if it does.
+pub fn expiry_after(version: &Stored, start_ts: Timestamp) -> Option<Timestamp> {
+    match version {
+        Stored::Put { expire_at, .. } if guards::on(Guard::TxnExpiryCounts) => expire_at.filter(|at| *at > start_ts),
+        Stored::Put { .. } | Stored::Tombstone => None,
     }
 }
 

@@ -212,7 +212,7 @@ mod tests {
         let store = handle.store();
         let mut batch = store.batch();
         let version = drover_mvcc::Stored::Put { value: "v".into(), expire_at: None };
-        batch.put_version(ShardId(1), &LogicalKey::plain("k"), ts(10), &version);
+        batch.put_version(ShardId(1), &LogicalKey::plain("k"), ts(10), &version).unwrap();
         let txn = drover_kv::TxnRef { id: drover_kv::TxnId([1; 16]), attempt: drover_kv::Attempt::default() };
         let update = drover_kv::Update::Delete;
         let lock = Lock { txn, primary: "p".into(), start_ts: ts(10), expire_at: ts(99), fingerprint: 0, update };

@@ -109,6 +109,8 @@ pub struct Replica {
     pub catalog: Arc<Catalog>,
     pub applied: Applied,
     pub term: u64,
+    /// The entry that was applied last.
+    pub last: Option<Entry>,
 }
 
 impl Replica {
@@ -123,7 +125,7 @@ impl Replica {
         let rows = store.catalog_rows().unwrap().into_iter();
         let rows = rows.map(|(name, value)| codec::catalog::row::decode(&name, value).unwrap());
         let catalog = Arc::new(Catalog::from_rows(rows).unwrap());
-        let replica = Self { env: env.clone(), store, state: Arc::new(state), catalog, applied, term: 1 };
+        let replica = Self { env: env.clone(), store, state: Arc::new(state), catalog, applied, term: 1, last: None };
         replica.set_gc();
         replica
     }
@@ -144,6 +146,7 @@ impl Replica {
         let Committed { state, catalog, applied, replies } = prepared.commit().unwrap();
         state.validate().unwrap();
         (self.state, self.catalog, self.applied) = (state, catalog, applied);
+        self.last = entries.last().cloned();
         self.set_gc();
         replies
     }
@@ -153,7 +156,7 @@ impl Replica {
             shard: o.shard,
             interval: o.interval.clone(),
             safe_point: o.safe_point,
-            pinned: false,
+            pinned: self.state.moves.is_pinned(&o.interval),
         };
         self.store.set_gc(GcRules(self.state.owned.iter().map(rule).collect()));
     }

@@ -69,7 +69,7 @@ pub fn interval(start: &'static str, end: Option<&'static str>) -> Interval {
 pub fn put(store: &GroupStore, rows: &[(&'static str, u64, Stored)]) {
     let mut batch = store.batch();
     for (name, at, stored) in rows {
-        batch.put_version(SHARD, &key(*name), ts(*at), stored);
+        batch.put_version(SHARD, &key(*name), ts(*at), stored).unwrap();
     }
     batch.commit().unwrap();
 }
@@ -119,11 +119,11 @@ pub fn apply(store: &GroupStore, n: u64, filler_bytes: usize) {
     let word = Bytes::copy_from_slice(&n.to_be_bytes());
     let mut batch = store.batch();
     if filler_bytes > 0 {
-        batch.put_version(SHARD, &key("filler"), ts(n), &value(vec![7; filler_bytes]));
+        batch.put_version(SHARD, &key("filler"), ts(n), &value(vec![7; filler_bytes])).unwrap();
     }
-    batch.put_version(SHARD, &key("row"), ts(n), &value(word.clone()));
+    batch.put_version(SHARD, &key("row"), ts(n), &value(word.clone())).unwrap();
     batch.put_lock(SHARD, &key("row"), word.clone());
-    batch.put_record(SHARD, b"row", RecordKind::Idempotency, b"op", word.clone());
+    batch.put_record(SHARD, b"row", RecordKind::Idempotency, b"op", word.clone()).unwrap();
     batch.put_meta(MetaKey::GroupState, word.clone());
     batch.put_applied_state(word);
     batch.commit().unwrap();

@@ -100,7 +100,8 @@ fn answers() -> Vec<Case> {
     let locked = Error { lock: Some(Box::new(lock())), ..Error::definite(Reason::Locked, "no") };
     vec![
         written("GroupResponse/txn_committed", Outcome::TxnCommitted { commit_ts: ts(6) }),
-        written("GroupResponse/txn_locked", Outcome::TxnLocked { expire_at: ts(6) }),
+        written("GroupResponse/txn_locked", Outcome::TxnLocked { expire_at: ts(6), changes_at: None }),
+        written("GroupResponse/txn_locked_expiring", Outcome::TxnLocked { expire_at: ts(6), changes_at: Some(ts(5)) }),
         written("GroupResponse/txn_rolled_back", Outcome::TxnRolledBack),
         written("GroupResponse/txn_resolved", Outcome::TxnResolved),
         read("GroupResponse/txn_refreshed", ReadAnswer::Refreshed),

@@ -1,0 +1,291 @@
+//! `drover.storage.v1.MoveCommand`, and what a group remembers of moves.
+
+use std::collections::BTreeSet;
+
+use drover_hlc::Timestamp;
+use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
+use drover_mvcc::{RawRow, RowKind, RowSum};
+use drover_wire::proto::storage::v1 as pb;
+use drover_wire::{decode_range, encode_range};
+use pb::import_chunk::Rows;
+use pb::move_command::Step;
+
+use super::command::MoveCommand;
+use crate::moving::{
+    Activation, Chunk, ChunkRows, Fence, ImportJob, ImportPhase, MoveStep, Moves, Released, SourceJob, Stream,
+};
+
+/// The command of a log entry.
+pub fn encode(command: &MoveCommand) -> pb::MoveCommand {
+    let step = match &command.step {
+        MoveStep::PrepareImport { interval, shard, source } => Step::PrepareImport(pb::PrepareImport {
+            range: Some(encode_range(interval)),
+            shard_id: shard.0,
+            source_group_id: source.0,
+        }),
+        MoveStep::ArmMigration { interval, target } => {
+            Step::ArmMigration(pb::ArmMigration { range: Some(encode_range(interval)), target_group_id: target.0 })
+        }
+        MoveStep::ImportChunk(chunk) => Step::ImportChunk(encode_chunk(chunk)),
+        MoveStep::ApplyWriteFence => Step::ApplyWriteFence(pb::ApplyWriteFence {}),
+        MoveStep::Seal => Step::Seal(pb::SealRange {}),
+        MoveStep::ArmReadFence => Step::ArmReadFence(pb::ArmReadFence {}),
+        MoveStep::Clear => Step::Clear(pb::ClearFences {}),
+        MoveStep::Activate(activation) => Step::ActivateRange(pb::ActivateRange {
+            route_id: activation.route.0,
+            acquired_version: activation.acquired_version.0,
+            floor_ts: activation.floor_ts.raw(),
+            history_start: activation.history_start.raw(),
+            txn_horizon: activation.txn_horizon.raw(),
+        }),
+        MoveStep::Release { version } => Step::ReleaseRange(pb::ReleaseRange { version: version.0 }),
+        MoveStep::Retire => Step::Retire(pb::RetireJob {}),
+    };
+    pb::MoveCommand { job_id: command.job.0, epoch: command.epoch.0, step: Some(step) }
+}
+
+/// Reads a command whose step is known.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode(message: pb::MoveCommand) -> Result<MoveCommand, String> {
+    let step = match message.step.ok_or("a move without a step")? {
+        Step::PrepareImport(prepare) => MoveStep::PrepareImport {
+            interval: range(prepare.range)?,
+            shard: ShardId(prepare.shard_id),
+            source: GroupId(prepare.source_group_id),
+        },
+        Step::ArmMigration(arm) => {
+            MoveStep::ArmMigration { interval: range(arm.range)?, target: GroupId(arm.target_group_id) }
+        }
+        Step::ImportChunk(chunk) => MoveStep::ImportChunk(decode_chunk(chunk)?),
+        Step::ApplyWriteFence(pb::ApplyWriteFence {}) => MoveStep::ApplyWriteFence,
+        Step::Seal(pb::SealRange {}) => MoveStep::Seal,
+        Step::ArmReadFence(pb::ArmReadFence {}) => MoveStep::ArmReadFence,
+        Step::Clear(pb::ClearFences {}) => MoveStep::Clear,
+        Step::ActivateRange(activate) => MoveStep::Activate(Activation {
+            route: RouteId(activate.route_id),
+            acquired_version: CatalogVersion(activate.acquired_version),
+            floor_ts: Timestamp::from_raw(activate.floor_ts),
+            history_start: Timestamp::from_raw(activate.history_start),
+            txn_horizon: Timestamp::from_raw(activate.txn_horizon),
+        }),
+        Step::ReleaseRange(release) => MoveStep::Release { version: CatalogVersion(release.version) },
+        Step::Retire(pb::RetireJob {}) => MoveStep::Retire,
+    };
+    Ok(MoveCommand { job: JobId(message.job_id), epoch: JobEpoch(message.epoch), step })
+}
+
+fn encode_chunk(chunk: &Chunk) -> pb::ImportChunk {
+    let rows = match &chunk.rows {
+        ChunkRows::Copied { kind, from, to, done, rows } => Rows::Copied(pb::CopiedRows {
+            kind: encode_kind(*kind).into(),
+            from: from.clone(),
+            to: to.clone(),
+            done: *done,
+            rows: rows
+                .iter()
+                .map(|row| pb::CopiedRow { key: row.key.clone(), value: row.value.clone().unwrap_or_default() })
+                .collect(),
+        }),
+        ChunkRows::Tracked { from, to, rows } => Rows::Tracked(pb::TrackedRows {
+            from: *from,
+            to: *to,
+            rows: rows
+                .iter()
+                .map(|row| pb::TrackedRow {
+                    kind: encode_kind(row.kind).into(),
+                    key: row.key.clone(),
+                    value: row.value.clone(),
+                })
+                .collect(),
+        }),
+    };
+    pb::ImportChunk { armed_at: chunk.armed_at, rows: Some(rows), close: chunk.close.map(encode_sum) }
+}
+
+fn decode_chunk(message: pb::ImportChunk) -> Result<Chunk, String> {
+    let rows = match message.rows.ok_or("a chunk without rows")? {
+        Rows::Copied(copied) => {
+            let kind = decode_kind(copied.kind)?;
+            let row = |row: pb::CopiedRow| RawRow { kind, key: row.key, value: Some(row.value) };
+            let rows = copied.rows.into_iter().map(row).collect();
+            ChunkRows::Copied { kind, from: copied.from, to: copied.to, done: copied.done, rows }
+        }
+        Rows::Tracked(tracked) => {
+            let row = |row: pb::TrackedRow| {
+                Ok::<_, String>(RawRow { kind: decode_kind(row.kind)?, key: row.key, value: row.value })
+            };
+            let rows = tracked.rows.into_iter().map(row).collect::<Result<_, _>>()?;
+            ChunkRows::Tracked { from: tracked.from, to: tracked.to, rows }
+        }
+    };
+    Ok(Chunk { armed_at: message.armed_at, rows, close: message.close.map(decode_sum) })
+}
+
+fn encode_kind(kind: RowKind) -> pb::RowKind {
+    match kind {
+        RowKind::Version => pb::RowKind::Version,
+        RowKind::Record => pb::RowKind::Record,
+    }
+}
+
+fn decode_kind(raw: i32) -> Result<RowKind, String> {
+    match pb::RowKind::try_from(raw) {
+        Ok(pb::RowKind::Version) => Ok(RowKind::Version),
+        Ok(pb::RowKind::Record) => Ok(RowKind::Record),
+        Ok(pb::RowKind::Unspecified) | Err(_) => Err(format!("a row of the unknown kind {raw}")),
+    }
+}
+
+fn encode_sum(sum: RowSum) -> pb::RowSum {
+    pb::RowSum { hash_high: (sum.hash >> 64) as u64, hash_low: sum.hash as u64, rows: sum.rows }
+}
+
+fn decode_sum(sum: pb::RowSum) -> RowSum {
+    RowSum { hash: u128::from(sum.hash_high) << 64 | u128::from(sum.hash_low), rows: sum.rows }
+}
+
+fn range(range: Option<pb::Range>) -> Result<Interval, String> {
+    decode_range(range).map_err(|error| error.to_string())
+}
+
+/// Adds what is remembered of moves to a stored state.
+pub fn encode_moves(moves: &Moves, state: &mut pb::GroupState) {
+    state.sources = moves.sources.iter().map(encode_source).collect();
+    state.imports = moves.imports.iter().map(encode_import).collect();
+    state.retired_jobs = moves.retired.iter().map(|job| job.0).collect();
+    state.job_horizon = moves.horizon.0;
+    let released = |released: &Released| pb::ReleasedInterval {
+        range: Some(encode_range(&released.interval)),
+        group_id: released.group.0,
+        version: released.version.0,
+    };
+    state.released = moves.released.iter().map(released).collect();
+}
+
+/// Takes what is remembered of moves out of a stored state.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode_moves(state: &mut pb::GroupState) -> Result<Moves, String> {
+    let released = |released: pb::ReleasedInterval| {
+        Ok::<_, String>(Released {
+            interval: range(released.range)?,
+            group: GroupId(released.group_id),
+            version: CatalogVersion(released.version),
+        })
+    };
+    Ok(Moves {
+        sources: std::mem::take(&mut state.sources).into_iter().map(decode_source).collect::<Result<_, _>>()?,
+        imports: std::mem::take(&mut state.imports).into_iter().map(decode_import).collect::<Result<_, _>>()?,
+        retired: std::mem::take(&mut state.retired_jobs).into_iter().map(JobId).collect::<BTreeSet<_>>(),
+        horizon: JobId(state.job_horizon),
+        released: std::mem::take(&mut state.released).into_iter().map(released).collect::<Result<_, _>>()?,
+    })
+}
+
+fn encode_source(source: &SourceJob) -> pb::SourceJob {
+    let fence = match source.fence {
+        Fence::Open => pb::Fence::Open,
+        Fence::Written => pb::Fence::Written,
+        Fence::Sealed => pb::Fence::Sealed,
+        Fence::Read => pb::Fence::Read,
+    };
+    pb::SourceJob {
+        job_id: source.job.0,
+        epoch: source.epoch.0,
+        range: Some(encode_range(&source.interval)),
+        shard_id: source.shard.0,
+        target_group_id: source.target.0,
+        armed_at: source.armed_at,
+        safe_point: source.safe_point.raw(),
+        tracked_rows: source.tracked_rows,
+        tracked_bytes: source.tracked_bytes,
+        change: Some(encode_sum(source.change)),
+        fence: fence.into(),
+        fenced_in: source.fenced_in.0,
+        fenced_at: source.fenced_at,
+        sealed_at: source.sealed_at,
+    }
+}
+
+fn decode_source(message: pb::SourceJob) -> Result<SourceJob, String> {
+    let fence = match pb::Fence::try_from(message.fence) {
+        Ok(pb::Fence::Open) => Fence::Open,
+        Ok(pb::Fence::Written) => Fence::Written,
+        Ok(pb::Fence::Sealed) => Fence::Sealed,
+        Ok(pb::Fence::Read) => Fence::Read,
+        Err(_) => return Err(format!("the unknown fence {}", message.fence)),
+    };
+    Ok(SourceJob {
+        job: JobId(message.job_id),
+        epoch: JobEpoch(message.epoch),
+        interval: range(message.range)?,
+        shard: ShardId(message.shard_id),
+        target: GroupId(message.target_group_id),
+        armed_at: message.armed_at,
+        safe_point: Timestamp::from_raw(message.safe_point),
+        tracked_rows: message.tracked_rows,
+        tracked_bytes: message.tracked_bytes,
+        change: message.change.map(decode_sum).unwrap_or_default(),
+        fence,
+        fenced_in: JobEpoch(message.fenced_in),
+        fenced_at: message.fenced_at,
+        sealed_at: message.sealed_at,
+    })
+}
+
+fn encode_import(import: &ImportJob) -> pb::ImportJob {
+    let phase = match import.phase {
+        ImportPhase::Open => pb::ImportPhase::Open,
+        ImportPhase::Closed => pb::ImportPhase::Closed,
+        ImportPhase::Differs => pb::ImportPhase::Differs,
+    };
+    let stream = |stream: &Stream| Some(pb::CopyStream { cursor: stream.cursor.clone(), done: stream.done });
+    pb::ImportJob {
+        job_id: import.job.0,
+        epoch: import.epoch.0,
+        range: Some(encode_range(&import.interval)),
+        shard_id: import.shard.0,
+        source_group_id: import.source.0,
+        armed_at: import.armed_at,
+        versions: stream(&import.versions),
+        records: stream(&import.records),
+        tracked: import.tracked,
+        sum: Some(encode_sum(import.sum)),
+        bytes: import.bytes,
+        highest: import.highest.raw(),
+        phase: phase.into(),
+        closed_in: import.closed_in.0,
+    }
+}
+
+fn decode_import(message: pb::ImportJob) -> Result<ImportJob, String> {
+    let phase = match pb::ImportPhase::try_from(message.phase) {
+        Ok(pb::ImportPhase::Open) => ImportPhase::Open,
+        Ok(pb::ImportPhase::Closed) => ImportPhase::Closed,
+        Ok(pb::ImportPhase::Differs) => ImportPhase::Differs,
+        Err(_) => return Err(format!("the unknown phase {} of an import", message.phase)),
+    };
+    let stream = |stream: Option<pb::CopyStream>| {
+        let pb::CopyStream { cursor, done } = stream.unwrap_or_default();
+        Stream { cursor, done }
+    };
+    Ok(ImportJob {
+        job: JobId(message.job_id),
+        epoch: JobEpoch(message.epoch),
+        interval: range(message.range)?,
+        shard: ShardId(message.shard_id),
+        source: GroupId(message.source_group_id),
+        armed_at: message.armed_at,
+        versions: stream(message.versions),
+        records: stream(message.records),
+        tracked: message.tracked,
+        sum: message.sum.map(decode_sum).unwrap_or_default(),
+        bytes: message.bytes,
+        highest: Timestamp::from_raw(message.highest),
+        phase,
+        closed_in: JobEpoch(message.closed_in),
+    })
+}
