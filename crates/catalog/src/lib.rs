@@ -36,6 +36,7 @@ mod catalog;
 mod command;
 mod fingerprint;
 mod group;
+pub mod job;
 mod load;
 mod membership;
 mod node;

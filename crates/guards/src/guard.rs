@@ -370,7 +370,8 @@ guards! {
 
     /// H13: what is written while a range is copied would be missing from the copy.
     TrackWrites:
-        "drover-fsm::moving" "whatever_is_written_while_a_range_is_copied_arrives";
+        "drover-fsm::moving" "whatever_is_written_while_a_range_is_copied_arrives",
+        "drover-fsm::moving_job" "h26_a_step_of_a_deposed_driver_does_nothing_behind_a_change_of_course";
     /// H16: what is still to be copied would be collected or removed.
     MovingIsPinned:
         "drover-fsm::moving" "nothing_is_collected_or_removed_while_a_range_is_copied";
@@ -384,7 +385,8 @@ guards! {
         "drover-fsm::moving" "h11_behind_the_fence_nothing_new_is_written";
     /// H2: the former owner would serve what the new one has changed.
     ReadFence:
-        "drover-fsm" "gate::owner::tests::what_is_given_up_or_not_here_yet_is_refused_and_what_is_gone_has_a_hint";
+        "drover-fsm" "gate::owner::tests::what_is_given_up_or_not_here_yet_is_refused_and_what_is_gone_has_a_hint",
+        "drover-fsm::moving_job" "a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
     /// H26: a deposed migrator or a late message would lift a fence that somebody relies on, or set one again.
     MoveEpochs:
         "drover-fsm" "moving::source::tests::a_step_of_an_older_course_is_refused",
@@ -407,4 +409,11 @@ guards! {
     /// H2: a range would be given up, with its rows, that is still served.
     ReleaseFenced:
         "drover-fsm::moving" "only_a_range_that_serves_nobody_is_released";
+    /// H26: whoever drives a job by an older course would change the new one.
+    JobEpochs:
+        "drover-catalog" "job::course::tests::who_follows_an_older_course_changes_nothing";
+    /// H18: a job whose range was handed over would be called off, and both groups would serve it, or none.
+    ForwardAfterHandover:
+        "drover-catalog" "job::course::tests::every_event_meets_every_phase",
+        "drover-fsm::moving_job" "a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
 }

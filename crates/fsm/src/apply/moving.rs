@@ -137,9 +137,17 @@ impl Prepared<'_> {
     fn prepare_import(&mut self, import: ImportJob) -> Changed {
         let ImportJob { job, epoch, .. } = import;
         if let Some(known) = self.state.moves.import(job) {
-            let begun = (&known.interval, known.shard, known.source) == (&import.interval, import.shard, import.source);
-            return match begun {
-                true => self.import_mut(job, epoch).map(|_| false),
+            let same_range = (&known.interval, known.source) == (&import.interval, import.source);
+            return match same_range {
+                true if known.shard == import.shard => self.import_mut(job, epoch).map(|_| false),
+                // The copy is void: a later course begins another one.
+                true if epoch > known.epoch => {
+                    self.check_shard(import.shard)?;
+                    let void = std::mem::replace(self.import_mut(job, epoch)?, import);
+                    self.batch.empty(void.shard, &Interval::all());
+                    Ok(true)
+                }
+                true => self.import_mut(job, epoch).and(Err(MoveRefusal::Differs { job }.into())),
                 false => Err(MoveRefusal::Differs { job }.into()),
             };
         }
@@ -151,12 +159,15 @@ impl Prepared<'_> {
         if let Some(other) = state.moves.arriving(&import.interval).next() {
             return Err(MoveRefusal::Overlap { interval: interval(), other: other.job }.into());
         }
-        let shards = state.owned.iter().map(|owned| owned.shard).chain(state.moves.imports.iter().map(|i| i.shard));
-        if shards.into_iter().any(|shard| shard == import.shard) {
-            return Err(MoveRefusal::ShardInUse { shard: import.shard.0 }.into());
-        }
+        self.check_shard(import.shard)?;
         self.state.moves.imports.push(import);
         Ok(true)
+    }
+
+    fn check_shard(&self, shard: ShardId) -> Result<(), MoveRefusal> {
+        let owned = self.state.owned.iter().map(|owned| owned.shard);
+        let mut used = owned.chain(self.state.moves.imports.iter().map(|import| import.shard));
+        if used.any(|used| used == shard) { Err(MoveRefusal::ShardInUse { shard: shard.0 }) } else { Ok(()) }
     }
 
     fn arm(&mut self, armed: SourceJob) -> Changed {

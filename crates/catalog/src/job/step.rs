@@ -1,0 +1,480 @@
+//! Which step of a job comes next: a pure function of the job and of what source and target have durably done.
+//!
+//! Whoever drives a job looks, takes the step, and looks again. Every step may be taken twice, so a driver may die at any
+//! point, and another one may take the same step at the same time.
+
+use drover_keys::{JobEpoch, ShardId};
+
+use super::{JobEvent, JobPhase, SplitJob};
+
+/// How far the source is closed, for new writes, for all writes, for reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closed {
+    /// Not at all.
+    Open,
+    /// For new writes.
+    New,
+    /// For all writes.
+    Writes,
+    /// For reads too.
+    Reads,
+}
+
+/// What the source's log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceView {
+    /// Nothing of this job.
+    Unknown,
+    /// What is written is listed.
+    Armed {
+        /// How far it is closed.
+        closed: Closed,
+        /// The course that closed it.
+        closed_in: JobEpoch,
+        /// Rows listed so far.
+        tracked: u64,
+    },
+    /// The job is over there.
+    Retired,
+}
+
+/// What the target's log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportView {
+    /// Nothing of this job.
+    Unknown,
+    /// It takes the copy in.
+    Open {
+        /// Keyspace of the copy.
+        shard: ShardId,
+        /// All versions are there.
+        versions: bool,
+        /// All records are there.
+        records: bool,
+        /// How much of the source's list is there.
+        tracked: u64,
+    },
+    /// The copy is equal.
+    Closed {
+        /// Keyspace of the copy.
+        shard: ShardId,
+        /// The course that closed it.
+        closed_in: JobEpoch,
+    },
+    /// The copy differs, and is good for nothing.
+    Differs {
+        /// Keyspace of the copy.
+        shard: ShardId,
+    },
+    /// The job is over there.
+    Retired,
+}
+
+/// What is known when the next step is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observed {
+    /// Linearizably.
+    pub source: SourceView,
+    /// Linearizably.
+    pub target: ImportView,
+    /// What a fence now would likely cost is within the budget of the job.
+    pub pause_fits: bool,
+    /// A transaction has held a lock in the interval for so long that it has to be resolved before the fence.
+    pub old_lock: bool,
+    /// A lock stands in the interval.
+    pub locked: bool,
+    /// The fence has stood longer than it may.
+    pub overrun: bool,
+    /// The job has been failed longer than its copy is kept.
+    pub failed_for_long: bool,
+}
+
+/// What a job waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitingFor {
+    /// Somebody to resume it.
+    Resume,
+    /// Somebody to try it again or to call it off.
+    Retry,
+    /// Writes to slow down: the copy does not catch up.
+    Writers,
+    /// Nothing: it is over.
+    Nothing,
+}
+
+/// The next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobStep {
+    /// The catalog takes note of it.
+    Event(JobEvent),
+    /// The catalog takes note that the copy is void; the new shard is the next one that is free.
+    StartOver,
+    /// Target: a shard for the copy.
+    PrepareImport,
+    /// Source: list what is written, collect nothing.
+    Arm,
+    /// A portion of the versions.
+    CopyVersions,
+    /// A portion of the records.
+    CopyRecords,
+    /// A portion of what was written meanwhile; with `close`, the last one closes the import.
+    CopyTracked { close: bool },
+    /// The source's own sum.
+    Scan,
+    /// Transactions that hold locks in the interval come to their end.
+    ResolveLocks,
+    /// Source, and the catalog at the same time: no new writes.
+    Fence,
+    /// Source: no new writes.
+    FenceSource,
+    /// Source: nothing changes any more.
+    Seal,
+    /// Source: no reads.
+    FenceReads,
+    /// A timestamp above all that the source has served; then the catalog names the target.
+    HandOver,
+    /// Source: lift the fences of older courses.
+    ClearSource,
+    /// Target: take chunks again that an older course has ended.
+    ClearTarget,
+    /// Target: serve.
+    Activate,
+    /// Source: clear up.
+    Release,
+    /// Source: the job is over, all is as before.
+    RetireSource,
+    /// Target: the job is over, the copy goes.
+    RetireTarget,
+    /// None for now.
+    Wait(WaitingFor),
+}
+
+/// Decides the next step of a job.
+pub fn next_step(job: &SplitJob, seen: &Observed) -> JobStep {
+    match job.phase {
+        JobPhase::Planned => planned(job, seen),
+        JobPhase::Backfill => backfill(job, seen),
+        JobPhase::Fence => fence(job, seen),
+        JobPhase::DeltaCopy => delta_copy(job, seen),
+        JobPhase::Cutover => cutover(job, seen),
+        JobPhase::Cleanup => match seen.source {
+            SourceView::Retired => JobStep::Event(JobEvent::Finish),
+            SourceView::Armed { .. } | SourceView::Unknown => JobStep::Release,
+        },
+        JobPhase::Abandoning => match (seen.source, seen.target) {
+            (SourceView::Retired, ImportView::Retired) => JobStep::Event(JobEvent::Abandoned),
+            (SourceView::Retired, _) => JobStep::RetireTarget,
+            (_, _) => JobStep::RetireSource,
+        },
+        JobPhase::Failed => match lift(job, seen) {
+            Some(step) => step,
+            None if seen.failed_for_long => JobStep::Event(JobEvent::Abandon),
+            None => JobStep::Wait(WaitingFor::Retry),
+        },
+        JobPhase::Done | JobPhase::Abandoned => JobStep::Wait(WaitingFor::Nothing),
+    }
+}
+
+fn failed(why: &str) -> JobStep {
+    JobStep::Event(JobEvent::Fail { why: why.to_owned() })
+}
+
+/// Lifts what an older course has closed.
+fn lift(job: &SplitJob, seen: &Observed) -> Option<JobStep> {
+    if let SourceView::Armed { closed, closed_in, .. } = seen.source
+        && closed > Closed::Open
+        && closed_in < job.epoch
+    {
+        return Some(JobStep::ClearSource);
+    }
+    match seen.target {
+        ImportView::Closed { shard, closed_in } if shard == job.shard && closed_in < job.epoch => {
+            Some(JobStep::ClearTarget)
+        }
+        _ => None,
+    }
+}
+
+/// A job that is not over is retired nowhere but by a defect, or by hand.
+fn is_gone(seen: &Observed) -> bool {
+    seen.source == SourceView::Retired || seen.target == ImportView::Retired
+}
+
+fn planned(job: &SplitJob, seen: &Observed) -> JobStep {
+    if is_gone(seen) {
+        return failed("a group says that the job is over; call it off and begin another one");
+    }
+    if let Some(step) = lift(job, seen) {
+        return step;
+    }
+    if job.paused {
+        return JobStep::Wait(WaitingFor::Resume);
+    }
+    match (seen.target, seen.source) {
+        (ImportView::Open { shard, .. }, SourceView::Armed { .. }) if shard == job.shard => {
+            JobStep::Event(JobEvent::Begin)
+        }
+        (ImportView::Open { shard, .. }, _) if shard == job.shard => JobStep::Arm,
+        (_, _) => JobStep::PrepareImport,
+    }
+}
+
+fn backfill(job: &SplitJob, seen: &Observed) -> JobStep {
+    if is_gone(seen) || seen.source == SourceView::Unknown {
+        return failed("a group no longer knows the job; call it off and begin another one");
+    }
+    if let Some(step) = lift(job, seen) {
+        return step;
+    }
+    let SourceView::Armed { closed, tracked: listed, .. } = seen.source else {
+        unreachable!("the other views have been dealt with")
+    };
+    if closed > Closed::Open {
+        // Fenced in this course, and the catalog was not told.
+        return JobStep::Event(JobEvent::Fence);
+    }
+    let (versions, records, tracked) = match seen.target {
+        ImportView::Open { shard, versions, records, tracked } if shard == job.shard => (versions, records, tracked),
+        ImportView::Differs { .. } | ImportView::Open { .. } | ImportView::Closed { .. } => return JobStep::StartOver,
+        ImportView::Unknown | ImportView::Retired => return JobStep::StartOver,
+    };
+    if job.paused {
+        return JobStep::Wait(WaitingFor::Resume);
+    }
+    match (versions, records) {
+        (false, _) => return JobStep::CopyVersions,
+        (true, false) => return JobStep::CopyRecords,
+        (true, true) => {}
+    }
+    if job.base.is_none() {
+        return JobStep::Scan;
+    }
+    if !seen.pause_fits {
+        return if tracked < listed {
+            JobStep::CopyTracked { close: false }
+        } else {
+            JobStep::Wait(WaitingFor::Writers)
+        };
+    }
+    if job.own_route.is_none() {
+        return JobStep::Event(JobEvent::Carve);
+    }
+    if seen.old_lock { JobStep::ResolveLocks } else { JobStep::Fence }
+}
+
+fn fence(job: &SplitJob, seen: &Observed) -> JobStep {
+    match seen.source {
+        SourceView::Retired | SourceView::Unknown => {
+            failed("the source no longer knows the job; call it off and begin another one")
+        }
+        SourceView::Armed { closed, closed_in, .. } if closed > Closed::Open && closed_in < job.epoch => {
+            JobStep::ClearSource
+        }
+        SourceView::Armed { closed: Closed::Writes | Closed::Reads, .. } => JobStep::Event(JobEvent::Sealed),
+        SourceView::Armed { .. } if seen.overrun => JobStep::Event(JobEvent::Unfence),
+        SourceView::Armed { closed: Closed::Open, .. } => JobStep::FenceSource,
+        SourceView::Armed { closed: Closed::New, .. } if seen.locked => JobStep::ResolveLocks,
+        SourceView::Armed { closed: Closed::New, .. } => JobStep::Seal,
+    }
+}
+
+fn delta_copy(job: &SplitJob, seen: &Observed) -> JobStep {
+    match seen.target {
+        ImportView::Closed { shard, closed_in } if shard == job.shard && closed_in == job.epoch => {
+            JobStep::Event(JobEvent::CutOver)
+        }
+        ImportView::Closed { shard, .. } if shard == job.shard => JobStep::ClearTarget,
+        ImportView::Open { shard, .. } if shard == job.shard && !seen.overrun => JobStep::CopyTracked { close: true },
+        ImportView::Open { shard, .. } if shard == job.shard => JobStep::Event(JobEvent::Unfence),
+        ImportView::Open { .. } | ImportView::Closed { .. } | ImportView::Differs { .. } => JobStep::StartOver,
+        ImportView::Unknown | ImportView::Retired => {
+            failed("the target no longer knows the job; call it off and begin another one")
+        }
+    }
+}
+
+fn cutover(job: &SplitJob, seen: &Observed) -> JobStep {
+    if job.is_handed_over() {
+        return match seen.target {
+            ImportView::Retired => JobStep::Event(JobEvent::Activated),
+            _ => JobStep::Activate,
+        };
+    }
+    match seen.source {
+        _ if seen.overrun => JobStep::Event(JobEvent::Unfence),
+        SourceView::Armed { closed: Closed::Reads, .. } => JobStep::HandOver,
+        SourceView::Armed { closed: Closed::Writes, .. } => JobStep::FenceReads,
+        SourceView::Armed { .. } => JobStep::Event(JobEvent::Unfence),
+        SourceView::Retired | SourceView::Unknown => {
+            failed("the source no longer knows the job; call it off and begin another one")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::RouteId;
+
+    use super::super::BaseSum;
+    use super::super::course::tests::{handover, job};
+    use super::*;
+
+    const E: JobEpoch = JobEpoch(3);
+    const OLD: JobEpoch = JobEpoch(2);
+    const SHARD: ShardId = ShardId(9);
+
+    fn seen(source: SourceView, target: ImportView) -> Observed {
+        Observed {
+            source,
+            target,
+            pause_fits: true,
+            old_lock: false,
+            locked: false,
+            overrun: false,
+            failed_for_long: false,
+        }
+    }
+
+    fn armed(closed: Closed, closed_in: JobEpoch) -> SourceView {
+        SourceView::Armed { closed, closed_in, tracked: 10 }
+    }
+
+    fn open(versions: bool, records: bool, tracked: u64) -> ImportView {
+        ImportView::Open { shard: SHARD, versions, records, tracked }
+    }
+
+    fn closed(closed_in: JobEpoch) -> ImportView {
+        ImportView::Closed { shard: SHARD, closed_in }
+    }
+
+    fn other_shard() -> ImportView {
+        ImportView::Open { shard: ShardId(8), versions: true, records: true, tracked: 10 }
+    }
+
+    fn is_failure(step: &JobStep) -> bool {
+        matches!(step, JobStep::Event(JobEvent::Fail { .. }))
+    }
+
+    /// A copy that lacks nothing but the fence.
+    fn ready() -> SplitJob {
+        let base = Some(BaseSum { armed_at: 1, hash: 2, rows: 3 });
+        SplitJob { base, own_route: Some(RouteId(8)), ..job(JobPhase::Backfill) }
+    }
+
+    #[test]
+    fn a_planned_job_is_prepared_at_the_target_then_armed_at_the_source_then_begun() {
+        use SourceView::{Retired, Unknown};
+        let planned = job(JobPhase::Planned);
+        let step = |source, target| next_step(&planned, &seen(source, target));
+        let free = armed(Closed::Open, JobEpoch(0));
+        assert_eq!(step(Unknown, ImportView::Unknown), JobStep::PrepareImport);
+        assert_eq!(step(Unknown, open(false, false, 0)), JobStep::Arm);
+        assert_eq!(step(free, open(false, false, 0)), JobStep::Event(JobEvent::Begin));
+        // After a start over: the fence of the course before, and the copy that it left.
+        assert_eq!(step(armed(Closed::Writes, OLD), other_shard()), JobStep::ClearSource);
+        assert_eq!(step(free, other_shard()), JobStep::PrepareImport);
+        assert_eq!(step(free, ImportView::Differs { shard: ShardId(8) }), JobStep::PrepareImport);
+        assert!(is_failure(&step(Retired, open(false, false, 0))) && is_failure(&step(free, ImportView::Retired)));
+        let paused = SplitJob { paused: true, ..planned };
+        let waits = next_step(&paused, &seen(Unknown, ImportView::Unknown));
+        assert_eq!(waits, JobStep::Wait(WaitingFor::Resume));
+    }
+
+    #[test]
+    fn a_copy_is_made_summed_caught_up_with_and_then_fenced() {
+        let free = armed(Closed::Open, JobEpoch(0));
+        let new = job(JobPhase::Backfill);
+        let step = |job: &SplitJob, target| next_step(job, &seen(free, target));
+        assert_eq!(step(&new, open(false, false, 0)), JobStep::CopyVersions);
+        assert_eq!(step(&new, open(true, false, 0)), JobStep::CopyRecords);
+        assert_eq!(step(&new, open(true, true, 0)), JobStep::Scan);
+        let summed = SplitJob { own_route: None, ..ready() };
+        assert_eq!(step(&summed, open(true, true, 0)), JobStep::Event(JobEvent::Carve));
+        assert_eq!(step(&ready(), open(true, true, 0)), JobStep::Fence);
+        let slow = |tracked| Observed { pause_fits: false, ..seen(free, open(true, true, tracked)) };
+        assert_eq!(next_step(&ready(), &slow(9)), JobStep::CopyTracked { close: false });
+        assert_eq!(next_step(&ready(), &slow(10)), JobStep::Wait(WaitingFor::Writers));
+        let locked = Observed { old_lock: true, ..seen(free, open(true, true, 10)) };
+        assert_eq!(next_step(&ready(), &locked), JobStep::ResolveLocks);
+        let paused = SplitJob { paused: true, ..ready() };
+        assert_eq!(step(&paused, open(true, true, 10)), JobStep::Wait(WaitingFor::Resume));
+        // What an older course has closed is opened first, and what this one has fenced is noted.
+        let both = seen(armed(Closed::New, OLD), closed(OLD));
+        assert_eq!(next_step(&ready(), &both), JobStep::ClearSource);
+        assert_eq!(step(&ready(), closed(OLD)), JobStep::ClearTarget);
+        let fenced = seen(armed(Closed::New, E), open(true, true, 9));
+        assert_eq!(next_step(&ready(), &fenced), JobStep::Event(JobEvent::Fence));
+        for void in [ImportView::Differs { shard: SHARD }, other_shard(), ImportView::Unknown] {
+            assert_eq!(step(&ready(), void), JobStep::StartOver);
+        }
+        assert!(is_failure(&next_step(&ready(), &seen(SourceView::Retired, open(true, true, 9)))));
+    }
+
+    #[test]
+    fn a_fence_drains_and_is_sealed_or_lifted_when_it_takes_too_long() {
+        let fence = job(JobPhase::Fence);
+        let step = |source| next_step(&fence, &seen(source, open(true, true, 9)));
+        assert_eq!(step(armed(Closed::Open, JobEpoch(0))), JobStep::FenceSource);
+        assert_eq!(step(armed(Closed::New, E)), JobStep::Seal);
+        assert_eq!(step(armed(Closed::Writes, E)), JobStep::Event(JobEvent::Sealed));
+        assert_eq!(step(armed(Closed::New, OLD)), JobStep::ClearSource);
+        let waiting = Observed { locked: true, ..seen(armed(Closed::New, E), open(true, true, 9)) };
+        assert_eq!(next_step(&fence, &waiting), JobStep::ResolveLocks);
+        let late = Observed { overrun: true, ..waiting };
+        assert_eq!(next_step(&fence, &late), JobStep::Event(JobEvent::Unfence));
+        // Somebody has paused it: it goes on, since writers wait.
+        let paused = SplitJob { paused: true, ..fence };
+        assert_eq!(next_step(&paused, &waiting), JobStep::ResolveLocks);
+    }
+
+    #[test]
+    fn the_rest_is_copied_and_closed_and_the_range_changes_hands() {
+        let sealed = armed(Closed::Writes, E);
+        let delta = job(JobPhase::DeltaCopy);
+        let step = |target| next_step(&delta, &seen(sealed, target));
+        assert_eq!(step(open(true, true, 10)), JobStep::CopyTracked { close: true });
+        assert_eq!(step(closed(E)), JobStep::Event(JobEvent::CutOver));
+        assert_eq!(step(closed(OLD)), JobStep::ClearTarget);
+        assert_eq!(step(ImportView::Differs { shard: SHARD }), JobStep::StartOver);
+        let late = Observed { overrun: true, ..seen(sealed, open(true, true, 9)) };
+        assert_eq!(next_step(&delta, &late), JobStep::Event(JobEvent::Unfence));
+
+        let cutover = job(JobPhase::Cutover);
+        let step = |source| next_step(&cutover, &seen(source, closed(E)));
+        assert_eq!(step(sealed), JobStep::FenceReads);
+        assert_eq!(step(armed(Closed::Reads, E)), JobStep::HandOver);
+        let late = Observed { overrun: true, ..seen(armed(Closed::Reads, E), closed(E)) };
+        assert_eq!(next_step(&cutover, &late), JobStep::Event(JobEvent::Unfence));
+        // From here on there is only forward, however long it takes.
+        let handed = SplitJob { handover: Some(handover()), ..cutover };
+        assert_eq!(next_step(&handed, &late), JobStep::Activate);
+        let served = seen(armed(Closed::Reads, E), ImportView::Retired);
+        assert_eq!(next_step(&handed, &served), JobStep::Event(JobEvent::Activated));
+        let cleanup = job(JobPhase::Cleanup);
+        assert_eq!(next_step(&cleanup, &served), JobStep::Release);
+        let gone = seen(SourceView::Retired, ImportView::Retired);
+        assert_eq!(next_step(&cleanup, &gone), JobStep::Event(JobEvent::Finish));
+    }
+
+    #[test]
+    fn a_job_that_is_given_up_frees_the_source_first_and_one_that_failed_waits_without_fences() {
+        let abandoning = job(JobPhase::Abandoning);
+        let step = |source, target| next_step(&abandoning, &seen(source, target));
+        assert_eq!(step(armed(Closed::Writes, E), closed(E)), JobStep::RetireSource);
+        assert_eq!(step(SourceView::Unknown, ImportView::Unknown), JobStep::RetireSource);
+        assert_eq!(step(SourceView::Retired, closed(E)), JobStep::RetireTarget);
+        assert_eq!(step(SourceView::Retired, ImportView::Retired), JobStep::Event(JobEvent::Abandoned));
+
+        let failed = job(JobPhase::Failed);
+        let step = |source, target| next_step(&failed, &seen(source, target));
+        assert_eq!(step(armed(Closed::New, OLD), closed(OLD)), JobStep::ClearSource);
+        assert_eq!(step(armed(Closed::Open, OLD), closed(OLD)), JobStep::ClearTarget);
+        let quiet = seen(armed(Closed::Open, OLD), open(true, true, 3));
+        assert_eq!(next_step(&failed, &quiet), JobStep::Wait(WaitingFor::Retry));
+        let long = Observed { failed_for_long: true, ..quiet };
+        assert_eq!(next_step(&failed, &long), JobStep::Event(JobEvent::Abandon));
+        for over in [JobPhase::Done, JobPhase::Abandoned] {
+            assert_eq!(next_step(&job(over), &quiet), JobStep::Wait(WaitingFor::Nothing));
+        }
+    }
+}

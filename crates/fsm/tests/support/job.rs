@@ -1,0 +1,284 @@
+//! A job, the source and the target of its range, and somebody who drives it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use drover_catalog::job::{
+    BaseSum, Closed, Handover, ImportView, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep, Observed, SourceView,
+    SplitJob, next_step,
+};
+use drover_fsm::moving::{Activation, Chunk, ChunkRows, Fence, ImportPhase, MoveStep};
+use drover_fsm::{Command, GroupState, MoveCommand};
+use drover_hlc::PhysicalMs;
+use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
+use drover_mvcc::{ExportBudget, RowKind, RowSum};
+use drover_rafttypes::ControlReply;
+
+use crate::support::*;
+
+pub const JOB: JobId = JobId(5);
+const BUDGET: ExportBudget = ExportBudget { bytes: 150, scanned_bytes: 500 };
+
+/// Who got a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Target,
+}
+
+pub struct Drive {
+    pub source: Replica,
+    pub target: Replica,
+    pub job: SplitJob,
+    /// The shard of the next copy.
+    next_shard: u64,
+    /// The catalog's version.
+    pub version: u64,
+    /// Highest timestamp that was given out.
+    pub now: u64,
+    /// Every command that was sent, in case it comes again.
+    pub sent: Vec<(Side, Command)>,
+    pub pause_fits: bool,
+    pub overrun: bool,
+    _dirs: [tempfile::TempDir; 2],
+}
+
+pub fn moving() -> Interval {
+    interval("c", "f")
+}
+
+impl Drive {
+    pub fn new() -> Self {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let source = Replica::bootstrapped(dirs[0].path());
+        let target = Replica::open_group(&env(), &dirs[1].path().join("store"), GroupId(4));
+        let at = PhysicalMs::new(1).unwrap();
+        let job = SplitJob {
+            id: JOB,
+            epoch: JobEpoch(1),
+            phase: JobPhase::Planned,
+            paused: false,
+            interval: moving(),
+            from_route: RouteId(1),
+            source: GROUP,
+            target: GroupId(4),
+            shard: ShardId(90),
+            options: JobOptions::default(),
+            actor: "a".to_owned(),
+            created: at,
+            changed: at,
+            starts: 1,
+            fences: 0,
+            base: None,
+            own_route: None,
+            handover: None,
+            failure: None,
+        };
+        Self {
+            source,
+            target,
+            job,
+            next_shard: 91,
+            version: 1,
+            now: 10,
+            sent: Vec::new(),
+            pause_fits: true,
+            overrun: false,
+            _dirs: dirs,
+        }
+    }
+
+    pub fn observe(&self) -> Observed {
+        let moves = &self.source.state.moves;
+        let source = match moves.source(JOB) {
+            _ if moves.is_retired(JOB) => SourceView::Retired,
+            None => SourceView::Unknown,
+            Some(source) => SourceView::Armed {
+                closed: match source.fence {
+                    Fence::Open => Closed::Open,
+                    Fence::Written => Closed::New,
+                    Fence::Sealed => Closed::Writes,
+                    Fence::Read => Closed::Reads,
+                },
+                closed_in: source.fenced_in,
+                tracked: source.tracked_rows,
+            },
+        };
+        let moves = &self.target.state.moves;
+        let target = match moves.import(JOB) {
+            _ if moves.is_retired(JOB) => ImportView::Retired,
+            None => ImportView::Unknown,
+            Some(import) => match import.phase {
+                ImportPhase::Open => ImportView::Open {
+                    shard: import.shard,
+                    versions: import.versions.done,
+                    records: import.records.done,
+                    tracked: import.tracked,
+                },
+                ImportPhase::Closed => ImportView::Closed { shard: import.shard, closed_in: import.closed_in },
+                ImportPhase::Differs => ImportView::Differs { shard: import.shard },
+            },
+        };
+        let locked = moves_locked(&self.source);
+        Observed {
+            source,
+            target,
+            pause_fits: self.pause_fits,
+            old_lock: false,
+            locked,
+            overrun: self.overrun,
+            failed_for_long: false,
+        }
+    }
+
+    /// Looks and takes the next step; what it was.
+    pub fn drive(&mut self) -> JobStep {
+        let step = next_step(&self.job, &self.observe());
+        self.take(&step);
+        step
+    }
+
+    /// Asks the catalog; whether it agreed.
+    pub fn event(&mut self, epoch: Option<JobEpoch>, event: JobEvent) -> Result<(), JobRefusal> {
+        let at = PhysicalMs::new(self.now).unwrap();
+        if let Some(mut next) = self.job.after(epoch, &event, at)? {
+            if event == JobEvent::Carve {
+                next.own_route = Some(RouteId(8));
+            }
+            next.validate().unwrap();
+            self.job = next;
+        }
+        Ok(())
+    }
+
+    pub fn send(&mut self, side: Side, command: Command) -> ControlReply {
+        self.sent.push((side, command.clone()));
+        self.deliver(side, command)
+    }
+
+    pub fn deliver(&mut self, side: Side, command: Command) -> ControlReply {
+        match side {
+            Side::Source => self.source.control(command),
+            Side::Target => self.target.control(command),
+        }
+    }
+
+    fn step(&mut self, side: Side, step: MoveStep) -> ControlReply {
+        let command = Command::Move(Box::new(MoveCommand { job: JOB, epoch: self.job.epoch, step }));
+        self.send(side, command)
+    }
+
+    pub fn take(&mut self, step: &JobStep) {
+        use Side::{Source, Target};
+        let epoch = Some(self.job.epoch);
+        match step {
+            JobStep::Event(event) => self.event(epoch, event.clone()).unwrap(),
+            JobStep::StartOver => {
+                let shard = self.new_shard();
+                self.event(epoch, JobEvent::StartOver { shard }).unwrap();
+            }
+            JobStep::PrepareImport => {
+                let step = MoveStep::PrepareImport { interval: moving(), shard: self.job.shard, source: GROUP };
+                self.step(Target, step);
+            }
+            JobStep::Arm => {
+                self.step(Source, MoveStep::ArmMigration { interval: moving(), target: GroupId(4) });
+            }
+            JobStep::CopyVersions => self.copy(RowKind::Version),
+            JobStep::CopyRecords => self.copy(RowKind::Record),
+            JobStep::CopyTracked { close } => self.copy_tracked(*close),
+            JobStep::Scan => {
+                let source = self.source.state.moves.source(JOB).unwrap();
+                let sum = self.source.store.snapshot().sum(source.shard, &moving(), source.safe_point).unwrap();
+                let RowSum { hash, rows } = sum.minus(source.change);
+                let base = BaseSum { armed_at: source.armed_at, hash, rows };
+                self.event(epoch, JobEvent::Scanned(base)).unwrap();
+            }
+            JobStep::ResolveLocks => {}
+            JobStep::Fence => {
+                self.step(Source, MoveStep::ApplyWriteFence);
+                self.event(epoch, JobEvent::Fence).unwrap();
+            }
+            JobStep::FenceSource => drop(self.step(Source, MoveStep::ApplyWriteFence)),
+            JobStep::Seal => drop(self.step(Source, MoveStep::Seal)),
+            JobStep::FenceReads => drop(self.step(Source, MoveStep::ArmReadFence)),
+            JobStep::HandOver => {
+                let owned = self.source.state.owner_of(&moving()).unwrap()[0].clone();
+                self.now += 1;
+                let handover = Handover {
+                    version: CatalogVersion(self.version + 1),
+                    route: RouteId(8),
+                    floor_ts: ts(self.now),
+                    history_start: owned.history_start.max(owned.safe_point),
+                    txn_horizon: owned.txn_horizon,
+                };
+                self.event(epoch, JobEvent::HandOver(handover)).unwrap();
+                self.version += 1;
+            }
+            JobStep::ClearSource => drop(self.step(Source, MoveStep::Clear)),
+            JobStep::ClearTarget => drop(self.step(Target, MoveStep::Clear)),
+            JobStep::Activate => {
+                let handover = self.job.handover.unwrap();
+                let activation = Activation {
+                    route: handover.route,
+                    acquired_version: handover.version,
+                    floor_ts: handover.floor_ts,
+                    history_start: handover.history_start,
+                    txn_horizon: handover.txn_horizon,
+                };
+                self.step(Target, MoveStep::Activate(activation));
+            }
+            JobStep::Release => {
+                let version = self.job.handover.unwrap().version;
+                self.step(Source, MoveStep::Release { version });
+            }
+            JobStep::RetireSource => drop(self.step(Source, MoveStep::Retire)),
+            JobStep::RetireTarget => drop(self.step(Target, MoveStep::Retire)),
+            JobStep::Wait(_) => {}
+        }
+    }
+
+    pub fn new_shard(&mut self) -> ShardId {
+        self.next_shard += 1;
+        ShardId(self.next_shard)
+    }
+
+    fn copy(&mut self, kind: RowKind) {
+        let import = self.target.state.moves.import(JOB).unwrap();
+        let from = match kind {
+            RowKind::Version => import.versions.cursor.clone(),
+            RowKind::Record => import.records.cursor.clone(),
+        };
+        let source = self.source.state.moves.source(JOB).unwrap();
+        let (armed_at, snapshot) = (source.armed_at, self.source.store.snapshot());
+        let portion = snapshot.export(kind, source.shard, &moving(), source.safe_point, &from, BUDGET).unwrap();
+        let rows = ChunkRows::Copied { kind, from, to: portion.cursor, done: portion.done, rows: portion.rows };
+        self.step(Side::Target, MoveStep::ImportChunk(Chunk { armed_at, rows, close: None }));
+    }
+
+    fn copy_tracked(&mut self, close: bool) {
+        let from = self.target.state.moves.import(JOB).unwrap().tracked;
+        let source = self.source.state.moves.source(JOB).unwrap();
+        let (armed_at, change) = (source.armed_at, source.change);
+        let portion = self.source.store.snapshot().export_tracked(source.shard, JOB, from, BUDGET).unwrap();
+        let rows = ChunkRows::Tracked { from, to: portion.next, rows: portion.rows };
+        let base = self.job.base.map(|base| RowSum { hash: base.hash, rows: base.rows });
+        let close = base.filter(|_| close && portion.done).map(|base| base.plus(change));
+        self.step(Side::Target, MoveStep::ImportChunk(Chunk { armed_at, rows, close }));
+    }
+
+    /// Whether a group would serve the range.
+    pub fn serves(state: &GroupState) -> bool {
+        drover_fsm::gate::owner::judge(state, &moving()).is_ok()
+    }
+}
+
+fn moves_locked(source: &Replica) -> bool {
+    let mut locked = false;
+    if let Some(job) = source.state.moves.source(JOB) {
+        let mut visit = |_, _| {
+            locked = true;
+            std::ops::ControlFlow::Break(())
+        };
+        source.store.snapshot().scan_locks(job.shard, &job.interval, &mut visit).unwrap();
+    }
+    locked
+}
