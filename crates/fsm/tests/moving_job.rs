@@ -159,10 +159,7 @@ impl World {
             Happens::Pause => drop(self.drive.event(None, JobEvent::Pause)),
             Happens::Resume => drop(self.drive.event(None, JobEvent::Resume)),
             Happens::Fail => drop(self.drive.event(None, JobEvent::Fail { why: "x".to_owned() })),
-            Happens::Retry => {
-                let shard = self.drive.new_shard();
-                drop(self.drive.event(None, JobEvent::Retry { shard }));
-            }
+            Happens::Retry => drop(self.drive.event(None, JobEvent::Retry)),
             Happens::Abandon => drop(self.drive.event(None, JobEvent::Abandon)),
             Happens::Restart(source) => {
                 let replica = if *source { &mut self.drive.source } else { &mut self.drive.target };
@@ -185,10 +182,7 @@ impl World {
             }
             match self.drive.drive() {
                 JobStep::Wait(WaitingFor::Resume) => self.drive.event(None, JobEvent::Resume).unwrap(),
-                JobStep::Wait(WaitingFor::Retry) => {
-                    let shard = self.drive.new_shard();
-                    self.drive.event(None, JobEvent::Retry { shard }).unwrap();
-                }
+                JobStep::Wait(WaitingFor::Retry) => self.drive.event(None, JobEvent::Retry).unwrap(),
                 JobStep::ResolveLocks => self.resolve(),
                 _ => {}
             }

@@ -1,10 +1,9 @@
 //! What may happen to a job, and what it is then.
 
 use drover_guards::{self as guards, Guard};
-use drover_hlc::PhysicalMs;
-use drover_keys::{JobEpoch, JobId, ShardId};
+use drover_keys::{JobEpoch, JobId};
 
-use super::{BaseSum, Failure, Handover, JobPhase, MAX_WHY_BYTES, SplitJob};
+use super::{BaseSum, Failure, Handover, HandoverTerms, JobPhase, MAX_WHY_BYTES, SplitJob, Surroundings};
 
 /// What happens to a job. Those that change its course raise its epoch: steps of the old course that are still under way
 /// are refused by the groups from then on.
@@ -23,7 +22,7 @@ pub enum JobEvent {
     /// The copy is equal: the range is about to change hands.
     CutOver,
     /// The catalog names the target.
-    HandOver(Handover),
+    HandOver(HandoverTerms),
     /// The target serves.
     Activated,
     /// The source has cleared up.
@@ -31,20 +30,14 @@ pub enum JobEvent {
     /// Course: writes are held back no longer; the copy goes on.
     Unfence,
     /// Course: the copy is void; everything from the start, into another shard.
-    StartOver {
-        /// Keyspace of the new copy.
-        shard: ShardId,
-    },
+    StartOver,
     /// Course: it cannot go on.
     Fail {
         /// For people.
         why: String,
     },
     /// Course: it goes on after a failure.
-    Retry {
-        /// Keyspace of the new copy, if the old one is void.
-        shard: ShardId,
-    },
+    Retry,
     /// Course: it is called off.
     Abandon,
     /// All is as it was before.
@@ -69,9 +62,9 @@ impl JobEvent {
             JobEvent::Activated => "clean up",
             JobEvent::Finish => "finish",
             JobEvent::Unfence => "unfence",
-            JobEvent::StartOver { .. } => "start over",
+            JobEvent::StartOver => "start over",
             JobEvent::Fail { .. } => "fail",
-            JobEvent::Retry { .. } => "retry",
+            JobEvent::Retry => "retry",
             JobEvent::Abandon => "abandon",
             JobEvent::Abandoned => "end abandoning",
             JobEvent::Pause => "pause",
@@ -81,7 +74,7 @@ impl JobEvent {
 
     /// Whether people ask for it, not whoever drives the job; they need not know the epoch.
     pub fn is_asked(&self) -> bool {
-        matches!(self, JobEvent::Retry { .. } | JobEvent::Abandon | JobEvent::Pause | JobEvent::Resume)
+        matches!(self, JobEvent::Retry | JobEvent::Abandon | JobEvent::Pause | JobEvent::Resume)
     }
 }
 
@@ -110,7 +103,7 @@ pub(crate) fn apply(
     job: &SplitJob,
     epoch: Option<JobEpoch>,
     event: &JobEvent,
-    now: PhysicalMs,
+    around: &Surroundings,
 ) -> Result<Option<SplitJob>, JobRefusal> {
     use JobPhase::{Abandoned, Abandoning, Backfill, Cleanup, Cutover, DeltaCopy, Done, Failed, Fence, Planned};
 
@@ -118,10 +111,10 @@ pub(crate) fn apply(
         return Err(JobRefusal::OtherEpoch { job: job.id, epoch, current: job.epoch });
     }
     let mut next = job.clone();
-    next.changed = now;
+    next.changed = around.now;
     let raise = |next: &mut SplitJob| next.epoch = JobEpoch(job.epoch.0 + 1);
-    let void = |next: &mut SplitJob, shard: ShardId| {
-        (next.shard, next.base, next.phase) = (shard, None, Planned);
+    let void = |next: &mut SplitJob| {
+        (next.shard, next.base, next.phase) = (around.next_shard, None, Planned);
         next.starts += 1;
     };
     let wrong = |advice| Err(JobRefusal::WrongPhase { job: job.id, phase: job.phase, event: event.name(), advice });
@@ -131,8 +124,8 @@ pub(crate) fn apply(
         (JobEvent::Begin, Planned) => next.phase = Backfill,
         (JobEvent::Scanned(base), Backfill) if next.base != Some(*base) => next.base = Some(*base),
         (JobEvent::Scanned(_), Backfill) => return Ok(None),
-        // Which route it is, whoever changes the routes fills in.
-        (JobEvent::Carve, Backfill) => {}
+        (JobEvent::Carve, Backfill) if job.own_route.is_none() => next.own_route = Some(around.own_route),
+        (JobEvent::Carve, Backfill) => return Ok(None),
         (JobEvent::Fence, Backfill) if job.own_route.is_none() => {
             let why = "is not a route of its own yet";
             return Err(JobRefusal::Route { job: job.id, event: event.name(), why });
@@ -143,7 +136,9 @@ pub(crate) fn apply(
         }
         (JobEvent::Sealed, Fence) => next.phase = DeltaCopy,
         (JobEvent::CutOver, DeltaCopy) => next.phase = Cutover,
-        (JobEvent::HandOver(handover), Cutover) if job.handover.is_none() => next.handover = Some(*handover),
+        (JobEvent::HandOver(terms), Cutover) if job.handover.is_none() => {
+            next.handover = Some(Handover { version: around.next_version, terms: *terms });
+        }
         (JobEvent::HandOver(_), Cutover | Cleanup) => return Ok(None),
         (JobEvent::Activated, Cutover) if job.is_handed_over() => next.phase = Cleanup,
         (JobEvent::Finish, Cleanup) => next.phase = Done,
@@ -151,24 +146,24 @@ pub(crate) fn apply(
             raise(&mut next);
             next.phase = Backfill;
         }
-        (JobEvent::StartOver { shard }, Backfill | Fence | DeltaCopy | Cutover) if can_turn_back => {
+        (JobEvent::StartOver, Backfill | Fence | DeltaCopy | Cutover) if can_turn_back => {
             raise(&mut next);
-            void(&mut next, *shard);
+            void(&mut next);
         }
         (JobEvent::Fail { why }, Planned | Backfill | Fence | DeltaCopy | Cutover) if can_turn_back => {
             raise(&mut next);
             next.phase = Failed;
             let retry_phase = if job.phase == Planned { Planned } else { Backfill };
-            next.failure = Some(Failure { why: shortened(why), at: now, retry_phase });
+            next.failure = Some(Failure { why: shortened(why), at: around.now, retry_phase });
         }
-        (JobEvent::Retry { shard }, Failed) => {
+        (JobEvent::Retry, Failed) => {
             raise(&mut next);
             match &job.failure {
                 Some(Failure { retry_phase: Backfill, .. }) => next.phase = Backfill,
-                Some(_) | None => void(&mut next, *shard),
+                Some(_) | None => void(&mut next),
             }
         }
-        (JobEvent::Retry { .. }, _) => return wrong(", only a job that has failed can be tried again"),
+        (JobEvent::Retry, _) => return wrong(", only a job that has failed can be tried again"),
         (JobEvent::Abandon, Abandoning | Abandoned) => return Ok(None),
         (JobEvent::Abandon, Planned | Backfill | Fence | DeltaCopy | Cutover | Failed) if can_turn_back => {
             raise(&mut next);
@@ -213,8 +208,8 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use drover_hlc::Timestamp;
-    use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId};
+    use drover_hlc::{PhysicalMs, Timestamp};
+    use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId};
 
     use super::super::JobOptions;
     use super::*;
@@ -247,12 +242,20 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn handover() -> Handover {
-        Handover {
-            version: CatalogVersion(7),
-            route: RouteId(8),
-            floor_ts: Timestamp::from_raw(50),
-            history_start: Timestamp::from_raw(10),
-            txn_horizon: Timestamp::from_raw(11),
+        Handover { version: CatalogVersion(7), terms: terms() }
+    }
+
+    fn terms() -> HandoverTerms {
+        let at = Timestamp::from_raw;
+        HandoverTerms { floor_ts: at(50), history_start: at(10), txn_horizon: at(11) }
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            now: PhysicalMs::new(9).unwrap(),
+            next_version: CatalogVersion(7),
+            own_route: RouteId(8),
+            next_shard: ShardId(10),
         }
     }
 
@@ -264,13 +267,13 @@ pub(crate) mod tests {
             JobEvent::Fence,
             JobEvent::Sealed,
             JobEvent::CutOver,
-            JobEvent::HandOver(handover()),
+            JobEvent::HandOver(terms()),
             JobEvent::Activated,
             JobEvent::Finish,
             JobEvent::Unfence,
-            JobEvent::StartOver { shard: ShardId(10) },
+            JobEvent::StartOver,
             JobEvent::Fail { why: "x".to_owned() },
-            JobEvent::Retry { shard: ShardId(10) },
+            JobEvent::Retry,
             JobEvent::Abandon,
             JobEvent::Abandoned,
             JobEvent::Pause,
@@ -283,7 +286,7 @@ pub(crate) mod tests {
                     planned     backfill    fence       delta-copy  cutover     handed-over cleanup done  abandoning abandoned failed
     begin           backfill    =           -           -           -           -           -       -     -          -         -
     scanned         -           backfill    -           -           -           -           -       -     -          -         -
-    carve           -           backfill    -           -           -           -           -       -     -          -         -
+    carve           -           =           -           -           -           -           -       -     -          -         -
     fence           -           fence       =           -           -           -           -       -     -          -         -
     sealed          -           -           delta-copy  =           -           -           -       -     -          -         -
     cut-over        -           -           -           cutover     =           =           -       -     -          -         -
@@ -314,7 +317,7 @@ pub(crate) mod tests {
                 };
                 let before = SplitJob { own_route: Some(RouteId(8)), ..before };
                 before.validate().unwrap();
-                let got = match apply(&before, None, &event, PhysicalMs::new(9).unwrap()) {
+                let got = match apply(&before, None, &event, &around()) {
                     Ok(None) => "=".to_owned(),
                     Ok(Some(after)) => {
                         after.validate().unwrap();
@@ -333,26 +336,26 @@ pub(crate) mod tests {
     #[test]
     fn who_follows_an_older_course_changes_nothing() {
         let before = job(JobPhase::Backfill);
-        let now = PhysicalMs::new(9).unwrap();
         for (epoch, accepted) in [(2, false), (3, true), (4, false)] {
-            let got = apply(&before, Some(JobEpoch(epoch)), &JobEvent::Abandon, now);
+            let got = apply(&before, Some(JobEpoch(epoch)), &JobEvent::Abandon, &around());
             assert_eq!(got.is_ok(), accepted, "{epoch}");
         }
     }
 
     #[test]
     fn a_fence_needs_a_route_of_its_own_and_a_void_copy_another_shard() {
-        let now = PhysicalMs::new(9).unwrap();
         let before = SplitJob { own_route: None, ..job(JobPhase::Backfill) };
-        assert!(matches!(apply(&before, None, &JobEvent::Fence, now), Err(JobRefusal::Route { .. })));
+        assert!(matches!(apply(&before, None, &JobEvent::Fence, &around()), Err(JobRefusal::Route { .. })));
+        let carved = apply(&before, None, &JobEvent::Carve, &around()).unwrap().unwrap();
+        assert_eq!(carved.own_route, Some(RouteId(8)));
         let base = Some(BaseSum { armed_at: 1, hash: 2, rows: 3 });
         let before = SplitJob { base, ..job(JobPhase::DeltaCopy) };
-        let over = apply(&before, None, &JobEvent::StartOver { shard: ShardId(10) }, now).unwrap().unwrap();
+        let over = apply(&before, None, &JobEvent::StartOver, &around()).unwrap().unwrap();
         assert_eq!((over.shard, over.base, over.starts), (ShardId(10), None, 2));
-        let failed =
-            apply(&job(JobPhase::Planned), None, &JobEvent::Fail { why: "x".to_owned() }, now).unwrap().unwrap();
-        let again = apply(&failed, None, &JobEvent::Retry { shard: ShardId(11) }, now).unwrap().unwrap();
-        assert_eq!((again.phase, again.shard), (JobPhase::Planned, ShardId(11)));
+        let failed = apply(&job(JobPhase::Planned), None, &JobEvent::Fail { why: "x".to_owned() }, &around());
+        let failed = failed.unwrap().unwrap();
+        let again = apply(&failed, None, &JobEvent::Retry, &around()).unwrap().unwrap();
+        assert_eq!((again.phase, again.shard), (JobPhase::Planned, ShardId(10)));
     }
 
     #[test]

@@ -136,19 +136,37 @@ pub struct BaseSum {
     pub rows: u64,
 }
 
-/// The new owner's terms, fixed in the moment that the catalog names it.
+/// What the new owner begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handover {
-    /// The catalog version that names the target.
-    pub version: CatalogVersion,
-    /// The route that names it.
-    pub route: RouteId,
+pub struct HandoverTerms {
     /// Above everything that the source has served.
     pub floor_ts: Timestamp,
     /// Snapshots below it are refused.
     pub history_start: Timestamp,
     /// Transactions at or below it are refused.
     pub txn_horizon: Timestamp,
+}
+
+/// That the catalog names the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handover {
+    /// The catalog version that does.
+    pub version: CatalogVersion,
+    /// What the target begins with.
+    pub terms: HandoverTerms,
+}
+
+/// What the catalog has for a job when something happens to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// By the catalog's clock.
+    pub now: PhysicalMs,
+    /// The version that a change of routes would make.
+    pub next_version: CatalogVersion,
+    /// The route that is the moving interval alone, once it was carved.
+    pub own_route: RouteId,
+    /// The next shard that is free.
+    pub next_shard: ShardId,
 }
 
 /// Why a job could not go on.
@@ -211,8 +229,8 @@ impl SplitJob {
         self.handover.is_some()
     }
 
-    /// What `event` makes of it at `now`; `None` if it is so already. `epoch`: the course of whoever drives it; `None` if people ask.
-    /// Routes, and the ids that come with them, are not this function's business.
+    /// What `event` makes of it; `None` if it is so already. `epoch`: the course of whoever drives it; `None` if people ask.
+    /// What becomes of the routes is not this function's business.
     ///
     /// # Errors
     /// If it follows another course, or is in no phase for that.
@@ -220,9 +238,9 @@ impl SplitJob {
         &self,
         epoch: Option<JobEpoch>,
         event: &JobEvent,
-        now: PhysicalMs,
+        around: &Surroundings,
     ) -> Result<Option<SplitJob>, JobRefusal> {
-        course::apply(self, epoch, event, now)
+        course::apply(self, epoch, event, around)
     }
 
     /// Checks what must hold of every job.

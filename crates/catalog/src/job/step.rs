@@ -107,8 +107,6 @@ pub enum WaitingFor {
 pub enum JobStep {
     /// The catalog takes note of it.
     Event(JobEvent),
-    /// The catalog takes note that the copy is void; the new shard is the next one that is free.
-    StartOver,
     /// Target: a shard for the copy.
     PrepareImport,
     /// Source: list what is written, collect nothing.
@@ -235,8 +233,10 @@ fn backfill(job: &SplitJob, seen: &Observed) -> JobStep {
     }
     let (versions, records, tracked) = match seen.target {
         ImportView::Open { shard, versions, records, tracked } if shard == job.shard => (versions, records, tracked),
-        ImportView::Differs { .. } | ImportView::Open { .. } | ImportView::Closed { .. } => return JobStep::StartOver,
-        ImportView::Unknown | ImportView::Retired => return JobStep::StartOver,
+        ImportView::Differs { .. } | ImportView::Open { .. } | ImportView::Closed { .. } => {
+            return JobStep::Event(JobEvent::StartOver);
+        }
+        ImportView::Unknown | ImportView::Retired => return JobStep::Event(JobEvent::StartOver),
     };
     if job.paused {
         return JobStep::Wait(WaitingFor::Resume);
@@ -286,7 +286,9 @@ fn delta_copy(job: &SplitJob, seen: &Observed) -> JobStep {
         ImportView::Closed { shard, .. } if shard == job.shard => JobStep::ClearTarget,
         ImportView::Open { shard, .. } if shard == job.shard && !seen.overrun => JobStep::CopyTracked { close: true },
         ImportView::Open { shard, .. } if shard == job.shard => JobStep::Event(JobEvent::Unfence),
-        ImportView::Open { .. } | ImportView::Closed { .. } | ImportView::Differs { .. } => JobStep::StartOver,
+        ImportView::Open { .. } | ImportView::Closed { .. } | ImportView::Differs { .. } => {
+            JobStep::Event(JobEvent::StartOver)
+        }
         ImportView::Unknown | ImportView::Retired => {
             failed("the target no longer knows the job; call it off and begin another one")
         }
@@ -405,7 +407,7 @@ mod tests {
         let fenced = seen(armed(Closed::New, E), open(true, true, 9));
         assert_eq!(next_step(&ready(), &fenced), JobStep::Event(JobEvent::Fence));
         for void in [ImportView::Differs { shard: SHARD }, other_shard(), ImportView::Unknown] {
-            assert_eq!(step(&ready(), void), JobStep::StartOver);
+            assert_eq!(step(&ready(), void), JobStep::Event(JobEvent::StartOver));
         }
         assert!(is_failure(&next_step(&ready(), &seen(SourceView::Retired, open(true, true, 9)))));
     }
@@ -435,7 +437,7 @@ mod tests {
         assert_eq!(step(open(true, true, 10)), JobStep::CopyTracked { close: true });
         assert_eq!(step(closed(E)), JobStep::Event(JobEvent::CutOver));
         assert_eq!(step(closed(OLD)), JobStep::ClearTarget);
-        assert_eq!(step(ImportView::Differs { shard: SHARD }), JobStep::StartOver);
+        assert_eq!(step(ImportView::Differs { shard: SHARD }), JobStep::Event(JobEvent::StartOver));
         let late = Observed { overrun: true, ..seen(sealed, open(true, true, 9)) };
         assert_eq!(next_step(&delta, &late), JobStep::Event(JobEvent::Unfence));
 

@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use drover_catalog::job::{
-    BaseSum, Closed, Handover, ImportView, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep, Observed, SourceView,
-    SplitJob, next_step,
+    BaseSum, Closed, Handover, HandoverTerms, ImportView, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep,
+    Observed, SourceView, SplitJob, Surroundings, next_step,
 };
 use drover_fsm::moving::{Activation, Chunk, ChunkRows, Fence, ImportPhase, MoveStep};
 use drover_fsm::{Command, GroupState, MoveCommand};
@@ -138,12 +138,15 @@ impl Drive {
 
     /// Asks the catalog; whether it agreed.
     pub fn event(&mut self, epoch: Option<JobEpoch>, event: JobEvent) -> Result<(), JobRefusal> {
-        let at = PhysicalMs::new(self.now).unwrap();
-        if let Some(mut next) = self.job.after(epoch, &event, at)? {
-            if event == JobEvent::Carve {
-                next.own_route = Some(RouteId(8));
-            }
+        let around = Surroundings {
+            now: PhysicalMs::new(self.now).unwrap(),
+            next_version: CatalogVersion(self.version + 1),
+            own_route: RouteId(8),
+            next_shard: ShardId(self.next_shard),
+        };
+        if let Some(next) = self.job.after(epoch, &event, &around)? {
             next.validate().unwrap();
+            self.next_shard += u64::from(next.shard == ShardId(self.next_shard));
             self.job = next;
         }
         Ok(())
@@ -171,10 +174,6 @@ impl Drive {
         let epoch = Some(self.job.epoch);
         match step {
             JobStep::Event(event) => self.event(epoch, event.clone()).unwrap(),
-            JobStep::StartOver => {
-                let shard = self.new_shard();
-                self.event(epoch, JobEvent::StartOver { shard }).unwrap();
-            }
             JobStep::PrepareImport => {
                 let step = MoveStep::PrepareImport { interval: moving(), shard: self.job.shard, source: GROUP };
                 self.step(Target, step);
@@ -203,26 +202,24 @@ impl Drive {
             JobStep::HandOver => {
                 let owned = self.source.state.owner_of(&moving()).unwrap()[0].clone();
                 self.now += 1;
-                let handover = Handover {
-                    version: CatalogVersion(self.version + 1),
-                    route: RouteId(8),
+                let terms = HandoverTerms {
                     floor_ts: ts(self.now),
                     history_start: owned.history_start.max(owned.safe_point),
                     txn_horizon: owned.txn_horizon,
                 };
-                self.event(epoch, JobEvent::HandOver(handover)).unwrap();
+                self.event(epoch, JobEvent::HandOver(terms)).unwrap();
                 self.version += 1;
             }
             JobStep::ClearSource => drop(self.step(Source, MoveStep::Clear)),
             JobStep::ClearTarget => drop(self.step(Target, MoveStep::Clear)),
             JobStep::Activate => {
-                let handover = self.job.handover.unwrap();
+                let Handover { version, terms } = self.job.handover.unwrap();
                 let activation = Activation {
-                    route: handover.route,
-                    acquired_version: handover.version,
-                    floor_ts: handover.floor_ts,
-                    history_start: handover.history_start,
-                    txn_horizon: handover.txn_horizon,
+                    route: self.job.own_route.unwrap(),
+                    acquired_version: version,
+                    floor_ts: terms.floor_ts,
+                    history_start: terms.history_start,
+                    txn_horizon: terms.txn_horizon,
                 };
                 self.step(Target, MoveStep::Activate(activation));
             }
@@ -234,11 +231,6 @@ impl Drive {
             JobStep::RetireTarget => drop(self.step(Target, MoveStep::Retire)),
             JobStep::Wait(_) => {}
         }
-    }
-
-    pub fn new_shard(&mut self) -> ShardId {
-        self.next_shard += 1;
-        ShardId(self.next_shard)
     }
 
     fn copy(&mut self, kind: RowKind) {
