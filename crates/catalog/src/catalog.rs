@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, GroupId, NodeId};
+use drover_keys::{CatalogVersion, GroupId, Interval, JobId, NodeId};
 
+use crate::job::SplitJob;
 use crate::row::{AuditEvent, CatalogRow, Meta, RequestRecord};
 use crate::{
     CatalogChange, CatalogSettings, CompatNode, CompatState, GroupDescriptor, NodeEntry, RemovedNode, RequestId,
@@ -32,6 +33,8 @@ pub(crate) struct Contents {
     pub(crate) requests: VecDeque<Arc<RequestRecord>>,
     /// Where in `requests`, as a sequence number.
     pub(crate) request_ids: BTreeMap<RequestId, u64>,
+    /// Those under way, and those that have ended and are kept.
+    pub(crate) jobs: BTreeMap<JobId, Arc<SplitJob>>,
 }
 
 impl Catalog {
@@ -105,6 +108,23 @@ impl Catalog {
         self.contents.as_ref()?.groups.get(&id)
     }
 
+    /// The jobs, by number: those under way, and those that have ended and are kept.
+    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Arc<SplitJob>> {
+        self.contents.iter().flat_map(|contents| contents.jobs.values())
+    }
+
+    /// A job.
+    pub fn job(&self, id: JobId) -> Option<&Arc<SplitJob>> {
+        self.contents.as_ref()?.jobs.get(&id)
+    }
+
+    /// Every job below it is over.
+    pub fn job_horizon(&self) -> JobId {
+        let Some(contents) = &self.contents else { return JobId(0) };
+        let live = contents.jobs.values().find(|job| !job.phase.has_ended());
+        live.map_or(contents.meta.next_job, |job| job.id)
+    }
+
     /// What has been done, oldest first, as far as it is kept.
     pub fn audit(&self) -> impl DoubleEndedIterator<Item = &AuditEvent> {
         self.contents.iter().flat_map(|contents| contents.audit.iter().map(Arc::as_ref))
@@ -164,6 +184,12 @@ impl Contents {
         }
     }
 
+    /// A job under way that moves a key of `interval`.
+    pub(crate) fn live_job_over(&self, interval: &Interval) -> Option<&SplitJob> {
+        let live = self.jobs.values().filter(|job| !job.phase.has_ended());
+        live.map(Arc::as_ref).find(|job| job.interval.overlaps(interval))
+    }
+
     /// The answer that is kept for this request.
     pub(crate) fn recorded(&self, id: RequestId) -> Option<&RequestRecord> {
         let oldest = self.requests.front()?.seq;
@@ -180,6 +206,7 @@ impl Contents {
             .chain(self.groups.values().cloned().map(CatalogRow::Group))
             .chain(self.audit.iter().cloned().map(CatalogRow::Audit))
             .chain(self.requests.iter().cloned().map(CatalogRow::Request))
+            .chain(self.jobs.values().cloned().map(CatalogRow::Job))
     }
 
     /// Makes a change that was decided on, except of routes, whose map changes as a whole.
@@ -197,6 +224,7 @@ impl Contents {
                     self.request_ids.insert(record.id, record.seq);
                     self.requests.push_back(record.clone());
                 }
+                CatalogRow::Job(job) => drop(self.jobs.insert(job.id, job.clone())),
             },
             CatalogChange::Delete(key) => match key {
                 RowKey::Route(_) => {}
@@ -208,6 +236,7 @@ impl Contents {
                         self.request_ids.remove(&record.id);
                     }
                 }
+                RowKey::Job(job) => drop(self.jobs.remove(job)),
                 RowKey::Meta | RowKey::RemovedNode(_) | RowKey::Group(_) => unreachable!("these rows stay"),
             },
         }

@@ -5,8 +5,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, GroupId, NodeId, ReplicaId, RouteId, StoreId};
+use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, NodeId, ReplicaId, RouteId, StoreId};
 
+use crate::job::{JobEvent, JobOptions};
 use crate::node::{check_addresses, check_capabilities};
 use crate::{CatalogRefusal, CatalogSettings, Route, Version};
 
@@ -15,6 +16,9 @@ pub const MAX_ACTOR_BYTES: usize = 128;
 
 /// What a node has to be able to do before replicas of the cluster are added or removed: open, hand over and destroy them.
 pub const CHANGES_REPLICAS: &str = "replicas";
+
+/// What a node has to be able to do before a range is moved: know every entry of a move, and take part in it.
+pub const MOVES_RANGES: &str = "moves";
 
 /// Names one request, chosen at random by whoever makes it. A retry after an unknown outcome carries it again.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +117,32 @@ pub enum CatalogCommandKind {
     Unfreeze,
     /// Tells the compatibility state, and leaves an audit event.
     ReadCompat,
+    /// A range is to be moved to another group.
+    StartJob(StartJob),
+    /// Something happens to a job.
+    JobEvent {
+        /// To which.
+        job: JobId,
+        /// The course of whoever drives it; `None` if people ask.
+        epoch: Option<JobEpoch>,
+        /// What.
+        event: JobEvent,
+    },
+}
+
+/// A range is to be moved to another group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartJob {
+    /// The version of the map that the caller looked at.
+    pub expected_version: CatalogVersion,
+    /// The route that holds the range.
+    pub route: RouteId,
+    /// What is to be moved: some of the route, or all of it.
+    pub interval: Interval,
+    /// Where to.
+    pub target: GroupId,
+    /// How.
+    pub options: JobOptions,
 }
 
 /// What a cluster consists of when it is created.
@@ -195,7 +225,9 @@ impl CatalogCommand {
             | CatalogCommandKind::DropReplica { .. }
             | CatalogCommandKind::Freeze
             | CatalogCommandKind::Unfreeze
-            | CatalogCommandKind::ReadCompat => Ok(()),
+            | CatalogCommandKind::ReadCompat
+            | CatalogCommandKind::StartJob(_)
+            | CatalogCommandKind::JobEvent { .. } => Ok(()),
         }
     }
 }
@@ -214,7 +246,8 @@ impl CatalogCommandKind {
             | CatalogCommandKind::RegisterNode(_)
             | CatalogCommandKind::Heartbeat(_)
             | CatalogCommandKind::PromoteReplica { .. }
-            | CatalogCommandKind::DropReplica { .. } => true,
+            | CatalogCommandKind::DropReplica { .. }
+            | CatalogCommandKind::JobEvent { .. } => true,
             CatalogCommandKind::SplitRange { .. }
             | CatalogCommandKind::DrainNode { .. }
             | CatalogCommandKind::RemoveNode { .. }
@@ -222,7 +255,8 @@ impl CatalogCommandKind {
             | CatalogCommandKind::RemoveReplicas { .. }
             | CatalogCommandKind::Freeze
             | CatalogCommandKind::Unfreeze
-            | CatalogCommandKind::ReadCompat => false,
+            | CatalogCommandKind::ReadCompat
+            | CatalogCommandKind::StartJob(_) => false,
         }
     }
 
@@ -232,8 +266,11 @@ impl CatalogCommandKind {
     pub fn required_capability(&self) -> Option<&'static str> {
         match self {
             CatalogCommandKind::AddReplica { .. } | CatalogCommandKind::RemoveReplicas { .. } => Some(CHANGES_REPLICAS),
+            CatalogCommandKind::StartJob(_) => Some(MOVES_RANGES),
             // What was begun is finished, whoever has come back since.
-            CatalogCommandKind::PromoteReplica { .. } | CatalogCommandKind::DropReplica { .. } => None,
+            CatalogCommandKind::PromoteReplica { .. }
+            | CatalogCommandKind::DropReplica { .. }
+            | CatalogCommandKind::JobEvent { .. } => None,
             CatalogCommandKind::Bootstrap(_)
             | CatalogCommandKind::SplitRange { .. }
             | CatalogCommandKind::RegisterNode(_)
@@ -263,7 +300,9 @@ impl CatalogCommandKind {
             | CatalogCommandKind::DropReplica { .. }
             | CatalogCommandKind::Freeze
             | CatalogCommandKind::Unfreeze
-            | CatalogCommandKind::ReadCompat => None,
+            | CatalogCommandKind::ReadCompat
+            | CatalogCommandKind::StartJob(_)
+            | CatalogCommandKind::JobEvent { .. } => None,
         }
     }
 }

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeSet;
 
-use drover_keys::{End, NodeId};
+use drover_hlc::Timestamp;
+use drover_keys::{End, Interval, NodeId};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::job::JobEvent;
 use crate::{Bootstrap, CatalogCommand, CatalogCommandKind as Kind, Route, RouteState, Version};
 
 /// Of what a request asks for, and who asks.
@@ -87,6 +89,48 @@ impl Canonical {
             Kind::Freeze => self.tag(11),
             Kind::Unfreeze => self.tag(12),
             Kind::ReadCompat => self.tag(13),
+            Kind::StartJob(start) => {
+                self.tag(14);
+                self.numbers([start.expected_version.0, start.route.0, start.target.0]);
+                self.interval(&start.interval);
+                self.numbers([start.options.max_pause_ms.into(), start.options.max_bytes_per_second]);
+            }
+            Kind::JobEvent { job, epoch, event } => {
+                self.tag(15);
+                self.numbers([job.0, epoch.is_some().into(), epoch.map_or(0, |epoch| epoch.0)]);
+                self.event(event);
+            }
+        }
+    }
+
+    fn event(&mut self, event: &JobEvent) {
+        match event {
+            JobEvent::Begin => self.tag(1),
+            JobEvent::Scanned(base) => {
+                self.tag(2);
+                self.numbers([base.armed_at, (base.hash >> 64) as u64, base.hash as u64, base.rows]);
+            }
+            JobEvent::Carve => self.tag(3),
+            JobEvent::Fence => self.tag(4),
+            JobEvent::Sealed => self.tag(5),
+            JobEvent::CutOver => self.tag(6),
+            JobEvent::HandOver(terms) => {
+                self.tag(7);
+                self.numbers([terms.floor_ts, terms.history_start, terms.txn_horizon].map(Timestamp::raw));
+            }
+            JobEvent::Activated => self.tag(8),
+            JobEvent::Finish => self.tag(9),
+            JobEvent::Unfence => self.tag(10),
+            JobEvent::StartOver => self.tag(11),
+            JobEvent::Fail { why } => {
+                self.tag(12);
+                self.field(why.as_bytes());
+            }
+            JobEvent::Retry => self.tag(13),
+            JobEvent::Abandon => self.tag(14),
+            JobEvent::Abandoned => self.tag(15),
+            JobEvent::Pause => self.tag(16),
+            JobEvent::Resume => self.tag(17),
         }
     }
 
@@ -119,8 +163,12 @@ impl Canonical {
             RouteState::Active => [0, 0],
             RouteState::WriteFenced { job } => [1, job.0],
         });
-        self.field(route.interval.start());
-        match route.interval.end() {
+        self.interval(&route.interval);
+    }
+
+    fn interval(&mut self, interval: &Interval) {
+        self.field(interval.start());
+        match interval.end() {
             End::Unbounded => self.tag(0),
             End::Key(end) => {
                 self.tag(1);
@@ -163,10 +211,11 @@ mod tests {
 
     use bytes::Bytes;
     use drover_hlc::PhysicalMs;
-    use drover_keys::{CatalogVersion, GroupId, ReplicaId, RouteId, StoreId};
+    use drover_keys::{CatalogVersion, GroupId, JobEpoch, JobId, ReplicaId, RouteId, StoreId};
 
     use super::*;
-    use crate::{BootstrapNode, Heartbeat, RegisterNode, RequestId};
+    use crate::job::JobOptions;
+    use crate::{BootstrapNode, Heartbeat, RegisterNode, RequestId, StartJob};
 
     const GOLDEN_SPLIT: u128 = 291983828524259218121951429557858014185;
     const GOLDEN_BOOTSTRAP: u128 = 32216265561760014576271282920181547553;
@@ -221,6 +270,29 @@ mod tests {
             Kind::Unfreeze,
             Kind::ReadCompat,
         ]
+        .into_iter()
+        .chain(jobs())
+        .collect()
+    }
+
+    /// A start, and every event.
+    fn jobs() -> Vec<Kind> {
+        let start = |target, end: &'static str| StartJob {
+            expected_version: CatalogVersion(1),
+            route: RouteId(1),
+            interval: Interval::new("a", End::Key(end.into())).unwrap(),
+            target: GroupId(target),
+            options: JobOptions::default(),
+        };
+        let fail = |why: &str| JobEvent::Fail { why: why.to_owned() };
+        let mut events = crate::job::all_events();
+        events.push(fail("another reason"));
+        let event = |epoch, event| Kind::JobEvent { job: JobId(1), epoch, event };
+        let mut kinds =
+            vec![Kind::StartJob(start(2, "b")), Kind::StartJob(start(3, "b")), Kind::StartJob(start(2, "c"))];
+        kinds.push(event(Some(JobEpoch(0)), JobEvent::Begin));
+        kinds.extend(events.into_iter().map(|one| event(None, one)));
+        kinds
     }
 
     #[test]

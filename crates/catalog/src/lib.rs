@@ -51,7 +51,7 @@ mod version;
 pub use catalog::Catalog;
 pub use command::{
     Bootstrap, BootstrapNode, CHANGES_REPLICAS, CatalogCommand, CatalogCommandKind, Heartbeat, MAX_ACTOR_BYTES,
-    RegisterNode, RequestId,
+    MOVES_RANGES, RegisterNode, RequestId, StartJob,
 };
 pub use group::{GroupDescriptor, Replica, ReplicaRole, ReplicaState};
 pub use load::InvalidCatalog;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use drover_keys::{CatalogVersion, GroupId, NodeId, StoreId};
+use drover_keys::{CatalogVersion, GroupId, JobId, NodeId, StoreId};
 
 use crate::catalog::{Catalog, Contents};
 use crate::node::{check_addresses, check_capabilities};
 use crate::row::CatalogRow;
-use crate::{RouteMap, RouteMapError, Version};
+use crate::{RouteMap, RouteMapError, RouteState, Version};
 
 /// Why rows are not a catalog, or a catalog must not exist. The rows are damaged, or this is a defect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum InvalidCatalog {
     /// A node cannot be like that.
     #[error("node {node}: {why}")]
     Node { node: NodeId, why: String },
+    /// A job cannot be like that.
+    #[error("job {job}: {why}")]
+    Job { job: JobId, why: String },
     /// Compatibility versions contradict each other.
     #[error("the compatibility versions contradict each other: {why}")]
     Compat { why: &'static str },
@@ -47,6 +50,7 @@ impl Catalog {
         let (mut meta, mut routes, mut any) = (None, Vec::new(), false);
         let (mut deltas, mut audit, mut requests) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (mut nodes, mut removed, mut groups) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut jobs = BTreeMap::new();
         for row in rows {
             any = true;
             match row {
@@ -58,6 +62,7 @@ impl Catalog {
                 CatalogRow::Group(group) => drop(groups.insert(group.id, group)),
                 CatalogRow::Audit(event) => drop(audit.insert(event.seq, event)),
                 CatalogRow::Request(record) => drop(requests.insert(record.seq, record)),
+                CatalogRow::Job(job) => drop(jobs.insert(job.id, job)),
             }
         }
         let Some(meta) = meta else { return if any { Err(InvalidCatalog::NoMeta) } else { Ok(Self::default()) } };
@@ -71,6 +76,7 @@ impl Catalog {
             audit: audit.into_values().collect(),
             request_ids: requests.values().map(|record| (record.id, record.seq)).collect(),
             requests: requests.into_values().collect(),
+            jobs,
         };
         let catalog = Self { contents: Some(contents) };
         catalog.validate()?;
@@ -95,6 +101,7 @@ impl Contents {
         self.validate_groups()?;
         self.validate_nodes()?;
         self.validate_logs()?;
+        self.validate_jobs()?;
         self.validate_compat()
     }
 
@@ -165,6 +172,54 @@ impl Contents {
             let (have, want) = (ids.len(), self.requests.len() as u64);
             let end = meta.next_request.saturating_sub(1);
             return Err(InvalidCatalog::Log { what: "answers to different requests", have, last: end, want, end });
+        }
+        Ok(())
+    }
+
+    fn validate_jobs(&self) -> Result<(), InvalidCatalog> {
+        let live: Vec<_> = self.jobs.values().filter(|job| !job.phase.has_ended()).collect();
+        for (&job, record) in &self.jobs {
+            let invalid = |why: String| InvalidCatalog::Job { job, why };
+            given_out("job", job.0, self.meta.next_job.0)?;
+            given_out("shard", record.shard.0, self.meta.next_shard.0)?;
+            record.validate().map_err(invalid)?;
+            for group in [record.source, record.target] {
+                if !self.groups.contains_key(&group) {
+                    return Err(invalid(format!("it names group {group}, which does not exist")));
+                }
+            }
+        }
+        for (n, job) in live.iter().enumerate() {
+            let invalid = |why: String| Err(InvalidCatalog::Job { job: job.id, why });
+            if let Some(other) = live[n + 1..].iter().find(|other| other.interval.overlaps(&job.interval)) {
+                return invalid(format!("its interval overlaps with that of job {}", other.id));
+            }
+            let route = self.routes.route_of(job.interval.start());
+            let expected = if job.is_handed_over() { (job.target, job.shard) } else { (job.source, route.shard) };
+            if (route.group, route.shard) != expected {
+                return invalid(format!("route {} names group {}", route.id, route.group));
+            }
+            match job.own_route {
+                Some(own) if (own, &job.interval) != (route.id, &route.interval) => {
+                    return invalid(format!("its interval is not that of route {own}"));
+                }
+                None if !route.interval.covers(&job.interval) => {
+                    return invalid(format!("its interval does not lie within route {}", route.id));
+                }
+                Some(_) | None => {}
+            }
+        }
+        let fenced = self.routes.routes().filter_map(|route| match route.state {
+            RouteState::WriteFenced { job } => Some((route, job)),
+            RouteState::Active => None,
+        });
+        for (route, job) in fenced {
+            if !live.iter().any(|live| live.id == job && live.own_route == Some(route.id)) {
+                return Err(InvalidCatalog::Job {
+                    job,
+                    why: format!("it has fenced route {} and is not there", route.id),
+                });
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use drover_keys::{CatalogVersion, GroupId, JobId, NodeId, ReplicaId, RouteId, StoreId};
 
 use crate::command::MAX_ACTOR_BYTES;
+use crate::job::JobRefusal;
 use crate::{ReplicaState, RequestId, Version};
 
 /// Why a command was not carried out. Nothing at all was changed.
@@ -43,9 +44,36 @@ pub enum CatalogRefusal {
     /// A route starts there already.
     #[error("route {holder} already starts at {key}: there is nothing to split; nothing was changed")]
     KeyAtBoundary { holder: RouteId, key: String },
-    /// A job moves the route.
-    #[error("route {route} is fenced by job {job}; nothing was changed, split it when the job has ended")]
-    RouteNotActive { route: RouteId, job: JobId },
+
+    /// A job moves part of the route, or all of it.
+    #[error("job {job} moves keys of route {route}; nothing was changed, split it when the job has ended")]
+    RouteInMove { route: RouteId, job: JobId },
+    /// What is to be moved does not lie within the route.
+    #[error("route {route} covers {keys}, which does not hold all of {wanted}; nothing was changed, read the routes")]
+    IntervalOutside { route: RouteId, keys: String, wanted: String },
+    /// A range cannot be moved to where it is.
+    #[error("group {group} serves the range already; nothing was changed")]
+    SameGroup { group: GroupId },
+    /// Another job moves some of it.
+    #[error("job {job} moves keys of {interval}; nothing was changed, try again when it has ended")]
+    RangeInMove { interval: String, job: JobId },
+    /// Each costs something.
+    #[error(
+        "{live} jobs are under way, which is as many as there may be; nothing was changed, try again when one has ended"
+    )]
+    TooManyJobs { live: usize },
+    /// A rate or a pause that makes no sense.
+    #[error("{why}; nothing was changed")]
+    BadJobOptions { why: String },
+    /// The group could not take a step.
+    #[error(
+        "only {live} of the {voters} voters of group {group} are on live nodes, fewer than a majority; nothing was changed, \
+         bring those nodes back first"
+    )]
+    NoQuorum { group: GroupId, live: usize, voters: usize },
+    /// Nothing happens to the job.
+    #[error(transparent)]
+    Job(#[from] JobRefusal),
 
     /// What the node says of itself cannot be.
     #[error("the node cannot be registered: {why}; nothing was changed")]

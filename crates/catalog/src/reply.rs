@@ -3,6 +3,7 @@
 use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, NodeId};
 
+use crate::job::SplitJob;
 use crate::{GroupDescriptor, Route, Version};
 
 /// The answer to a command that was carried out, or had been.
@@ -47,6 +48,8 @@ pub enum CatalogReply {
     },
     /// The replicas of a group, after the command.
     Group(GroupDescriptor),
+    /// A job, after the command.
+    Job(Box<SplitJob>),
     /// The compatibility state, after the command.
     Compat {
         /// What the command came to.

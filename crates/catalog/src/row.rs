@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, GroupId, NodeId, RouteId, ShardId};
+use drover_keys::{CatalogVersion, GroupId, JobId, NodeId, RouteId, ShardId};
 
+use crate::job::SplitJob;
 use crate::{
     CatalogReply, CatalogSettings, Freeze, GroupDescriptor, NodeEntry, RemovedNode, RequestId, Route, RouteDelta,
     Version,
@@ -39,6 +40,8 @@ pub enum CatalogRow {
     Audit(Arc<AuditEvent>),
     /// An answer that a retry would get.
     Request(Arc<RequestRecord>),
+    /// A range that moves, or has moved.
+    Job(Arc<SplitJob>),
 }
 
 /// Names a row.
@@ -60,6 +63,8 @@ pub enum RowKey {
     Audit(u64),
     /// By sequence number.
     Request(u64),
+    /// By number.
+    Job(JobId),
 }
 
 /// Everything in the catalog that there is one of.
@@ -81,6 +86,8 @@ pub struct Meta {
     pub next_group: GroupId,
     /// The id of the next node.
     pub next_node: NodeId,
+    /// The id of the next job.
+    pub next_job: JobId,
     /// The sequence number of the next audit event.
     pub next_audit: u64,
     /// The sequence number of the next answer that is kept.
@@ -137,6 +144,7 @@ impl CatalogRow {
             CatalogRow::Group(group) => RowKey::Group(group.id),
             CatalogRow::Audit(event) => RowKey::Audit(event.seq),
             CatalogRow::Request(record) => RowKey::Request(record.seq),
+            CatalogRow::Job(job) => RowKey::Job(job.id),
         }
     }
 }

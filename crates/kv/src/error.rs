@@ -52,6 +52,8 @@ reasons! {
     UnknownNode = "UNKNOWN_NODE",
     /// No such route.
     UnknownRoute = "UNKNOWN_ROUTE",
+    /// No job has this number.
+    UnknownJob = "UNKNOWN_JOB",
     /// The catalog is at another version than the caller expected.
     VersionMismatch = "VERSION_MISMATCH",
     /// The peer belongs to another cluster.
@@ -202,6 +204,7 @@ impl Error {
             | Reason::UnknownGroup
             | Reason::UnknownNode
             | Reason::UnknownRoute
+            | Reason::UnknownJob
             | Reason::VersionMismatch
             | Reason::WrongCluster
             | Reason::WrongNode

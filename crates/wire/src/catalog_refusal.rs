@@ -1,4 +1,5 @@
 use drover_catalog::CatalogRefusal;
+use drover_catalog::job::JobRefusal;
 use drover_kv::{Error, Reason};
 
 /// What a caller is told of a refusal of the catalog: all are definite, nothing was changed and nothing will be.
@@ -13,11 +14,16 @@ fn reason(refusal: &CatalogRefusal) -> Reason {
         | CatalogRefusal::Actor { .. }
         | CatalogRefusal::KeyOutside { .. }
         | CatalogRefusal::KeyAtBoundary { .. }
+        | CatalogRefusal::IntervalOutside { .. }
+        | CatalogRefusal::BadJobOptions { .. }
         | CatalogRefusal::BadNode { .. }
         | CatalogRefusal::Capabilities { .. }
         | CatalogRefusal::NothingToRemove { .. } => Reason::InvalidArgument,
         CatalogRefusal::RequestReused { .. } => Reason::IdempotencyReused,
-        CatalogRefusal::StaleVersion { .. } => Reason::VersionMismatch,
+        CatalogRefusal::StaleVersion { .. } | CatalogRefusal::Job(JobRefusal::OtherEpoch { .. }) => {
+            Reason::VersionMismatch
+        }
+        CatalogRefusal::Job(JobRefusal::Unknown { .. }) => Reason::UnknownJob,
         CatalogRefusal::UnknownRoute { .. } => Reason::UnknownRoute,
         CatalogRefusal::KeyTooLarge { .. } => Reason::KeyTooLarge,
         CatalogRefusal::UnknownNode { .. } | CatalogRefusal::NodeRemoved { .. } => Reason::UnknownNode,
@@ -26,7 +32,12 @@ fn reason(refusal: &CatalogRefusal) -> Reason {
             Reason::WrongNode
         }
         CatalogRefusal::AlreadyBootstrapped
-        | CatalogRefusal::RouteNotActive { .. }
+        | CatalogRefusal::RouteInMove { .. }
+        | CatalogRefusal::RangeInMove { .. }
+        | CatalogRefusal::SameGroup { .. }
+        | CatalogRefusal::TooManyJobs { .. }
+        | CatalogRefusal::NoQuorum { .. }
+        | CatalogRefusal::Job(JobRefusal::WrongPhase { .. } | JobRefusal::Route { .. })
         | CatalogRefusal::NotRegistered { .. }
         | CatalogRefusal::VersionTooLow { .. }
         | CatalogRefusal::NodeInUse { .. }

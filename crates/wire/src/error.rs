@@ -30,7 +30,7 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::RangeReversed
         | Reason::InvalidArgument
         | Reason::CursorInvalid => Code::InvalidArgument,
-        Reason::UnknownGroup | Reason::UnknownNode | Reason::UnknownRoute => Code::NotFound,
+        Reason::UnknownGroup | Reason::UnknownNode | Reason::UnknownRoute | Reason::UnknownJob => Code::NotFound,
         Reason::VersionMismatch => Code::Aborted,
         Reason::WrongCluster
         | Reason::WrongNode
@@ -153,6 +153,7 @@ mod tests {
             ("UNKNOWN_GROUP", Code::NotFound),
             ("UNKNOWN_NODE", Code::NotFound),
             ("UNKNOWN_ROUTE", Code::NotFound),
+            ("UNKNOWN_JOB", Code::NotFound),
             ("VERSION_MISMATCH", Code::Aborted),
             ("WRONG_CLUSTER", Code::FailedPrecondition),
             ("WRONG_NODE", Code::FailedPrecondition),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, GroupId, NodeId, RouteId, ShardId};
+use drover_keys::{CatalogVersion, GroupId, JobId, NodeId, RouteId, ShardId};
 
 use super::{Answer, Decision, Judge, MAX_ID, Note, Plan};
 use crate::catalog::Contents;
@@ -99,6 +99,7 @@ pub(super) fn create(bootstrap: &Bootstrap, now: PhysicalMs) -> Decision {
         next_node: NodeId(above(&mut bootstrap.nodes.keys().map(|node| node.0))),
         next_audit: 1,
         next_request: 1,
+        next_job: JobId(1),
         clock: now,
         cluster_version: None,
         high_water: Version::default(),
@@ -124,6 +125,7 @@ pub(super) fn create(bootstrap: &Bootstrap, now: PhysicalMs) -> Decision {
         audit: VecDeque::new(),
         requests: VecDeque::new(),
         request_ids: BTreeMap::new(),
+        jobs: BTreeMap::new(),
     };
     Decision::Do(Box::new(Plan {
         created: Some(created),

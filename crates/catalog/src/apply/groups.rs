@@ -106,7 +106,7 @@ impl Judge<'_> {
         }
     }
 
-    fn group(&self, group: GroupId) -> Result<&GroupDescriptor, CatalogRefusal> {
+    pub(super) fn group(&self, group: GroupId) -> Result<&GroupDescriptor, CatalogRefusal> {
         self.contents.groups.get(&group).ok_or(CatalogRefusal::UnknownGroup { group })
     }
 

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod compat;
 mod groups;
+mod jobs;
 mod nodes;
 mod routes;
 #[cfg(test)]
@@ -129,6 +130,8 @@ impl Catalog {
             Kind::Freeze => judge.freeze(),
             Kind::Unfreeze => judge.unfreeze(),
             Kind::ReadCompat => judge.read_compat(),
+            Kind::StartJob(start) => judge.start_job(start),
+            Kind::JobEvent { job, epoch, event } => judge.job_event(*job, *epoch, event),
         }
     }
 

@@ -7,7 +7,7 @@ use drover_keys::{CatalogVersion, End, Interval, RouteId};
 
 use super::{Answer, Decision, Judge, Note, brief};
 use crate::row::CatalogRow;
-use crate::{CatalogRefusal, CatalogReply, Route, RouteDelta, RouteState, Split};
+use crate::{CatalogRefusal, CatalogReply, Route, RouteDelta, Split};
 
 impl Judge<'_> {
     pub(super) fn split(&self, expected: CatalogVersion, id: RouteId, key: &Bytes) -> Result<Decision, CatalogRefusal> {
@@ -20,8 +20,8 @@ impl Judge<'_> {
             return Err(CatalogRefusal::KeyTooLarge { bytes: key.len(), limit });
         }
         let route = self.holder(id, key)?;
-        if let RouteState::WriteFenced { job } = route.state {
-            return Err(CatalogRefusal::RouteNotActive { route: id, job });
+        if let Some(job) = self.contents.live_job_over(&route.interval) {
+            return Err(CatalogRefusal::RouteInMove { route: id, job: job.id });
         }
         let part = |start: &Bytes, end| Interval::new(start.clone(), end).expect("the key lies inside");
         let left = Route { interval: part(route.interval.start(), End::Key(key.clone())), ..route.clone() };

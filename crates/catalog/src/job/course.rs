@@ -259,7 +259,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn all_events() -> Vec<JobEvent> {
+    pub(crate) fn all_events() -> Vec<JobEvent> {
         vec![
             JobEvent::Begin,
             JobEvent::Scanned(BaseSum { armed_at: 1, hash: 2, rows: 3 }),

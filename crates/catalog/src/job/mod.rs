@@ -9,6 +9,8 @@ mod step;
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
 
+#[cfg(test)]
+pub(crate) use course::tests::all_events;
 pub use course::{JobEvent, JobRefusal};
 pub use step::{Closed, ImportView, JobStep, Observed, SourceView, WaitingFor, next_step};
 

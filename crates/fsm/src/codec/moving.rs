@@ -138,11 +138,11 @@ fn decode_kind(raw: i32) -> Result<RowKind, String> {
     }
 }
 
-fn encode_sum(sum: RowSum) -> pb::RowSum {
+pub(super) fn encode_sum(sum: RowSum) -> pb::RowSum {
     pb::RowSum { hash_high: (sum.hash >> 64) as u64, hash_low: sum.hash as u64, rows: sum.rows }
 }
 
-fn decode_sum(sum: pb::RowSum) -> RowSum {
+pub(super) fn decode_sum(sum: pb::RowSum) -> RowSum {
     RowSum { hash: u128::from(sum.hash_high) << 64 | u128::from(sum.hash_low), rows: sum.rows }
 }
 
@@ -288,4 +288,105 @@ fn decode_import(message: pb::ImportJob) -> Result<ImportJob, String> {
         phase,
         closed_in: JobEpoch(message.closed_in),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use drover_rafttypes::CommandBytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::command::Command;
+    use crate::state::tests::{interval, ts};
+
+    fn rows() -> Vec<RawRow> {
+        vec![RawRow { kind: RowKind::Version, key: "k".into(), value: Some("v".into()) }]
+    }
+
+    #[test]
+    fn golden_bytes_of_every_step() {
+        let sum = RowSum { hash: 1 << 64 | 2, rows: 3 };
+        let copied =
+            ChunkRows::Copied { kind: RowKind::Version, from: "f".into(), to: "t".into(), done: true, rows: rows() };
+        let gone = RawRow { kind: RowKind::Record, key: "k".into(), value: None };
+        let tracked = ChunkRows::Tracked { from: 4, to: 5, rows: vec![gone] };
+        let activation = Activation {
+            route: RouteId(1),
+            acquired_version: CatalogVersion(2),
+            floor_ts: ts(3),
+            history_start: ts(4),
+            txn_horizon: ts(5),
+        };
+        let range = [10, 6, 10, 1, b'a', 18, 1, b'b'];
+        let sum_bytes = [0x22, 20, 9, 1, 0, 0, 0, 0, 0, 0, 0, 17, 2, 0, 0, 0, 0, 0, 0, 0, 24, 3];
+        let prepare = MoveStep::PrepareImport { interval: interval("a", "b"), shard: ShardId(9), source: GroupId(3) };
+        let table: [(MoveStep, Vec<u8>); 11] = [
+            (prepare, [&[0x1a, 12][..], &range, &[16, 9, 24, 3]].concat()),
+            (
+                MoveStep::ArmMigration { interval: interval("a", "b"), target: GroupId(4) },
+                [&[0x22, 10][..], &range, &[16, 4]].concat(),
+            ),
+            (
+                MoveStep::ImportChunk(Chunk { armed_at: 7, rows: copied, close: None }),
+                vec![0x2a, 22, 8, 7, 0x12, 18, 8, 1, 18, 1, b'f', 26, 1, b't', 32, 1, 42, 6, 10, 1, b'k', 18, 1, b'v'],
+            ),
+            (
+                MoveStep::ImportChunk(Chunk { armed_at: 7, rows: tracked, close: Some(sum) }),
+                [&[0x2a, 37, 8, 7, 0x1a, 11, 8, 4, 16, 5, 26, 5, 8, 2, 18, 1, b'k'][..], &sum_bytes].concat(),
+            ),
+            (MoveStep::ApplyWriteFence, vec![0x32, 0]),
+            (MoveStep::Seal, vec![0x3a, 0]),
+            (MoveStep::ArmReadFence, vec![0x42, 0]),
+            (MoveStep::Clear, vec![0x4a, 0]),
+            (MoveStep::Activate(activation), vec![0x52, 10, 8, 1, 16, 2, 24, 3, 32, 4, 40, 5]),
+            (MoveStep::Release { version: CatalogVersion(8) }, vec![0x5a, 2, 8, 8]),
+            (MoveStep::Retire, vec![0x62, 0]),
+        ];
+        for (step, tail) in table {
+            let body = [&[8, 5, 16, 6][..], &tail].concat();
+            let golden = [&[8, 1, 16, 4, 0x6a, u8::try_from(body.len()).unwrap()][..], &body].concat();
+            let command = Command::Move(Box::new(MoveCommand { job: JobId(5), epoch: JobEpoch(6), step }));
+            assert_eq!(command.encode(4).unwrap().0, golden, "{command:?}");
+            assert_eq!(Command::decode(1, &CommandBytes(golden.into())).unwrap(), (4, command));
+        }
+        let horizon = Command::AdvanceJobHorizon(JobId(9));
+        assert_eq!(horizon.encode(4).unwrap().0, [8, 1, 16, 4, 0x72, 2, 8, 9].as_slice());
+    }
+
+    fn any_kind() -> impl Strategy<Value = RowKind> {
+        prop_oneof![Just(RowKind::Version), Just(RowKind::Record)]
+    }
+
+    fn any_bytes() -> impl Strategy<Value = Bytes> {
+        any::<Vec<u8>>().prop_map(Bytes::from)
+    }
+
+    fn any_rows() -> impl Strategy<Value = ChunkRows> {
+        let copied = (any_kind(), any_bytes(), any_bytes(), any::<bool>());
+        let row = (any_bytes(), any_bytes());
+        let tracked = (any_kind(), any_bytes(), proptest::option::of(any_bytes()))
+            .prop_map(|(kind, key, value)| RawRow { kind, key, value });
+        prop_oneof![
+            (copied, proptest::collection::vec(row, 0..4)).prop_map(|((kind, from, to, done), rows)| {
+                let row = |(key, value)| RawRow { kind, key, value: Some(value) };
+                ChunkRows::Copied { kind, from, to, done, rows: rows.into_iter().map(row).collect() }
+            }),
+            (any::<[u64; 2]>(), proptest::collection::vec(tracked, 0..4))
+                .prop_map(|([from, to], rows)| ChunkRows::Tracked { from, to, rows }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_round_trip(
+            n: [u64; 3],
+            rows in any_rows(),
+            close in proptest::option::of(any::<(u128, u64)>().prop_map(|(hash, rows)| RowSum { hash, rows })),
+        ) {
+            let step = MoveStep::ImportChunk(Chunk { armed_at: n[0], rows, close });
+            let command = MoveCommand { job: JobId(n[1]), epoch: JobEpoch(n[2]), step };
+            prop_assert_eq!(decode(encode(&command)), Ok(command));
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod compat;
 mod groups;
+mod jobs;
 mod nodes;
 mod properties;
 mod requests;
@@ -15,8 +16,8 @@ use drover_keys::{GroupId, NodeId, RouteId, ShardId, StoreId};
 use crate::routes::strategies::route;
 use crate::{
     Bootstrap, BootstrapNode, CHANGES_REPLICAS, Catalog, CatalogChange, CatalogCommand, CatalogCommandKind as Kind,
-    CatalogRefusal, CatalogReply, CatalogRow, CatalogSettings, Heartbeat, RegisterNode, RequestId, Route, RowKey,
-    Version,
+    CatalogRefusal, CatalogReply, CatalogRow, CatalogSettings, Heartbeat, MOVES_RANGES, RegisterNode, RequestId, Route,
+    RowKey, Version,
 };
 
 pub(crate) const V1: Version = Version::new(1, 0);
@@ -144,7 +145,7 @@ pub(crate) fn node(n: u64, version: Version) -> RegisterNode {
         address: format!("n{n}:1"),
         admin_address: format!("n{n}:2"),
         version,
-        capabilities: BTreeSet::from(["move", CHANGES_REPLICAS].map(str::to_owned)),
+        capabilities: BTreeSet::from(["move", CHANGES_REPLICAS, MOVES_RANGES].map(str::to_owned)),
     }
 }
 

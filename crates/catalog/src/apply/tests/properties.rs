@@ -56,6 +56,17 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         1 => Just(Kind::Freeze),
         1 => Just(Kind::Unfreeze),
         1 => Just(Kind::ReadCompat),
+        3 => (any_key(), any_key(), 1u64..4, 1u64..4, 1u64..8).prop_map(|(start, end, group, route, version)| {
+            jobs::start(version, route, jobs::some_interval(start, end), group)
+        }),
+        16 => (1u64..4, proptest::option::of(1u64..4), 0usize..64).prop_map(|(job, epoch, n)| {
+            let events = crate::job::all_events();
+            Kind::JobEvent {
+                job: drover_keys::JobId(job),
+                epoch: epoch.map(drover_keys::JobEpoch),
+                event: events[n % events.len()].clone(),
+            }
+        }),
         1 => Just(Kind::Bootstrap(Box::new(bootstrap()))),
     ]
 }

@@ -99,19 +99,6 @@ fn a_split_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_route_that_a_job_has_fenced_is_not_split() {
-    let mut world = World::new();
-    let fenced = RouteState::WriteFenced { job: JobId(5) };
-    let rows = world.rows.values().cloned().map(|row| match row {
-        CatalogRow::Route(route) if route.id == RouteId(2) => CatalogRow::Route(Route { state: fenced, ..route }),
-        row => row,
-    });
-    world.catalog = Catalog::from_rows(rows).unwrap();
-    let refusal = CatalogRefusal::RouteNotActive { route: RouteId(2), job: JobId(5) };
-    assert_eq!(world.run(split(1, 2, "t")), Err(refusal));
-}
-
-#[test]
 fn a_watcher_goes_on_from_any_version_that_is_still_in_the_log() {
     let mut world = World::with(CatalogSettings { delta_log: 3, ..CatalogSettings::default() });
     let mut snapshots = vec![world.catalog.routes().unwrap().clone()];

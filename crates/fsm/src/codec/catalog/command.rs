@@ -9,6 +9,7 @@ use drover_keys::{CatalogVersion, GroupId, NodeId, ReplicaId, RouteId, StoreId};
 use drover_wire::proto::storage::v1 as pb;
 use pb::catalog_command::Kind;
 
+use super::job;
 use super::parts::{
     decode_routes, decode_settings, decode_version, encode_route, encode_settings, encode_version, map, missing, set,
     sixteen, time,
@@ -77,6 +78,8 @@ fn encode_kind(kind: &CatalogCommandKind) -> Kind {
         CatalogCommandKind::Freeze => Kind::Freeze(pb::FreezeVersion {}),
         CatalogCommandKind::Unfreeze => Kind::Unfreeze(pb::UnfreezeVersion {}),
         CatalogCommandKind::ReadCompat => Kind::ReadCompat(pb::ReadCompat {}),
+        CatalogCommandKind::StartJob(start) => Kind::StartJob(job::encode_start(start)),
+        CatalogCommandKind::JobEvent { job, epoch, event } => Kind::JobEvent(job::encode_event(*job, *epoch, event)),
     }
 }
 
@@ -125,6 +128,8 @@ fn decode_kind(kind: Kind) -> Result<CatalogCommandKind, String> {
         Kind::Freeze(pb::FreezeVersion {}) => CatalogCommandKind::Freeze,
         Kind::Unfreeze(pb::UnfreezeVersion {}) => CatalogCommandKind::Unfreeze,
         Kind::ReadCompat(pb::ReadCompat {}) => CatalogCommandKind::ReadCompat,
+        Kind::StartJob(start) => CatalogCommandKind::StartJob(job::decode_start(start)?),
+        Kind::JobEvent(event) => job::decode_event(event)?,
     })
 }
 

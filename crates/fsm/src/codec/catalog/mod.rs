@@ -4,6 +4,7 @@
 //! commands of an unknown kind, which the caller tells apart.
 
 pub mod command;
+mod job;
 mod parts;
 mod reply;
 pub mod row;

@@ -6,6 +6,7 @@ use drover_wire::proto::storage::v1 as pb;
 use pb::catalog_reply::Reply;
 use pb::compat_reply::Outcome;
 
+use super::job;
 use super::parts::{
     decode_freeze, decode_group, decode_known_version, decode_route, decode_version, encode_freeze, encode_group,
     encode_route, encode_version, missing, time,
@@ -33,6 +34,7 @@ pub(super) fn encode(reply: &CatalogReply) -> pb::CatalogReply {
         }
         CatalogReply::Removed { node } => Reply::Removed(pb::RemovedReply { node_id: node.0 }),
         CatalogReply::Group(group) => Reply::Group(encode_group(group)),
+        CatalogReply::Job(job) => Reply::Job(job::encode(job)),
         CatalogReply::Compat { outcome, state } => Reply::Compat(encode_compat(*outcome, state)),
     };
     pb::CatalogReply { reply: Some(reply) }
@@ -61,6 +63,7 @@ pub(super) fn decode(reply: Option<pb::CatalogReply>) -> Result<CatalogReply, St
         }
         Reply::Removed(reply) => CatalogReply::Removed { node: NodeId(reply.node_id) },
         Reply::Group(group) => CatalogReply::Group(decode_group(group)?),
+        Reply::Job(job) => CatalogReply::Job(Box::new(job::decode(job)?)),
         Reply::Compat(compat) => decode_compat(compat)?,
     })
 }

@@ -4,7 +4,7 @@
 //! key = 1                       the one of its kind
 //!     | 2 | start of the route  routes, in key order
 //!     | tag (1) | number (8, BE)
-//!         3 version of a delta, 4 node, 5 removed node, 6 group, 7 audit event, 8 answer to a request
+//!         3 version of a delta, 4 node, 5 removed node, 6 group, 7 audit event, 8 answer to a request, 9 job
 //! ```
 //!
 //! The tags are those of the messages. Rows sort as [`RowKey`] does. A tag is never reused.
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use drover_catalog::{
     AuditEvent, CatalogRow, Meta, NodeEntry, Presence, RemovedNode, RequestId, RequestRecord, RouteDelta, RowKey,
 };
-use drover_keys::{CatalogVersion, GroupId, NodeId, RouteId, ShardId, StoreId};
+use drover_keys::{CatalogVersion, GroupId, JobId, NodeId, RouteId, ShardId, StoreId};
 use drover_wire::proto::storage::v1 as pb;
 use pb::catalog_row::Row;
 use prost::Message;
@@ -24,7 +24,7 @@ use super::parts::{
     decode_freeze, decode_group, decode_known_version, decode_route, decode_routes, decode_settings, decode_version,
     encode_freeze, encode_group, encode_route, encode_settings, encode_version, missing, set, sixteen, time,
 };
-use super::reply;
+use super::{job, reply};
 use crate::ApplyError;
 
 /// The bytes that a row stands under.
@@ -39,6 +39,7 @@ pub fn encode_key(key: &RowKey) -> Vec<u8> {
         RowKey::Group(group) => numbered(6, group.0),
         RowKey::Audit(seq) => numbered(7, *seq),
         RowKey::Request(seq) => numbered(8, *seq),
+        RowKey::Job(job) => numbered(9, job.0),
     }
 }
 
@@ -73,6 +74,7 @@ pub fn encode(row: &CatalogRow) -> Bytes {
             fingerprint: record.fingerprint.to_be_bytes().to_vec().into(),
             reply: Some(reply::encode(&record.reply)),
         }),
+        CatalogRow::Job(job) => Row::Job(job::encode(job)),
     };
     pb::CatalogRow { row: Some(row) }.encode_to_vec().into()
 }
@@ -124,6 +126,7 @@ fn decode_row(row: Row) -> Result<CatalogRow, String> {
             fingerprint: u128::from_be_bytes(sixteen("the fingerprint", &request.fingerprint)?),
             reply: reply::decode(request.reply)?,
         })),
+        Row::Job(job) => CatalogRow::Job(Arc::new(job::decode(job)?)),
     })
 }
 
@@ -143,6 +146,7 @@ fn encode_meta(meta: &Meta) -> pb::CatalogMeta {
         cluster_version: meta.cluster_version.map(encode_version),
         high_water: Some(encode_version(meta.high_water)),
         freeze: meta.freeze.as_ref().map(encode_freeze),
+        jobs_begun: meta.next_job.0 - 1,
     }
 }
 
@@ -156,6 +160,7 @@ fn decode_meta(meta: pb::CatalogMeta) -> Result<Meta, String> {
         next_shard: ShardId(meta.next_shard),
         next_group: GroupId(meta.next_group),
         next_node: NodeId(meta.next_node),
+        next_job: JobId(meta.jobs_begun.checked_add(1).ok_or("there are too many jobs")?),
         next_audit: meta.next_audit,
         next_request: meta.next_request,
         clock: time(meta.clock_ms)?,

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drover_catalog::job::{BaseSum, Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, SplitJob};
 use drover_catalog::*;
-use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId};
+use drover_hlc::{PhysicalMs, Timestamp};
+use drover_keys::{
+    CatalogVersion, End, GroupId, Interval, JobEpoch, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId,
+};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -108,7 +111,89 @@ fn any_kind() -> impl Strategy<Value = CatalogCommandKind> {
         Just(Kind::Freeze),
         Just(Kind::Unfreeze),
         Just(Kind::ReadCompat),
+        (any::<[u64; 3]>(), any_route(), any_options()).prop_map(|(n, route, options)| Kind::StartJob(StartJob {
+            expected_version: CatalogVersion(n[0]),
+            route: RouteId(n[1]),
+            interval: route.interval,
+            target: GroupId(n[2]),
+            options,
+        })),
+        (any::<u64>(), option::of(any::<u64>().prop_map(JobEpoch)), any_event())
+            .prop_map(|(job, epoch, event)| Kind::JobEvent { job: JobId(job), epoch, event }),
     ]
+}
+
+fn any_options() -> impl Strategy<Value = JobOptions> {
+    any::<(u32, u64)>()
+        .prop_map(|(max_pause_ms, max_bytes_per_second)| JobOptions { max_pause_ms, max_bytes_per_second })
+}
+
+fn any_base() -> impl Strategy<Value = BaseSum> {
+    any::<(u64, u128, u64)>().prop_map(|(armed_at, hash, rows)| BaseSum { armed_at, hash, rows })
+}
+
+fn any_terms() -> impl Strategy<Value = HandoverTerms> {
+    any::<[u64; 3]>().prop_map(|n| {
+        let [floor_ts, history_start, txn_horizon] = n.map(Timestamp::from_raw);
+        HandoverTerms { floor_ts, history_start, txn_horizon }
+    })
+}
+
+fn any_event() -> impl Strategy<Value = JobEvent> {
+    prop_oneof![
+        proptest::sample::select(vec![
+            JobEvent::Begin,
+            JobEvent::Carve,
+            JobEvent::Fence,
+            JobEvent::Sealed,
+            JobEvent::CutOver,
+            JobEvent::Activated,
+            JobEvent::Finish,
+            JobEvent::Unfence,
+            JobEvent::StartOver,
+            JobEvent::Retry,
+            JobEvent::Abandon,
+            JobEvent::Abandoned,
+            JobEvent::Pause,
+            JobEvent::Resume,
+        ]),
+        any_base().prop_map(JobEvent::Scanned),
+        any_terms().prop_map(JobEvent::HandOver),
+        "[a-z]{0,4}".prop_map(|why| JobEvent::Fail { why }),
+    ]
+}
+
+fn any_job() -> impl Strategy<Value = SplitJob> {
+    let phase = || proptest::sample::select(JobPhase::ALL.to_vec());
+    let failure =
+        ("[a-z]{0,4}", any_time(), phase()).prop_map(|(why, at, retry_phase)| Failure { why, at, retry_phase });
+    let handover =
+        (any::<u64>(), any_terms()).prop_map(|(version, terms)| Handover { version: CatalogVersion(version), terms });
+    let fixed = (any_route(), any_options(), "[a-z]{0,4}", any_time(), any_time());
+    let found = (option::of(any_base()), option::of(1..u64::MAX), option::of(handover), option::of(failure));
+    (any::<[u64; 6]>(), any::<(u32, u32, bool)>(), phase(), fixed, found).prop_map(
+        |(n, (starts, fences, paused), phase, (route, options, actor, created, changed), found)| SplitJob {
+            id: JobId(n[0]),
+            epoch: JobEpoch(n[1]),
+            phase,
+            paused,
+            interval: route.interval,
+            from_route: RouteId(n[2]),
+            source: GroupId(n[3]),
+            target: GroupId(n[4]),
+            shard: ShardId(n[5]),
+            options,
+            actor,
+            created,
+            changed,
+            starts,
+            fences,
+            base: found.0,
+            own_route: found.1.map(RouteId),
+            handover: found.2,
+            failure: found.3,
+        },
+    )
 }
 
 pub(super) fn any_command() -> impl Strategy<Value = CatalogCommand> {
@@ -157,6 +242,7 @@ fn any_reply() -> impl Strategy<Value = CatalogReply> {
         (node(), any::<[bool; 2]>()).prop_map(|(node, [on, changed])| CatalogReply::Drain { node, on, changed }),
         node().prop_map(|node| CatalogReply::Removed { node }),
         any_group().prop_map(CatalogReply::Group),
+        any_job().prop_map(|job| CatalogReply::Job(Box::new(job))),
         (outcome, any_compat()).prop_map(|(outcome, state)| CatalogReply::Compat { outcome, state }),
     ]
 }
@@ -173,6 +259,7 @@ fn any_meta() -> impl Strategy<Value = Meta> {
             next_shard: ShardId(n[3]),
             next_group: GroupId(n[4]),
             next_node: NodeId(n[5]),
+            next_job: JobId(n[6].max(1)),
             next_audit: n[6],
             next_request: n[7],
             clock,
@@ -217,6 +304,7 @@ pub(super) fn any_row() -> impl Strategy<Value = CatalogRow> {
         (any::<u64>(), option::of(any::<[u8; 16]>().prop_map(StoreId)), any_time())
             .prop_map(|(id, store, at)| CatalogRow::RemovedNode(RemovedNode { id: NodeId(id), store, at })),
         any_group().prop_map(CatalogRow::Group),
+        any_job().prop_map(|job| CatalogRow::Job(Arc::new(job))),
         (any::<u64>(), any_time(), vec("[a-z]{0,4}", 4)).prop_map(|(seq, at, mut text)| {
             let mut next = || text.pop().unwrap();
             let (actor, action, subject, details) = (next(), next(), next(), next());
@@ -239,5 +327,6 @@ pub(super) fn any_key() -> impl Strategy<Value = RowKey> {
         number().prop_map(|n| RowKey::Group(GroupId(n))),
         number().prop_map(RowKey::Audit),
         number().prop_map(RowKey::Request),
+        number().prop_map(|n| RowKey::Job(JobId(n))),
     ]
 }

@@ -36,6 +36,7 @@ fn golden_bytes_of_every_row() {
         next_shard: ShardId(4),
         next_group: GroupId(5),
         next_node: NodeId(6),
+        next_job: JobId(8),
         next_audit: 7,
         next_request: 8,
         clock: ms(9),
@@ -46,7 +47,7 @@ fn golden_bytes_of_every_row() {
     let meta_bytes = [
         &[10, 12, 8, 1, 16, 2, 24, 3, 32, 4, 40, 5, 48, 6, 18, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7][..],
         &[24, 1, 32, 2, 40, 3, 48, 4, 56, 5, 64, 6, 72, 7, 80, 8, 88, 9],
-        &[98, 4, 8, 1, 16, 2, 106, 4, 8, 1, 16, 2, 114, 11, 10, 4, 8, 1, 16, 2, 18, 1, b'b', 24, 9],
+        &[98, 4, 8, 1, 16, 2, 106, 4, 8, 1, 16, 2, 114, 11, 10, 4, 8, 1, 16, 2, 18, 1, b'b', 24, 9, 120, 7],
     ]
     .concat();
     let presence = Presence {
