@@ -52,6 +52,8 @@ mod machine;
 mod read;
 mod state;
 
+pub use drover_mvcc::RecordPlace;
+
 pub use apply::{Body, Committed, DecodedEntry, Prepared, apply_batch};
 pub use cell::{Current, StateCell, View};
 pub use codec::applied::Applied;

@@ -66,7 +66,7 @@ pub use error::StoreError;
 pub use gc::{GcRule, GcRules};
 pub use lock::LockVisit;
 pub use meta::MetaKey;
-pub use record::{RecordKind, RecordRow};
+pub use record::{RecordKind, RecordPlace, RecordRow};
 pub use snapshot::StoreSnapshot;
 pub use stats::StoreStats;
 pub use store::GroupStore;
