@@ -16,6 +16,7 @@ use drover_kv::{
 use drover_raftgroup::SharedTimestamps;
 use drover_wire::{CatalogPart, GroupAnswer, GroupOp, IdempotencyKey, Request, ScanPageRequest};
 use rand::Rng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
 use crate::cursor::{Cursor, request_hash};
@@ -59,12 +60,19 @@ pub struct Coordinator {
     options: CoordinatorOptions,
     /// Raw form of the highest timestamp that this node knows to have been issued.
     issued: AtomicU64,
+    /// Room for finding out what became of transactions.
+    settling: Arc<Semaphore>,
 }
+
+/// Transactions at once about which a node finds out what became of them, after their deadlines. When a group has no quorum, there
+/// may be many.
+const SETTLED_AT_ONCE: usize = 256;
 
 impl Coordinator {
     /// A coordinator over `dispatcher` and the routes it knows.
     pub fn new(dispatcher: Arc<Dispatcher>, timestamps: SharedTimestamps, options: CoordinatorOptions) -> Self {
-        Self { dispatcher, timestamps, options, issued: AtomicU64::new(0) }
+        let settling = Arc::new(Semaphore::new(SETTLED_AT_ONCE));
+        Self { dispatcher, timestamps, options, issued: AtomicU64::new(0), settling }
     }
 
     /// What is known of the catalog.
@@ -208,6 +216,12 @@ impl Coordinator {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.options.limits
+    }
+
+    /// Room for finding out what became of one transaction; `None` if there was none until `deadline`.
+    pub(crate) async fn room_to_settle(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.settling).acquire_owned();
+        tokio::time::timeout_at(deadline.into(), room).await.ok()?.ok()
     }
 
     pub(crate) fn lock_ttl_ms(&self) -> u64 {

@@ -17,10 +17,11 @@ use drover_fsm::{FsmStateMachine, Grant};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId, StoreId};
 use drover_kv::{
-    Attempt, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, TxnId, TxnPrepare, TxnRef, TxnStatus,
-    TxnWrite, Update, WriteKind, WriteOp,
+    Attempt, Error, Expectation, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RollbackCause, TxnDecide,
+    TxnId, TxnPrepare, TxnRef, TxnRollback, TxnStatus, TxnWrite, Update, WriteKind, WriteOp,
 };
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
+use drover_oracle::{OracleClient, OracleNetwork};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::Node;
@@ -97,6 +98,19 @@ impl TimestampSource for ForCoordinator {
             Ok(issued)
         }
         .boxed()
+    }
+}
+
+/// An oracle on another node, as an oracle client sees it.
+struct OverNetwork(Arc<Clock>);
+
+impl OracleNetwork for OverNetwork {
+    fn candidates(&self) -> Vec<NodeId> {
+        vec![NodeId(1)]
+    }
+
+    fn ask(&self, _: NodeId, count: u32, _: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
+        std::future::ready(Ok(self.0.issue(u64::from(count)))).boxed()
     }
 }
 
@@ -450,4 +464,265 @@ async fn locks_are_tended_and_settled_by_hand_through_the_same_protocol() {
     }
     fixture.unlocked().await;
     assert!(matches!(fixture.status(8, "a").await, TxnStatus::RolledBack { .. }));
+}
+
+impl Fixture {
+    /// Tells how many timestamps the coordinator has asked for since.
+    fn counting(&self) -> watch::Receiver<usize> {
+        let (count, counted) = watch::channel(0);
+        self.on_timestamp(move |_| {
+            count.send_modify(|count| *count += 1);
+            std::future::ready(()).boxed()
+        });
+        counted
+    }
+
+    /// Commits what another coordinator has prepared in the left group, at `commit_ts`.
+    async fn decide(&self, txn: TxnRef, start_ts: Timestamp, keys: &[&'static str], commit_ts: Timestamp) {
+        let keys = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
+        let decide = TxnDecide { txn, start_ts, commit_ts, fingerprint: 0, keys, remote: Vec::new() };
+        let kind = WriteKind::Txn(Box::new(TxnWrite::Decide(decide)));
+        assert_eq!(write(&self.groups[&LEFT], kind).await, Ok(Outcome::TxnCommitted { commit_ts }));
+    }
+
+    /// Waits until the outcome of a transaction is known, and tells it.
+    async fn outcome(&self, id: u8, primary: &'static str) -> TxnStatus {
+        let mut applied = self.group(primary).fsm().applied_log_id();
+        loop {
+            match self.status(id, primary).await {
+                TxnStatus::Nothing | TxnStatus::Prepared { .. } => {
+                    tokio::time::timeout_at(soon().into(), applied.changed()).await.expect("no outcome").unwrap();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_takes_no_timestamp_that_was_issued_before_it_asked_for_one() {
+    let fixture = Fixture::new().await;
+    let network = Arc::new(OverNetwork(Arc::clone(&fixture.clock)));
+    let options = CoordinatorOptions { txn_lock_ttl: TTL, ..CoordinatorOptions::default() };
+    let dispatcher = Arc::clone(fixture.coordinator.dispatcher());
+    let other = Arc::new(Coordinator::new(dispatcher, OracleClient::start(network), options));
+    let start_ts = other.fresh(soon()).await.unwrap();
+    // What is read here, elsewhere and later, must stay as it is.
+    let at = fixture.now().await;
+    assert_eq!(fixture.coordinator_value("z", at).await, None);
+    let commit = request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[]);
+    let commit_ts = other.commit(commit, soon()).await.unwrap();
+    assert_eq!(fixture.coordinator_value("z", at).await, None, "read at {at}, committed at {commit_ts}");
+    assert_eq!(fixture.coordinator_value("z", fixture.now().await).await.unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_that_meets_the_lock_of_an_earlier_transaction_is_a_conflict_at_once() {
+    let fixture = Fixture::new().await;
+    let earlier = fixture.now().await;
+    let holder = fixture.prepare(7, earlier, &["a"]).await;
+    let start_ts = fixture.now().await;
+    // Waiting would take all the time that the caller allows: the holder does nothing more.
+    let error = fixture.commit(request(8, start_ts, vec![set("z", "1")], &["a"])).await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+    assert!(error.message.contains(&holder.id.to_string()), "{error}");
+    assert!(matches!(fixture.outcome(8, "z").await, TxnStatus::RolledBack { .. }));
+    assert_eq!(fixture.value_at("z", fixture.now().await).await.unwrap(), None);
+    assert!(matches!(fixture.status(7, "a").await, TxnStatus::Prepared { .. }), "the holder is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits() {
+    let fixture = Fixture::new().await;
+    // The holder gets its commit timestamp before the one that waits, or after it, or is rolled back.
+    for (id, before, committed) in [(10, true, true), (20, false, true), (30, false, false)] {
+        let start_ts = fixture.now().await;
+        let later = fixture.now().await;
+        let holder = fixture.prepare(id, later, &["a"]).await;
+        let first = fixture.now().await;
+        let mut counted = fixture.counting();
+        let (coordinator, commit) =
+            (Arc::clone(&fixture.coordinator), request(id + 1, start_ts, vec![set("z", "1")], &["a"]));
+        let mut waiting = tokio::spawn(async move { coordinator.commit(commit, soon()).await });
+        // It asks for its commit timestamp, and then, whenever it meets the lock, for what time it is.
+        let early = tokio::select! {
+            counted = counted.wait_for(|count| *count >= 2) => counted.map(|_| None).unwrap(),
+            ended = &mut waiting => Some(ended.unwrap()),
+        };
+        *fixture.clock.hook.lock() = None;
+        let holder_ts = if before { first } else { fixture.now().await };
+        match committed {
+            true => fixture.decide(holder, later, &["a"], holder_ts).await,
+            false => {
+                let rollback =
+                    TxnRollback { txn: holder, start_ts: later, primary: "a".into(), cause: RollbackCause::Asked };
+                let kind = WriteKind::Txn(Box::new(TxnWrite::Rollback(rollback)));
+                assert_eq!(write(&fixture.groups[&LEFT], kind).await, Ok(Outcome::TxnRolledBack));
+            }
+        }
+        let ended = match early {
+            Some(ended) => ended,
+            None => waiting.await.unwrap(),
+        };
+        match (before, ended) {
+            (true, ended) => {
+                let error = ended.expect_err("what it has read was changed below its commit timestamp");
+                assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+            }
+            (false, ended) => assert!(ended.unwrap() < holder_ts, "{id}"),
+        }
+        fixture.unlocked().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_has_expired_since_it_was_read_is_a_change_in_one_group_and_in_several() {
+    let fixture = Fixture::new().await;
+    let put = WriteKind::Put { key: "a".into(), value: "1".into(), ttl_ms: Some(1_000) };
+    write(&fixture.groups[&LEFT], put).await.unwrap();
+    let start_ts = fixture.now().await;
+    assert_eq!(fixture.value_at("a", start_ts).await.unwrap().unwrap(), "1");
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.value_at("a", fixture.now().await).await.unwrap(), None);
+    let scanned = ReadSet { keys: vec![], intervals: vec![Interval::new("a", End::Key("c".into())).unwrap()] };
+    for (id, written) in [(1, "z"), (3, "b")] {
+        for (id, read) in [(id, None), (id + 1, Some(scanned.clone()))] {
+            let request = request(id, start_ts, vec![set(written, "1")], &["a"]);
+            let reads = read.unwrap_or_else(|| request.reads.clone());
+            let error = fixture.commit(CommitRequest { reads, ..request }).await.unwrap_err();
+            assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{id}: {error}");
+            fixture.unlocked().await;
+        }
+    }
+    // It has expired before the snapshot: nothing has changed since.
+    let start_ts = fixture.now().await;
+    fixture.commit(request(5, start_ts, vec![set("z", "1")], &["a"])).await.unwrap();
+}
+
+/// Each kind of write to "a", and what "a" is after it, if the transaction in front of it has set it to "prepared".
+fn writes_to_a() -> [(drover_wire::Request, Option<&'static str>); 5] {
+    use drover_wire::{Request, WriteOptions};
+    let put = |value: &'static str| Update::Put { value: value.into(), ttl_ms: None };
+    let one = |kind| Request::Write { kind, options: WriteOptions::default() };
+    let cas = |expect, value| one(WriteKind::CompareAndSet { key: "a".into(), expect, update: put(value) });
+    let range = Interval::new("a", End::Key("b".into())).unwrap();
+    [
+        (one(WriteKind::Put { key: "a".into(), value: "put".into(), ttl_ms: None }), Some("put")),
+        (one(WriteKind::Delete { key: "a".into() }), None),
+        (cas(Expectation::Value("prepared".into()), "met"), Some("met")),
+        (cas(Expectation::Absent, "not met"), Some("prepared")),
+        (Request::DeleteRange { interval: range, cursor: None, options: WriteOptions::default() }, None),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_of_single_keys_wait_for_a_foreign_lock_and_are_not_pending_meanwhile() {
+    let fixture = Fixture::new().await;
+    for (id, (kind, expect)) in (10..).zip(writes_to_a()) {
+        let start_ts = fixture.now().await;
+        let holder = fixture.prepare(id, start_ts, &["a"]).await;
+        // Until their own time is over, and then nothing has happened. No timestamp was asked for.
+        let (shortly, asked) = (Instant::now() + Duration::from_millis(50), *fixture.clock.asked.borrow());
+        let error = fixture.coordinator.handle(kind.clone(), shortly).await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{kind:?}: {error}");
+        assert_eq!(*fixture.clock.asked.borrow(), asked, "{kind:?}");
+        let mut counted = fixture.counting();
+        let (coordinator, waiting) = (Arc::clone(&fixture.coordinator), kind.clone());
+        let waiting = tokio::spawn(async move { coordinator.handle(waiting, soon()).await });
+        // It was turned away, and asks what time it is because of the lock.
+        counted.wait_for(|count| *count >= 1).await.unwrap();
+        *fixture.clock.hook.lock() = None;
+        assert_eq!(fixture.group("a").leadership().unwrap().pending.len(), 0, "{kind:?}");
+        assert!(!waiting.is_finished(), "{kind:?}");
+        let commit_ts = fixture.now().await;
+        fixture.decide(holder, start_ts, &["a"], commit_ts).await;
+        waiting.await.unwrap().unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        assert_eq!(fixture.value_at("a", commit_ts).await.unwrap().unwrap(), "prepared", "{kind:?}");
+        let after = fixture.value_at("a", fixture.now().await).await.unwrap();
+        assert_eq!(after.as_deref(), expect.map(str::as_bytes), "{kind:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_one_entry_holds_no_locks_and_waits_for_those_of_others() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    let holder = fixture.prepare(7, start_ts, &["a"]).await;
+    let shortly = Instant::now() + Duration::from_millis(50);
+    let blind = |id| request(id, start_ts, vec![set("a", "blind"), set("b", "blind")], &[]);
+    let error = fixture.coordinator.commit(blind(8), shortly).await.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
+    let mut counted = fixture.counting();
+    let (coordinator, waiting) = (Arc::clone(&fixture.coordinator), blind(9));
+    let waiting = tokio::spawn(async move { coordinator.commit(waiting, soon()).await });
+    counted.wait_for(|count| *count >= 1).await.unwrap();
+    *fixture.clock.hook.lock() = None;
+    let commit_ts = fixture.now().await;
+    fixture.decide(holder, start_ts, &["a"], commit_ts).await;
+    let blind_ts = waiting.await.unwrap().unwrap();
+    assert!(blind_ts > commit_ts);
+    assert_eq!(fixture.value_at("a", fixture.now().await).await.unwrap().unwrap(), "blind");
+    let again = blind(9);
+    let start_ts = fixture.now().await;
+    let holder = fixture.prepare(10, start_ts, &["a"]).await;
+    assert_eq!(fixture.commit(again).await, Ok(blind_ts), "its outcome is recorded, whatever is locked by now");
+    // One that has read the key waits as well, for nothing.
+    let mut counted = fixture.counting();
+    let (coordinator, waiting) =
+        (Arc::clone(&fixture.coordinator), request(11, start_ts, vec![set("b", "lost")], &["a"]));
+    let waiting = tokio::spawn(async move { coordinator.commit(waiting, soon()).await });
+    counted.wait_for(|count| *count >= 1).await.unwrap();
+    *fixture.clock.hook.lock() = None;
+    fixture.decide(holder, start_ts, &["a"], fixture.now().await).await;
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unknown_at_the_deadline_is_settled_without_anybody_waiting_for_it() {
+    let fixture = Fixture::new().await;
+    for (id, mutations) in [(1, vec![set("a", "1")]), (2, vec![set("a", "1"), set("z", "1")])] {
+        let start_ts = fixture.now().await;
+        // An earlier attempt may have been committed; nothing gets into a log until after the deadline.
+        fixture.clock.held.send_replace(true);
+        let second = CommitRequest { number: 2, ..request(id, start_ts, mutations.clone(), &[]) };
+        let shortly = Instant::now() + Duration::from_millis(100);
+        let error = fixture.coordinator.commit(second, shortly).await.unwrap_err();
+        assert!(error.is_unknown(), "{error}");
+        assert!(error.message.contains(&TxnId([id; 16]).to_string()), "{error}");
+        assert_eq!(fixture.status(id, "a").await, TxnStatus::Nothing);
+        fixture.clock.held.send_replace(false);
+        let outcome = fixture.outcome(id, "a").await;
+        assert!(matches!(outcome, TxnStatus::RolledBack { .. }), "{outcome:?}");
+        fixture.unlocked().await;
+        // The earlier attempt arrives late.
+        let error = fixture.commit(request(id, start_ts, mutations, &[])).await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::TxnAborted, false), "{error}");
+        assert_eq!(fixture.coordinator_value("a", fixture.now().await).await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_another_transaction_was_committed_under_is_refused_wherever_they_meet() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    let commit_ts = fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await.unwrap();
+    fixture.unlocked().await;
+    let strangers = [
+        ("the same primary, one group", vec![set("a", "2")]),
+        ("the same primary, several groups", vec![set("a", "2"), set("y", "2")]),
+        ("another primary, which the first one has written", vec![set("z", "2"), set("b", "2")]),
+        ("another primary, and a key that the first one has written", vec![set("c", "2"), set("z", "2")]),
+    ];
+    for (case, mutations) in strangers {
+        let start_ts = fixture.now().await;
+        let error = fixture.commit(request(1, start_ts, mutations, &[])).await.unwrap_err();
+        assert_eq!((error.reason, error.is_unknown()), (Reason::TxnReused, false), "{case}: {error}");
+        fixture.unlocked().await;
+    }
+    for (key, expect) in [("a", Some("1")), ("z", Some("1")), ("b", None), ("c", None), ("y", None)] {
+        let value = fixture.coordinator_value(key, fixture.now().await).await;
+        assert_eq!(value.as_deref(), expect.map(str::as_bytes), "{key}");
+    }
+    assert_eq!(fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await, Ok(commit_ts));
 }

@@ -384,7 +384,7 @@ fn txn_row_seeds() -> Vec<Vec<u8>> {
         ttl_ms: Some(6),
         fingerprint: 8,
     };
-    let marker = stored::TxnMarker { start_ts: 5, attempt: attempt(), commit_ts: Some(6) };
+    let marker = stored::TxnMarker { start_ts: 5, attempt: attempt(), commit_ts: Some(6), fingerprint: Some(7) };
     let states = [
         stored::txn_record::State::Committed(committed),
         stored::txn_record::State::RolledBack(attempt().expect("it is one")),

@@ -53,6 +53,8 @@ pub mod moving;
 mod read;
 mod state;
 
+pub use drover_mvcc::RecordPlace;
+
 pub use apply::{Body, Committed, DecodedEntry, Prepared, apply_batch};
 pub use cell::{Current, StateCell, View};
 pub use codec::applied::Applied;

@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use drover_fsm::{Command, TxnRecordName, txn_fingerprint};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, Interval, LogicalKey, ShardId};
 use drover_kv::{Expectation, Mutation, OpResult, Outcome, ReadSet, Refusal, TxnWrite, Update};
 use drover_mvcc::Stored;
-use drover_rafttypes::ControlReply;
+use drover_rafttypes::{ApplyReply, ControlReply, Entry, Payload};
 use support::*;
 
 fn replica() -> (tempfile::TempDir, Replica) {
@@ -291,6 +293,75 @@ fn a_prepare_that_comes_after_the_resolution_locks_nothing() {
     assert_eq!(replica.run(17, late(txn(2, 3))), aborted(3));
     assert!(replica.run(18, late(txn(2, 4))).is_ok());
     assert_eq!(locks(&replica), 1);
+}
+
+#[test]
+fn the_id_of_a_committed_transaction_names_no_other_one_wherever_that_is_noticed() {
+    let (_dir, mut replica) = replica();
+    let this = txn(1, 1);
+    // Committed elsewhere, and resolved here.
+    replica.run(10, prepare(this, 9, "elsewhere", puts(&[("b", "1"), ("c", "1")]))).unwrap();
+    replica.run(11, resolve(this, 9, Some(10), &["b", "c"])).unwrap();
+    assert_eq!(replica.run(12, prepare(this, 9, "elsewhere", puts(&[("b", "1"), ("c", "1")]))), committed(10));
+    // A stranger with the same id, whose primary is that key, and one whose primary is elsewhere. (The helper tells content by
+    // the snapshot.)
+    assert_eq!(replica.run(13, prepare(txn(1, 1), 8, "b", puts(&[("b", "2")]))), Err(Refusal::TxnReused));
+    assert_eq!(replica.run(14, prepare(txn(1, 2), 8, "far", puts(&[("b", "2")]))), Err(Refusal::TxnReused));
+    assert_eq!((locks(&replica), newest(&replica, "b")), (0, Some((key("1"), 10))));
+}
+
+#[test]
+fn h28_a_step_that_was_admitted_in_another_term_does_nothing() {
+    let (_dir, mut replica) = replica();
+    let this = txn(1, 1);
+    let steps = [
+        commit(txn(2, 1), 9, puts(&[("b", "1")]), reads(&["c"], &[])),
+        prepare(this, 9, "k", puts(&[("k", "1")])),
+        decide(this, 9, 15, &["k"], &[]),
+    ];
+    // Its leader had looked at what was pending in term 1; it is appended in term 2, where other reads were served.
+    let refusal = Err(Refusal::TermMismatch { admitted_term: 1, entry_term: 2 });
+    replica.term = 2;
+    for (now, this) in (20..).zip(steps) {
+        let command = Command::Write(vec![step(now, this.clone())]).encode(1).unwrap();
+        let entry = Entry { log_id: log_id(2, replica.next_index()), payload: Payload::Normal(command) };
+        assert_eq!(replica.apply(&[entry]), [ApplyReply::Writes(vec![refusal.clone()])], "{this:?}");
+        if let TxnWrite::Prepare(_) = &this {
+            assert_eq!(locks(&replica), 0);
+            // So that the decision would find what it needs.
+            replica.run(now, this).unwrap();
+        }
+    }
+    assert_eq!((locks(&replica), newest(&replica, "b"), newest(&replica, "k")), (1, None, None));
+}
+
+#[test]
+fn what_lies_under_one_key_is_looked_at_and_removed_in_bounded_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut machine = runtime.block_on(Machine::bootstrapped(&env(), &dir.path().join("group")));
+    // A counter that every transaction writes first: all outcomes lie under it.
+    let commits = (0..25u8).map(|id| {
+        let (at, mutations) = (20 + u64::from(id), puts(&[("hot", "1")]));
+        step(at, commit(txn(id, 1), 10 + u64::from(id), mutations, reads(&[], &[])))
+    });
+    runtime.block_on(machine.command(Command::Write(commits.collect())));
+    runtime.block_on(machine.command(Command::AdvanceTxnHorizon(ts(50))));
+    let (mut from, mut sizes, mut gone) = (None, Vec::new(), BTreeSet::new());
+    loop {
+        let found = machine.handle.expired_txn_records(from.as_ref(), ts(50), 10).unwrap();
+        sizes.push(found.names.len());
+        gone.extend(found.names.iter().map(|name| name.id));
+        // What was looked at goes before the next look.
+        runtime.block_on(machine.command(Command::RemoveTxnRecords(found.names)));
+        from = found.resume;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!((sizes, gone.len()), (vec![10, 10, 5], 25));
+    let left = machine.handle.expired_txn_records(None, ts(50), 10).unwrap();
+    assert_eq!((left.names, left.resume), (vec![], None));
 }
 
 #[test]

@@ -88,7 +88,9 @@ guards! {
     /// H40: writes and reads would pass over the lock of a transaction that may have committed.
     LockGate:
         "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
-        "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it";
+        "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it",
+        "drover-coordinator::txn" "a_snapshot_that_was_read_while_locks_were_set_stays_as_it_was",
+        "drover-coordinator::txn" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits";
     /// H39: a compare-and-set would write whatever the value is.
     CompareGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers";
@@ -113,7 +115,8 @@ guards! {
 
     /// H28: what a leader checked in memory would be taken for checked in a later term.
     AdmittedTerm:
-        "drover-fsm::apply" "an_entry_of_another_term_than_it_was_admitted_in_does_nothing";
+        "drover-fsm::apply" "an_entry_of_another_term_than_it_was_admitted_in_does_nothing",
+        "drover-fsm::txn" "h28_a_step_that_was_admitted_in_another_term_does_nothing";
     /// H35: a bootstrap grant that comes late would give back what the group has given away.
     GrantOnce:
         "drover-fsm" "apply::control::tests::a_grant_is_applied_once_even_if_everything_was_given_away";
@@ -166,12 +169,16 @@ guards! {
     /// H28: a write could get a timestamp below that of a read which was served before its key was registered.
     RegisterFirst:
         "drover-raftgroup::reads_and_writes" "h28_a_snapshot_read_waits_while_a_pending_write_may_come_below_it",
-        "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived";
+        "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived",
+        "drover-raftgroup::transactions" "h28_a_refresh_waits_for_a_write_that_may_come_below_the_commit_timestamp",
+        "drover-raftgroup::transactions" "h40_a_latest_read_waits_for_the_transaction_that_was_pending_when_it_arrived";
     /// H40: a read would overtake a pending write that a younger snapshot sees below it.
     ReadsWait:
         "drover-raftgroup::reads_and_writes" "h28_a_snapshot_read_waits_while_a_pending_write_may_come_below_it",
         "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived",
-        "drover-raftgroup::reads_and_writes" "a_scan_waits_for_pending_writes_of_its_interval_only";
+        "drover-raftgroup::reads_and_writes" "a_scan_waits_for_pending_writes_of_its_interval_only",
+        "drover-raftgroup::transactions" "h28_a_refresh_waits_for_a_write_that_may_come_below_the_commit_timestamp",
+        "drover-raftgroup::transactions" "h40_a_latest_read_waits_for_the_transaction_that_was_pending_when_it_arrived";
     /// H50: a latest read that waited would see a younger write and not say as of when.
     FreshAfterWait:
         "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived";
@@ -180,7 +187,8 @@ guards! {
         "drover-raftgroup::leases" "h52_the_keys_of_a_write_whose_outcome_is_unknown_stay_pending";
     /// H39: an entry would stand in the log behind one with a younger timestamp.
     LogInTimestampOrder:
-        "drover-raftgroup::reads_and_writes" "h39_entries_stand_in_the_log_in_timestamp_order_even_if_the_answers_do_not_come_so";
+        "drover-raftgroup::reads_and_writes" "h39_entries_stand_in_the_log_in_timestamp_order_even_if_the_answers_do_not_come_so",
+        "drover-raftgroup::transactions" "h39_what_a_transaction_has_read_is_not_written_below_it_in_front_of_it_or_behind";
     /// H28: an entry would be appended in another leadership than its keys were registered in.
     BoundToLeadership:
         "drover-raftgroup::reads_and_writes" "h28_a_proposal_of_another_leadership_is_not_appended";
@@ -271,6 +279,10 @@ guards! {
     /// H29: an oracle that was deposed would go on issuing.
     OracleProvesLeadership:
         "drover-oracle::leadership" "h29_a_deposed_oracle_issues_nothing";
+    /// H28: a node would hand out timestamps that are older than what was read since they were issued.
+    TimestampsNotKept:
+        "drover-oracle" "client::tests::a_timestamp_is_above_all_that_were_issued_before_it_was_asked_for",
+        "drover-coordinator::txn" "a_commit_takes_no_timestamp_that_was_issued_before_it_asked_for_one";
 
     // The log.
 
@@ -318,16 +330,19 @@ guards! {
     /// H41: a coordinator would go on with an attempt that was rolled back, or resolve the locks of another one.
     TxnAttempts:
         "drover-fsm" "gate::txn::tests::a_recorded_outcome_is_the_answer_to_every_attempt_it_covers",
-        "drover-fsm" "gate::txn::tests::a_lock_stands_in_the_way_of_others_and_of_lower_attempts";
+        "drover-fsm" "gate::txn::tests::a_lock_stands_in_the_way_of_others_and_of_lower_attempts",
+        "drover-fsm::txn" "h41_a_higher_attempt_takes_the_place_of_the_lower_one_for_good";
     /// H51: a transaction would be validated against versions that may have been collected.
     TxnSnapshotKept:
         "drover-fsm" "gate::txn::tests::a_transaction_must_be_above_the_horizon_and_its_snapshot_kept";
     /// H42: a prepare or a commit whose record was removed would apply a second time.
     TxnHorizon:
-        "drover-fsm" "gate::txn::tests::a_transaction_must_be_above_the_horizon_and_its_snapshot_kept";
+        "drover-fsm" "gate::txn::tests::a_transaction_must_be_above_the_horizon_and_its_snapshot_kept",
+        "drover-fsm::txn" "records_stay_until_the_horizon_has_passed_and_all_is_resolved";
     /// H47: a transaction would commit on a value that has expired since it was read.
     TxnExpiryCounts:
-        "drover-fsm" "gate::txn::tests::a_younger_version_and_an_expiry_in_between_are_changes";
+        "drover-fsm" "gate::txn::tests::a_younger_version_and_an_expiry_in_between_are_changes",
+        "drover-coordinator::txn" "a_value_that_has_expired_since_it_was_read_is_a_change_in_one_group_and_in_several";
     /// H38: what a transaction has read could have changed.
     TxnReadsValidated:
         "drover-fsm::txn" "what_was_read_and_has_changed_is_a_conflict";

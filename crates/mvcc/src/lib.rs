@@ -70,7 +70,7 @@ pub use export::{ExportBudget, Portion, TrackedPortion};
 pub use gc::{GcRule, GcRules};
 pub use lock::LockVisit;
 pub use meta::MetaKey;
-pub use record::{RecordKind, RecordRow};
+pub use record::{RecordKind, RecordPlace, RecordRow};
 pub use row::{BadRow, RawRow, RowKind, RowSum};
 pub use snapshot::StoreSnapshot;
 pub use stats::StoreStats;

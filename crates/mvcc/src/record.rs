@@ -55,6 +55,24 @@ pub struct RecordRow {
     pub value: Bytes,
 }
 
+impl RecordRow {
+    /// Where it stands.
+    pub fn place(&self) -> RecordPlace {
+        RecordPlace { route_key: self.route_key.clone(), kind: self.kind, name: self.name.clone() }
+    }
+}
+
+/// Where a record stands among those of its shard, which are in this order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordPlace {
+    /// Whose route key the record is filed under.
+    pub route_key: Bytes,
+    /// What it is about.
+    pub kind: RecordKind,
+    /// Its name.
+    pub name: Bytes,
+}
+
 /// The bytes a record is stored under.
 pub(crate) fn record_key(shard: ShardId, route_key: &[u8], kind: RecordKind, name: &[u8]) -> Vec<u8> {
     let mut out = shard_prefix(shard, route_key);

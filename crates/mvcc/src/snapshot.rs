@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::export::{self, ExportBudget, Portion, TrackedPortion};
 use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey};
-use crate::record::{RecordKind, RecordRow, decode_record_key, record_key};
+use crate::record::{RecordKind, RecordPlace, RecordRow, decode_record_key, record_key};
 use crate::row::{RowKind, RowSum};
 use crate::scan::{self, Visit};
 use crate::store::GroupStore;
@@ -111,15 +111,19 @@ impl StoreSnapshot {
         self.view(|view| view.get(Family::Records, &record_key(shard, route_key, kind, name)))
     }
 
-    /// Shows all records filed under route keys of `interval`, in the order `(route key, kind, name)`, until `visit`
-    /// breaks.
+    /// Shows the records filed under route keys of `interval`, in the order `(route key, kind, name)`, until `visit` breaks:
+    /// all of them, or those at `from` and behind it.
     pub fn scan_records(
         &self,
         shard: ShardId,
         interval: &Interval,
+        from: Option<&RecordPlace>,
         visit: &mut dyn FnMut(RecordRow) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let range = PhysicalRange::new(shard, interval);
+        let mut range = PhysicalRange::new(shard, interval);
+        if let Some(RecordPlace { route_key, kind, name }) = from {
+            range.lower = range.lower.max(record_key(shard, route_key, *kind, name));
+        }
         self.view(|view| {
             view.each(Family::Records, &range, Caching::Bypass, |key, value| {
                 let (route_key, kind, name) =

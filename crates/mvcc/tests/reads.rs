@@ -9,7 +9,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{End, Interval, KeyFamily, LogicalKey, ShardId};
-use drover_mvcc::{Batch, LockVisit, MetaKey, RecordKind, StoreError, Stored};
+use drover_mvcc::{Batch, LockVisit, MetaKey, RecordKind, RecordPlace, RecordRow, StoreError, Stored};
 use proptest::prelude::*;
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use support::*;
@@ -332,17 +332,24 @@ fn records_are_listed_by_route_key_within_their_interval() {
     }
     batch.put_record(ShardId(8), b"b", RecordKind::Idempotency, b"x", "v".into()).unwrap();
     batch.commit().unwrap();
-    let mut seen = Vec::new();
-    fixture
-        .store
-        .snapshot()
-        .scan_records(SHARD, &interval("a", Some("c")), &mut |row| {
-            seen.push((row.route_key, row.name));
+    let look = |from: Option<&RecordPlace>| {
+        let mut seen = Vec::new();
+        let snapshot = fixture.store.snapshot();
+        let mut visit = |row: RecordRow| {
+            seen.push((row.route_key.clone(), row.name.clone(), row.place()));
             ControlFlow::Continue(())
-        })
-        .unwrap();
+        };
+        snapshot.scan_records(SHARD, &interval("a", Some("c")), from, &mut visit).unwrap();
+        seen
+    };
+    let all = look(None);
+    let seen: Vec<(Bytes, Bytes)> = all.iter().map(|(key, name, _)| (key.clone(), name.clone())).collect();
     let expect: Vec<(Bytes, Bytes)> = [("a", "1"), ("b", "1"), ("b", "2")].map(|(k, n)| (k.into(), n.into())).into();
     assert_eq!(seen, expect);
+    // From each of them on, that one included.
+    for (at, (_, _, place)) in all.iter().enumerate() {
+        assert_eq!(look(Some(place)), all[at..], "{place:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
@@ -39,6 +40,33 @@ fn leading(local: &Local) -> Option<Arc<Oracle>> {
     local.read().clone().filter(|oracle| oracle.is_leader())
 }
 
+/// Timestamps that were issued together with those of a caller, for callers that come later. They would get what is older than
+/// reads and commits that others have finished since: so there are none, unless the guard is out.
+#[derive(Default)]
+struct Kept(Mutex<Option<(Timestamp, u32)>>);
+
+impl Kept {
+    /// How many are asked for in addition.
+    const MORE: u32 = 1_000;
+
+    fn more() -> u32 {
+        if guards::on(Guard::TimestampsNotKept) { 0 } else { Self::MORE }
+    }
+
+    /// Puts `left` timestamps away, of which `first` is the first.
+    fn put(&self, first: Option<Timestamp>, left: u32) {
+        *self.0.lock() = first.filter(|_| left > 0).map(|first| (first, left));
+    }
+
+    fn take(&self, count: u32) -> Option<Timestamp> {
+        let mut kept = self.0.lock();
+        let (first, left) = (*kept)?;
+        let rest = first.checked_add(u64::from(count)).zip(left.checked_sub(count));
+        *kept = rest;
+        rest.map(|_| first)
+    }
+}
+
 /// How everything on a node asks for timestamps: from the oracle here if this node leads the default group, otherwise
 /// over the network, many callers in one request.
 ///
@@ -46,15 +74,16 @@ fn leading(local: &Local) -> Option<Arc<Oracle>> {
 pub struct OracleClient {
     local: Arc<Local>,
     queue: mpsc::UnboundedSender<Waiting>,
+    kept: Arc<Kept>,
 }
 
 impl OracleClient {
     /// A client that asks `network` until an oracle on this node is attached. Needs a tokio runtime.
     pub fn start(network: Arc<dyn OracleNetwork>) -> Arc<Self> {
         let (queue, incoming) = mpsc::unbounded_channel();
-        let local = Arc::<Local>::default();
-        tokio::spawn(gather(incoming, network, Arc::clone(&local)));
-        Arc::new(Self { local, queue })
+        let (local, kept) = (Arc::<Local>::default(), Arc::<Kept>::default());
+        tokio::spawn(gather(incoming, network, Arc::clone(&local), Arc::clone(&kept)));
+        Arc::new(Self { local, queue, kept })
     }
 
     /// Makes the oracle of this node known.
@@ -71,8 +100,13 @@ impl OracleClient {
 impl TimestampSource for OracleClient {
     fn timestamps(&self, count: u32, deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
         let local = leading(&self.local);
-        let queue = self.queue.clone();
+        let (queue, kept) = (self.queue.clone(), Arc::clone(&self.kept));
         async move {
+            if !guards::on(Guard::TimestampsNotKept)
+                && let Some(first) = kept.take(count)
+            {
+                return Ok(first);
+            }
             if let Some(oracle) = local {
                 match oracle.timestamps(count, deadline).await {
                     Err(error) if error.reason == Reason::NotLeader => {}
@@ -97,7 +131,12 @@ fn no_oracle(why: &str) -> Error {
     Error::definite(Reason::Unavailable, message)
 }
 
-async fn gather(mut incoming: mpsc::UnboundedReceiver<Waiting>, network: Arc<dyn OracleNetwork>, local: Arc<Local>) {
+async fn gather(
+    mut incoming: mpsc::UnboundedReceiver<Waiting>,
+    network: Arc<dyn OracleNetwork>,
+    local: Arc<Local>,
+    kept: Arc<Kept>,
+) {
     let in_flight = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT));
     // The node that answered last, for nodes that cannot know who leads the default group.
     let answered = Arc::new(Mutex::new(None));
@@ -111,10 +150,14 @@ async fn gather(mut incoming: mpsc::UnboundedReceiver<Waiting>, network: Arc<dyn
             callers.push(next);
         }
         let (network, local, answered) = (Arc::clone(&network), Arc::clone(&local), Arc::clone(&answered));
+        let kept = Arc::clone(&kept);
         tokio::spawn(async move {
             let deadline = callers.iter().map(|caller| caller.deadline).max().expect("there is a caller");
-            let answer = ask_until(&*network, &local, &answered, count, deadline).await;
+            let answer = ask_until(&*network, &local, &answered, count + Kept::more(), deadline).await;
             drop(room);
+            if let Ok(first) = &answer {
+                kept.put(first.checked_add(u64::from(count)), Kept::more());
+            }
             hand_out(callers, &answer);
         });
     }
@@ -194,4 +237,44 @@ async fn continue_after(deadline: Instant, ms: u64) -> Result<(), Error> {
     }
     tokio::time::sleep_until(wake.into()).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// The oracle on another node, whom others ask as well.
+    struct Elsewhere(AtomicU64);
+
+    impl Elsewhere {
+        fn issue(&self, count: u32) -> Timestamp {
+            Timestamp::from_raw(self.0.fetch_add(u64::from(count), Ordering::SeqCst))
+        }
+    }
+
+    impl OracleNetwork for Elsewhere {
+        fn candidates(&self) -> Vec<NodeId> {
+            vec![NodeId(1)]
+        }
+
+        fn ask(&self, _: NodeId, count: u32, _: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
+            std::future::ready(Ok(self.issue(count))).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timestamp_is_above_all_that_were_issued_before_it_was_asked_for() {
+        let oracle = Arc::new(Elsewhere(AtomicU64::new(1)));
+        let client = OracleClient::start(Arc::clone(&oracle) as Arc<dyn OracleNetwork>);
+        for count in [1, 3, 1] {
+            let elsewhere = oracle.issue(1);
+            let here = client.timestamps(count, Instant::now() + Duration::from_secs(30)).await.unwrap();
+            assert!(
+                here > elsewhere,
+                "{here} was issued before it was asked for: {elsewhere} is older than the question"
+            );
+        }
+    }
 }

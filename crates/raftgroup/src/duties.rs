@@ -5,8 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use drover_fsm::{Command, Grant};
+use drover_fsm::{Command, Grant, RecordPlace};
 use drover_hlc::Timestamp;
 use drover_kv::{Error, Reason};
 use drover_rafttypes::{ControlReply, LogId};
@@ -36,11 +35,11 @@ const RECORDS_PER_ENTRY: u64 = 2_000;
 /// Entries that one round spends on removing records. What is left is left to the next round.
 const RECORD_ENTRIES_PER_ROUND: usize = 200;
 
-/// The route keys at which the removal of records goes on.
+/// Where the removal of records goes on.
 #[derive(Default)]
 struct Sweeps {
-    idempotency: Bytes,
-    transactions: Bytes,
+    idempotency: Option<RecordPlace>,
+    transactions: Option<RecordPlace>,
 }
 
 impl Group {
@@ -145,29 +144,23 @@ impl Group {
         &self,
         leadership: &Leadership,
         now: Timestamp,
-        sweep: &mut Bytes,
+        sweep: &mut Option<RecordPlace>,
         deadline: Instant,
     ) -> Result<(), Error> {
         let max_age_ms = u64::try_from(self.options.txn_max_age.as_millis()).unwrap_or(u64::MAX);
         let horizon = Timestamp::new(now.physical().saturating_sub_ms(max_age_ms), 0);
         for _ in 0..RECORD_ENTRIES_PER_ROUND {
-            let look = || self.fsm.expired_txn_records(sweep, horizon, RECORDS_PER_ENTRY);
+            let look = || self.fsm.expired_txn_records(sweep.as_ref(), horizon, RECORDS_PER_ENTRY);
             let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
             if !found.names.is_empty() {
                 if self.fsm.state().owned.iter().any(|owned| owned.txn_horizon < horizon) {
                     self.command(leadership, &Command::AdvanceTxnHorizon(horizon), deadline).await?;
                 }
-                // The records of one key are looked at together, however many they are.
-                for names in found.names.chunks(RECORDS_PER_ENTRY as usize) {
-                    self.command(leadership, &Command::RemoveTxnRecords(names.to_vec()), deadline).await?;
-                }
+                self.command(leadership, &Command::RemoveTxnRecords(found.names), deadline).await?;
             }
-            match found.resume {
-                Some(next) => *sweep = next,
-                None => {
-                    *sweep = Bytes::new();
-                    return Ok(());
-                }
+            *sweep = found.resume;
+            if sweep.is_none() {
+                return Ok(());
             }
         }
         Ok(())
@@ -179,11 +172,11 @@ impl Group {
         &self,
         leadership: &Leadership,
         now: Timestamp,
-        sweep: &mut Bytes,
+        sweep: &mut Option<RecordPlace>,
         deadline: Instant,
     ) -> Result<(), Error> {
         for _ in 0..RECORD_ENTRIES_PER_ROUND {
-            let look = || self.fsm.expired_records(sweep, now, RECORDS_PER_ENTRY);
+            let look = || self.fsm.expired_records(sweep.as_ref(), now, RECORDS_PER_ENTRY);
             let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
             if !found.names.is_empty() {
                 if self.fsm.state().record_horizon < now {
@@ -191,12 +184,9 @@ impl Group {
                 }
                 self.command(leadership, &Command::RemoveRecords(found.names), deadline).await?;
             }
-            match found.resume {
-                Some(next) => *sweep = next,
-                None => {
-                    *sweep = Bytes::new();
-                    return Ok(());
-                }
+            *sweep = found.resume;
+            if sweep.is_none() {
+                return Ok(());
             }
         }
         Ok(())

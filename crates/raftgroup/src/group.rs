@@ -7,7 +7,7 @@ use drover_fsm::{Command, FsmHandle, FsmStateMachine};
 use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{GroupId, NodeId};
-use drover_kv::{Error, Outcome, Reason, WriteKind, WriteOp};
+use drover_kv::{Error, Outcome, Reason, TxnWrite, WriteKind, WriteOp};
 use drover_raftlog::GroupLog;
 use drover_rafttypes::{CommandBytes, ControlReply, Node, SnapshotDir, TypeConfig};
 use openraft::async_runtime::WatchReceiver;
@@ -312,6 +312,8 @@ impl Group {
                 )
             })
             .map_err(|error| self.judge(error))?;
+            let unlocked = || self.fsm.interval_unlocked(&bounded.interval, op.observed_version);
+            tokio::task::block_in_place(unlocked).map_err(|error| self.judge(error))?;
             let resume = bounded.resume.or_else(|| resume.clone());
             op.kind = WriteKind::DeleteRange { interval: bounded.interval, resume };
         }
@@ -323,18 +325,21 @@ impl Group {
     }
 
     /// Refuses what apply would surely refuse for now, a write to a locked key, and what would keep apply busy for too long, a
-    /// transaction that has read too many rows. Nothing rests on this: apply judges again.
+    /// transaction that has read too many rows. So whoever waits for a lock has no timestamp, and is nothing that others wait for.
+    /// Nothing else rests on this: apply judges again.
     fn fail_fast(&self, op: &WriteOp) -> Result<(), Error> {
         let observed = op.observed_version;
         let judged = match &op.kind {
             WriteKind::Put { key, .. } | WriteKind::Delete { key } | WriteKind::CompareAndSet { key, .. } => {
                 self.fsm.key_unlocked(key, observed)
             }
-            WriteKind::Txn(step) => match step.reads() {
-                Some(reads) if !reads.intervals.is_empty() => tokio::task::block_in_place(|| {
-                    self.fsm.bounded_reads(&reads.intervals, self.options.max_validated_rows, observed)
+            WriteKind::Txn(step) => match step.as_ref() {
+                TxnWrite::Commit(commit) if commit.reads.intervals.is_empty() && self.fsm.state().locks == 0 => Ok(()),
+                TxnWrite::Commit(commit) => tokio::task::block_in_place(|| {
+                    self.fsm.commit_unlocked(commit, observed)?;
+                    self.fsm.bounded_reads(&commit.reads.intervals, self.options.max_validated_rows, observed)
                 }),
-                Some(_) | None => Ok(()),
+                _ => Ok(()),
             },
             WriteKind::DeleteRange { .. } | WriteKind::Settle { .. } => Ok(()),
         };

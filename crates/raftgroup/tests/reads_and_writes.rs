@@ -15,21 +15,9 @@ use drover_kv::{
 use drover_raftgroup::Leadership;
 use futures::FutureExt;
 use openraft::impls::leader_id_std::LeaderId;
-use support::{Fixture, observed, put, reason, soon};
+use support::{Fixture, observed, put, reason, soon, waits};
 
 type Read = Result<(Option<String>, Option<Timestamp>), drover_kv::Error>;
-
-/// Whether a read goes on waiting while others of `key`, which nobody writes, come and go. They take the same way, so a
-/// read that waited for its proof only is through after the first of them.
-async fn waits<T>(fixture: &Fixture, read: &mut (impl Future<Output = T> + Unpin), key: &str) -> bool {
-    for _ in 0..5 {
-        if !futures::poll!(&mut *read).is_pending() {
-            return false;
-        }
-        assert_eq!(fixture.get(key, None).await.unwrap(), (None, None), "a read of another key does not wait");
-    }
-    futures::poll!(read).is_pending()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_pending_writes_is_read_without_a_timestamp() {

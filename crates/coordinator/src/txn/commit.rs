@@ -34,6 +34,9 @@ use crate::txn::resolve::Resolution;
 /// How long the end of a commit may take when nobody waits for it any more.
 const AFTERWARDS: Duration = Duration::from_secs(10);
 
+/// How long it is tried to find out what became of an attempt whose outcome is unknown at its deadline.
+const SETTLING: Duration = Duration::from_secs(60);
+
 /// Why an attempt ended.
 enum Ended {
     /// The transaction was committed by an earlier attempt, whose answer was lost.
@@ -105,7 +108,11 @@ impl Coordinator {
                 }
                 Err(Ended::Committed(commit_ts)) => return Ok(commit_ts),
                 Err(Ended::Failed(error)) => return Err(error),
-                Err(Ended::Again) => self.newer_routes(plan.version, &mut patience, &attempts, deadline).await?,
+                Err(Ended::Again) => {
+                    if let Err(error) = self.newer_routes(plan.version, &mut patience, &attempts, deadline).await {
+                        return Err(if error.is_unknown() { this.unknown(error, &plan) } else { error });
+                    }
+                }
             }
             attempt.coordinator += 1;
             first = false;
@@ -157,17 +164,17 @@ impl Try<'_> {
                 Err(CallError::Blocked(error)) => {
                     let unblocked = self.coordinator.unblock(&error, &mut patience, attempts, self.deadline);
                     if let Err(error) = unblocked.await {
-                        return self.end(error, attempts.is_unknown()).await;
+                        return self.end(error, attempts.is_unknown(), plan).await;
                     }
                 }
-                Err(CallError::Failed(error)) => return self.end(error, attempts.is_unknown()).await,
+                Err(CallError::Failed(error)) => return self.end(error, attempts.is_unknown(), plan).await,
             }
         }
     }
 
     /// Ends with `error`. If this attempt or an earlier one may be on its way, that is made certain first: what was not applied
     /// yet never will be.
-    async fn end(&self, error: Error, unknown: bool) -> Result<Timestamp, Ended> {
+    async fn end(&self, error: Error, unknown: bool, plan: &Plan) -> Result<Timestamp, Ended> {
         if !unknown {
             return Err(error.into());
         }
@@ -182,8 +189,21 @@ impl Try<'_> {
         match self.coordinator.txn_step(self.rollback(), self.deadline).await {
             Ok(Outcome::TxnCommitted { commit_ts }) => Ok(commit_ts),
             Ok(Outcome::TxnRolledBack) => Err(Error { certainty: Certainty::Definite, ..error }.into()),
-            Ok(_) | Err(_) => Err(Error { certainty: Certainty::Unknown, ..error }.into()),
+            Ok(_) | Err(_) => Err(self.unknown(error, plan).into()),
         }
+    }
+
+    /// What the client is told when nobody knows what became of this attempt. It is made certain without anybody waiting for
+    /// it, so that the status tells the outcome later.
+    fn unknown(&self, error: Error, plan: &Plan) -> Error {
+        self.settle_in_the_background(plan);
+        let (id, primary) = (self.txn.id, drover_keys::escape(self.primary()));
+        let why = match error.reason {
+            Reason::TimeoutIndefinite => "the deadline passed before the answer came, and it may have been committed",
+            _ => &error.message,
+        };
+        let message = format!("{why}; the status of transaction {id} under the key {primary} tells later");
+        Error { certainty: Certainty::Unknown, message, ..error }
     }
 
     /// `unknown`: an entry of an earlier attempt may be on its way.
@@ -220,7 +240,7 @@ impl Try<'_> {
                 // Nobody but this attempt could send its decision, and it never will.
                 self.roll_back_in_the_background(plan);
                 return match ended {
-                    Ended::Failed(error) => self.end(error, unknown).await,
+                    Ended::Failed(error) => self.end(error, unknown, plan).await,
                     Ended::Committed(_) | Ended::Again => Err(ended),
                 };
             }
@@ -249,10 +269,10 @@ impl Try<'_> {
                 self.roll_back_in_the_background(plan);
                 Ok(decided_at)
             }
-            Err(error) if error.is_unknown() => Err(error.into()),
+            Err(error) if error.is_unknown() => Err(self.unknown(error, plan).into()),
             Err(error) => {
                 self.roll_back_in_the_background(plan);
-                self.end(error, unknown).await
+                self.end(error, unknown, plan).await
             }
         }
     }
@@ -304,6 +324,10 @@ impl Try<'_> {
             Err(CallError::Misrouted(_)) => Err(Ended::Again),
             Err(CallError::Blocked(error)) => Err(self.blocked(error).await),
             // Whatever became of the prepare: without a decision it is nothing.
+            Err(CallError::Failed(error)) if error.reason == Reason::TimeoutIndefinite => {
+                let message = "the deadline passed before the transaction was decided; nothing was changed";
+                Err(Error::definite(Reason::Timeout, message).into())
+            }
             Err(CallError::Failed(error)) => Err(Error { certainty: Certainty::Definite, ..error }.into()),
         }
     }
@@ -448,14 +472,45 @@ impl Try<'_> {
         });
     }
 
-    fn roll_back_in_the_background(&self, plan: &Plan) {
+    /// Makes this attempt fail, unless it is committed; then its locks are resolved accordingly.
+    fn settle_in_the_background(&self, plan: &Plan) {
         let coordinator = Arc::clone(self.coordinator);
-        let (txn, start_ts) = (self.txn, self.request.start_ts);
-        let steps: Vec<TxnResolve> = plan
-            .writers()
-            .map(|(_, part)| TxnResolve { txn, start_ts, verdict: Verdict::RolledBack, keys: part.keys() })
-            .collect();
-        let record = self.rollback();
+        let (txn, start_ts, primary) = (self.txn, self.request.start_ts, self.primary().clone());
+        let (rollback, steps) = (self.rollback(), self.undo(plan));
+        tokio::spawn(async move {
+            let deadline = Instant::now() + SETTLING;
+            let Some(_room) = coordinator.room_to_settle(deadline).await else { return };
+            let settled = async {
+                match coordinator.txn_step(rollback, deadline).await? {
+                    Outcome::TxnRolledBack => {
+                        let resolved = steps.into_iter().map(|step| coordinator.resolve_keys(step, deadline));
+                        futures::future::try_join_all(resolved).await.map(|_| ())
+                    }
+                    _ => match coordinator.txn_status(txn.id, &primary, deadline).await? {
+                        TxnStatus::Committed { attempt, commit_ts, remote } if attempt == txn.attempt => {
+                            let committed = UnsettledTxn { txn, start_ts, commit_ts, primary, remote };
+                            coordinator.finish_txn(&committed, deadline).await
+                        }
+                        _ => Ok(()),
+                    },
+                }
+            };
+            if let Err(error) = settled.await {
+                tracing::debug!(%txn, %error, "nobody knows yet what became of a transaction");
+            }
+        });
+    }
+
+    /// What removes the locks of this attempt. In one group it has none.
+    fn undo(&self, plan: &Plan) -> Vec<TxnResolve> {
+        let (txn, start_ts, verdict) = (self.txn, self.request.start_ts, Verdict::RolledBack);
+        let writers = plan.writers().filter(|_| plan.single().is_none());
+        writers.map(|(_, part)| TxnResolve { txn, start_ts, verdict, keys: part.keys() }).collect()
+    }
+
+    fn roll_back_in_the_background(&self, plan: &Plan) {
+        let (coordinator, txn) = (Arc::clone(self.coordinator), self.txn);
+        let (record, steps) = (self.rollback(), self.undo(plan));
         tokio::spawn(async move {
             let deadline = Instant::now() + AFTERWARDS;
             let resolved = steps.into_iter().map(|step| coordinator.resolve_keys(step, deadline));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use drover_fsm::RecordPlace;
 use drover_hlc::Timestamp;
 use drover_keys::{End, GroupId, Interval};
 use drover_kv::{
@@ -36,7 +37,7 @@ type TxnName = (TxnId, Attempt);
 #[derive(Debug, Default)]
 pub struct LockSweep {
     locks: Bytes,
-    records: Bytes,
+    records: Option<RecordPlace>,
 }
 
 /// Locks that are looked at together.
@@ -174,7 +175,7 @@ impl Coordinator {
             }
         }
         let old = Timestamp::new(now.physical().saturating_sub_ms(self.lock_ttl_ms()), 0);
-        let look = || group.fsm().expired_txn_records(&sweep.records, old, u64::from(LOCKS_PER_READ));
+        let look = || group.fsm().expired_txn_records(sweep.records.as_ref(), old, u64::from(LOCKS_PER_READ));
         let found = match tokio::task::block_in_place(look) {
             Ok(found) => found,
             // The replica itself reports what is wrong with it.
@@ -185,7 +186,7 @@ impl Coordinator {
                 ended = Err(error);
             }
         }
-        sweep.records = found.resume.unwrap_or_default();
+        sweep.records = found.resume;
         ended
     }
 

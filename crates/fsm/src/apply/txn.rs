@@ -116,7 +116,10 @@ impl Work<'_, '_> {
                     false => None,
                 };
                 match gate::outcome(record.as_ref(), attempt, Some(prepare.fingerprint))? {
-                    None => gate::marker(self.marker(shard, step.first_key(), id)?.as_ref(), attempt)?,
+                    None => {
+                        let marker = self.marker(shard, step.first_key(), id)?;
+                        gate::marker(marker.as_ref(), attempt, prepare.fingerprint)?
+                    }
                     committed => committed,
                 }
             }
@@ -286,9 +289,11 @@ impl Work<'_, '_> {
 
     fn resolve(&mut self, resolve: &TxnResolve, footprint: &Footprint<'_>) -> Result<Outcome, Stop> {
         let TxnResolve { txn, start_ts, verdict, keys } = resolve;
+        let mut fingerprint = None;
         for (key, owned) in keys.iter().zip(&footprint.keys) {
             let lock = self.lock(owned.shard, key)?;
             let Some(lock) = lock.filter(|lock| lock.txn == *txn || is_any_attempt(lock, txn.id)) else { continue };
+            fingerprint = Some(lock.fingerprint);
             match verdict {
                 Verdict::Committed { commit_ts } => self.settle(owned.shard, key.clone(), &lock, *commit_ts)?,
                 Verdict::RolledBack => self.unlock(owned.shard, key.clone())?,
@@ -299,12 +304,8 @@ impl Work<'_, '_> {
             Verdict::RolledBack => (Guard::TxnRollbackMarker, None),
         };
         if guards::on(guard) {
-            self.put_marker(
-                footprint.shard(),
-                &keys[0],
-                txn.id,
-                TxnMarker { start_ts: *start_ts, attempt: txn.attempt, commit_ts },
-            )?;
+            let marker = TxnMarker { start_ts: *start_ts, attempt: txn.attempt, commit_ts, fingerprint };
+            self.put_marker(footprint.shard(), &keys[0], txn.id, marker)?;
         }
         Ok(Outcome::TxnResolved)
     }

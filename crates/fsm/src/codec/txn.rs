@@ -63,6 +63,8 @@ pub struct TxnMarker {
     pub attempt: Attempt,
     /// Set if it was committed.
     pub commit_ts: Option<Timestamp>,
+    /// Of all its mutations, if a lock of it was there to tell.
+    pub fingerprint: Option<u64>,
 }
 
 fn corrupt(what: &'static str) -> impl Fn(String) -> ApplyError {
@@ -169,7 +171,8 @@ impl TxnMarker {
     pub fn encode(&self) -> Bytes {
         let attempt = Some(encode_attempt(self.attempt));
         let commit_ts = self.commit_ts.map(Timestamp::raw);
-        pb::TxnMarker { start_ts: self.start_ts.raw(), attempt, commit_ts }.encode_to_vec().into()
+        let (start_ts, fingerprint) = (self.start_ts.raw(), self.fingerprint);
+        pb::TxnMarker { start_ts, attempt, commit_ts, fingerprint }.encode_to_vec().into()
     }
 
     /// Reads stored bytes.
@@ -183,6 +186,7 @@ impl TxnMarker {
             start_ts: Timestamp::from_raw(marker.start_ts),
             attempt: decode_attempt(marker.attempt).map_err(|e| corrupt(e.to_string()))?,
             commit_ts: marker.commit_ts.map(Timestamp::from_raw),
+            fingerprint: marker.fingerprint,
         })
     }
 }
@@ -228,12 +232,17 @@ mod tests {
             assert_eq!(TxnRecord::decode(golden.into()).unwrap(), record);
         }
 
-        let marker = |commit_ts| TxnMarker { start_ts: ts(5), attempt: ATTEMPT, commit_ts };
         let head = [&[8, 5, 18][..], &GOLDEN_ATTEMPT].concat();
-        for (commit_ts, tail) in [(None, &[][..]), (Some(ts(6)), &[24, 6])] {
+        let table = [
+            (None, None, &[][..]),
+            (Some(ts(6)), None, &[24, 6]),
+            (Some(ts(6)), Some(9), &[24, 6, 33, 9, 0, 0, 0, 0, 0, 0, 0]),
+        ];
+        for (commit_ts, fingerprint, tail) in table {
+            let marker = TxnMarker { start_ts: ts(5), attempt: ATTEMPT, commit_ts, fingerprint };
             let golden = [&head, tail].concat();
-            assert_eq!(marker(commit_ts).encode(), golden);
-            assert_eq!(TxnMarker::decode(golden.into()).unwrap(), marker(commit_ts));
+            assert_eq!(marker.encode(), golden);
+            assert_eq!(TxnMarker::decode(golden.into()).unwrap(), marker);
         }
     }
 

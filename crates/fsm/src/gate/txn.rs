@@ -36,9 +36,13 @@ pub fn outcome(
 /// are resolved.
 ///
 /// # Errors
-/// [`Refusal::TxnAborted`] if this attempt or a higher one was rolled back.
-pub fn marker(marker: Option<&TxnMarker>, attempt: Attempt) -> Result<Option<Timestamp>, Refusal> {
+/// [`Refusal::TxnAborted`] if this attempt or a higher one was rolled back; [`Refusal::TxnReused`] if a transaction with other
+/// mutations was committed under the same id.
+pub fn marker(marker: Option<&TxnMarker>, attempt: Attempt, fingerprint: u64) -> Result<Option<Timestamp>, Refusal> {
     match marker {
+        Some(TxnMarker { commit_ts: Some(_), fingerprint: Some(first), .. }) if *first != fingerprint => {
+            Err(Refusal::TxnReused)
+        }
         Some(TxnMarker { commit_ts: Some(commit_ts), .. }) => Ok(Some(*commit_ts)),
         Some(TxnMarker { attempt: through, commit_ts: None, .. }) if attempt <= *through => {
             Err(Refusal::TxnAborted { through: *through })
@@ -180,7 +184,10 @@ mod tests {
 
     #[test]
     fn a_prepare_that_comes_late_is_answered_by_the_marker() {
-        let kept = |commit_ts| Some(TxnMarker { start_ts: ts(1), attempt: attempt(2), commit_ts });
+        let kept = |commit_ts| {
+            let fingerprint = Some(7);
+            Some(TxnMarker { start_ts: ts(1), attempt: attempt(2), commit_ts, fingerprint })
+        };
         let table = [
             ("nothing remembered", None, 2, Ok(None)),
             ("committed", kept(Some(ts(9))), 2, Ok(Some(ts(9)))),
@@ -190,8 +197,12 @@ mod tests {
             ("a later one goes on", kept(None), 3, Ok(None)),
         ];
         for (case, kept, number, expect) in table {
-            assert_eq!(marker(kept.as_ref(), attempt(number)), expect, "{case}");
+            assert_eq!(marker(kept.as_ref(), attempt(number), 7), expect, "{case}");
         }
+        let other = marker(kept(Some(ts(9))).as_ref(), attempt(2), 8);
+        assert_eq!(other, Err(Refusal::TxnReused), "the same id for something else");
+        let unnamed = kept(Some(ts(9))).map(|kept| TxnMarker { fingerprint: None, ..kept });
+        assert_eq!(marker(unnamed.as_ref(), attempt(2), 8), Ok(Some(ts(9))), "nobody knows for what");
     }
 
     #[test]

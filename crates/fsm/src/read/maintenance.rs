@@ -5,16 +5,16 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, Interval, LogicalKey};
-use drover_kv::{Error, Reason, TxnId, TxnRef};
-use drover_mvcc::{RecordKind, RecordRow};
+use drover_kv::{Error, Mutation, Reason, TxnCommit, TxnId, TxnRef};
+use drover_mvcc::{RecordKind, RecordPlace, RecordRow};
 
 use super::Admitted;
 use crate::ApplyError;
 use crate::codec::command::{RecordName, TxnRecordName};
 use crate::codec::record::OutcomeRecord;
-use crate::codec::txn::{TxnMarker, TxnRecord, TxnState};
+use crate::codec::txn::{Lock, TxnMarker, TxnRecord, TxnState};
 use crate::error::ReadError;
-use crate::gate::conditions::live;
+use crate::gate::conditions::{self, live};
 use crate::handle::FsmHandle;
 
 /// A part of a range delete that is small enough for one entry.
@@ -31,8 +31,8 @@ pub struct Bounded {
 pub struct ExpiredRecords {
     /// Their names, in key order.
     pub names: Vec<RecordName>,
-    /// The route key to go on from; `None` if all records were looked at.
-    pub resume: Option<Bytes>,
+    /// Where to go on; `None` if all records were looked at.
+    pub resume: Option<RecordPlace>,
 }
 
 /// A committed transaction whose locks elsewhere may not all be resolved.
@@ -57,8 +57,8 @@ pub struct ExpiredTxnRecords {
     pub names: Vec<TxnRecordName>,
     /// What is in the way of others.
     pub unsettled: Vec<UnsettledTxn>,
-    /// The route key to go on from; `None` if all records were looked at.
-    pub resume: Option<Bytes>,
+    /// Where to go on; `None` if all records were looked at.
+    pub resume: Option<RecordPlace>,
 }
 
 /// What a transaction is told that has read more than can be validated.
@@ -123,6 +123,41 @@ impl FsmHandle {
         admitted.key_unlocked(&LogicalKey::plain(key.clone()), None)
     }
 
+    /// As [`FsmHandle::key_unlocked`], for a write to every key of `interval`.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`].
+    pub fn interval_unlocked(&self, interval: &Interval, observed: Option<CatalogVersion>) -> Result<(), ReadError> {
+        if self.state().locks == 0 {
+            return Ok(());
+        }
+        let view = self.view();
+        let admitted = Admitted::judge(&view, interval, observed, None)?;
+        admitted.each_lock(&mut |key, lock| Ok(conditions::unlocked(Some(lock.info(key)))?))
+    }
+
+    /// As [`FsmHandle::key_unlocked`], for the keys that a transaction writes in one entry; its own locks do not count. One whose
+    /// outcome is recorded gets that, whatever is locked by now.
+    ///
+    /// # Errors
+    /// As [`FsmHandle::get`].
+    pub fn commit_unlocked(&self, commit: &TxnCommit, observed: Option<CatalogVersion>) -> Result<(), ReadError> {
+        if self.state().locks == 0 {
+            return Ok(());
+        }
+        let view = self.view();
+        for (at, Mutation { key, .. }) in commit.mutations.iter().enumerate() {
+            let shard = Admitted::judge(&view, &Interval::point(key.clone()), observed, None)?.owned[0].shard;
+            if at == 0 && view.snapshot.record(shard, key, RecordKind::TxnOutcome, &commit.txn.id.0)?.is_some() {
+                return Ok(());
+            }
+            let lock = view.snapshot.lock(shard, &LogicalKey::plain(key.clone()))?.map(Lock::decode).transpose()?;
+            let foreign = lock.filter(|lock| lock.txn.id != commit.txn.id);
+            conditions::unlocked(foreign.map(|lock| lock.info(key.clone())))?;
+        }
+        Ok(())
+    }
+
     /// Refuses intervals that hold more than `max_rows` keys together, deleted ones included.
     ///
     /// # Errors
@@ -146,14 +181,14 @@ impl FsmHandle {
         if rows <= max_rows { Ok(()) } else { Err(too_many_rows()) }
     }
 
-    /// Looks at up to `max_scanned` (at least 1) idempotency records from the route key `from` on, and names those whose
-    /// `not_after` is at or below `horizon`.
+    /// Looks at up to `max_scanned` (at least 1) records from `from` on, the first one without it, and names those of idempotency
+    /// keys whose `not_after` is at or below `horizon`.
     ///
     /// # Errors
     /// If the store fails or a record cannot be read.
     pub fn expired_records(
         &self,
-        from: &Bytes,
+        from: Option<&RecordPlace>,
         horizon: Timestamp,
         max_scanned: u64,
     ) -> Result<ExpiredRecords, ReadError> {
@@ -173,7 +208,7 @@ impl FsmHandle {
     /// If the store fails or a record cannot be read.
     pub fn expired_txn_records(
         &self,
-        from: &Bytes,
+        from: Option<&RecordPlace>,
         horizon: Timestamp,
         max_scanned: u64,
     ) -> Result<ExpiredTxnRecords, ReadError> {
@@ -210,28 +245,29 @@ impl FsmHandle {
         Ok(ExpiredTxnRecords { resume, ..found })
     }
 
-    /// Shows up to `max_scanned` (at least 1) records from the route key `from` on; the route key to go on from, if there are
-    /// more.
+    /// Shows up to `max_scanned` (at least 1) records from `from` on, or from the first; where to go on, if there are more. However
+    /// many lie under one route key, it shows no more than that.
     fn each_record(
         &self,
-        from: &Bytes,
+        from: Option<&RecordPlace>,
         max_scanned: u64,
         visit: &mut dyn FnMut(RecordRow) -> Result<(), ApplyError>,
-    ) -> Result<Option<Bytes>, ReadError> {
+    ) -> Result<Option<RecordPlace>, ReadError> {
         let view = self.view();
-        let rest = Interval::new(from.clone(), End::Unbounded).expect("no key lies above an unbounded end");
-        let (mut resume, mut damaged) = (None, Ok(()));
-        let (mut scanned, mut last_key) = (0, None);
+        let rest = match from {
+            Some(from) => Interval::new(from.route_key.clone(), End::Unbounded).expect("nothing lies above unbounded"),
+            None => Interval::all(),
+        };
+        let (mut resume, mut damaged, mut scanned) = (None, Ok(()), 0);
         for owned in &view.state.owned {
             let Some(part) = owned.interval.intersection(&rest) else { continue };
-            view.snapshot.scan_records(owned.shard, &part, &mut |row| {
-                // The records of one route key are looked at together, so that a route key says where to go on.
-                if scanned >= max_scanned.max(1) && last_key.as_ref() != Some(&row.route_key) {
-                    resume = Some(row.route_key);
+            let from = from.filter(|from| part.contains(&from.route_key));
+            view.snapshot.scan_records(owned.shard, &part, from, &mut |row| {
+                if scanned >= max_scanned.max(1) {
+                    resume = Some(row.place());
                     return ControlFlow::Break(());
                 }
                 scanned += 1;
-                last_key = Some(row.route_key.clone());
                 damaged = visit(row);
                 if damaged.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;

@@ -190,6 +190,18 @@ impl Fixture {
     }
 }
 
+/// Whether a read goes on waiting while others of `key`, which nobody writes, come and go. They take the same way, so a
+/// read that waited for its proof only is through after the first of them.
+pub async fn waits<T>(fixture: &Fixture, read: &mut (impl Future<Output = T> + Unpin), key: &str) -> bool {
+    for _ in 0..5 {
+        if !futures::poll!(&mut *read).is_pending() {
+            return false;
+        }
+        assert_eq!(fixture.get(key, None).await.unwrap(), (None, None), "a read of another key does not wait");
+    }
+    futures::poll!(read).is_pending()
+}
+
 pub fn put(key: &str, value: &str) -> WriteKind {
     WriteKind::Put { key: key.to_owned().into(), value: value.to_owned().into(), ttl_ms: None }
 }

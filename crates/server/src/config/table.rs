@@ -312,6 +312,9 @@ group = 3
         /// The oldest snapshot, counted from now, that a transaction which is committed may have read. For so long its outcome
         /// is remembered.
         "max_age_ms" => max_age: Duration, default "5m", range SECOND..=DAY;
+        /// How long a commit may take, whatever its caller allows: for so long it may hold locks. A caller that allows more is
+        /// answered when this time is over.
+        "max_deadline_ms" => max_deadline: Duration, default "1m", range 100..=DAY;
         /// Most keys that a transaction may write.
         "max_mutations" => max_mutations: u64, default "100000", range 1..=10_000_000;
         /// Most keys and ranges that a transaction may have read.

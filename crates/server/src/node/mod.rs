@@ -156,6 +156,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         metrics: Arc::clone(&metrics),
         max_requests: usize::try_from(config.limits.max_requests).unwrap_or(usize::MAX),
         default_deadline: config.limits.default_deadline,
+        max_commit: config.txn.max_deadline,
         disk: watch.subscribe(),
     });
     let view = NodeView {

@@ -26,6 +26,8 @@ pub struct FrontParts {
     pub max_requests: usize,
     /// How long a request may take if its caller does not say.
     pub default_deadline: Duration,
+    /// How long a commit may take, whatever its caller says.
+    pub max_commit: Duration,
     /// Free space.
     pub disk: watch::Receiver<DiskState>,
 }
@@ -85,9 +87,12 @@ impl Front {
         let timer = self.parts.metrics.requests.start(method(&request));
         let answer = match self.admit(&request) {
             Ok(room) => {
-                let asked = request.timeout_ms().map(|ms| Duration::from_millis(u64::from(ms)));
-                let limit = asked.or(transport_deadline).unwrap_or(self.parts.default_deadline);
-                let deadline = arrived + limit.min(transport_deadline.unwrap_or(limit));
+                let mut allowed = self.allowed(request.timeout_ms().unwrap_or(0), transport_deadline);
+                if matches!(request, Request::Commit(_)) {
+                    // It may hold locks for as long.
+                    allowed = allowed.min(self.parts.max_commit);
+                }
+                let deadline = arrived + allowed;
                 match request {
                     // It goes on to its end when its caller goes away, and takes room for as long.
                     Request::Commit(_) => {
@@ -158,9 +163,13 @@ impl Front {
 
     /// When a call ends whose caller allows `timeout_ms` (zero: does not say) and gRPC `transport`.
     pub fn deadline(&self, timeout_ms: u32, transport: Option<Duration>) -> Instant {
+        Instant::now() + self.allowed(timeout_ms, transport)
+    }
+
+    fn allowed(&self, timeout_ms: u32, transport: Option<Duration>) -> Duration {
         let asked = (timeout_ms != 0).then(|| Duration::from_millis(u64::from(timeout_ms)));
         let limit = asked.or(transport).unwrap_or(self.parts.default_deadline);
-        Instant::now() + limit.min(transport.unwrap_or(limit))
+        limit.min(transport.unwrap_or(limit))
     }
 
     /// The node that is believed to lead the group of the key that a request is about.
