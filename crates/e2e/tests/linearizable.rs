@@ -52,6 +52,8 @@ async fn record_while(
         struck.unwrap();
     };
     tokio::join!(workload.run(clients, &recorder, &stop), nemesis);
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    workload.final_read(&cluster.client().await.unwrap(), &recorder).await.unwrap();
     let history = recorder.history();
     let tally = history.tally();
     eprintln!("{tally:?}");

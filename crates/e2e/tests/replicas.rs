@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use drover_client::{Client, GroupId, NewNode, NodeId, Reason, ReplicaState};
+use drover_guards::CrashPoint;
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::ledger::Ledger;
@@ -421,26 +423,30 @@ async fn a_node_that_crashes_between_two_steps_of_a_change_of_its_replicas_comes
         node.start().unwrap();
         node.wait_ready(PATIENCE)
     };
-    let ended = || async {
+    let ended = async |point: &str| {
         let node = cluster.node(new);
-        assert!(!node.wait_exit(PATIENCE).await.unwrap().success());
+        node.wait_crash(point.parse().unwrap(), PATIENCE).await.unwrap();
         node.crash_at(None);
         node.start().unwrap();
         node.wait_ready(PATIENCE).await.unwrap();
     };
     let coming = ["replica.clear.store", "replica.add.cleared", "replica.add.recorded", "replica.add.opened"];
     let going = ["replica.remove.recorded", "replica.clear.store", "replica.remove.cleared", "replica.remove.recorded"];
+    // The other points are those of `txn_crashes.rs`.
+    let places: BTreeSet<String> = CrashPoint::all().map(|point| point.to_string()).collect();
+    let places = places.iter().filter(|point| point.starts_with("replica.")).map(String::as_str);
+    assert_eq!(coming.into_iter().chain(going).collect::<BTreeSet<_>>(), places.collect());
     for (round, (coming, going)) in coming.into_iter().zip(going).enumerate() {
         client.put(format!("k{round}"), "v").await.unwrap();
         crashes(Some(coming)).await.unwrap();
         client.add_replica(group, new, ME).await.unwrap();
-        ended().await;
+        ended(coming).await;
         assert_eq!(settled(&client, group).await, [1, 2, 3, 4], "{coming}");
         cluster.assert_replicas_equal().await.unwrap();
 
         crashes(Some(going)).await.unwrap();
         client.remove_replicas(group, &[new], ME).await.unwrap();
-        ended().await;
+        ended(going).await;
         assert_eq!(settled(&client, group).await, [1, 2, 3], "{going}");
         no_data_left(&cluster, new, group).await;
     }

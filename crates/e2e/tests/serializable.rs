@@ -1,20 +1,27 @@
-//! Transactions are strictly serializable while leaders and coordinators are killed and stopped.
+//! Transactions are strictly serializable while leaders and coordinators are killed, crash and are stopped.
 
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adya::{History, Opts, Valid, Workload};
-use drover_client::{Client, Error, Interval, Reason, Transaction};
+use drover_client::{Client, Interval};
 use drover_testkit::Cluster;
+use drover_testkit::check::strictly_serializable;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::nemesis::{Fault, strike};
-use drover_testkit::workload::{Kind, Transactions, TxnRecorder};
+use drover_testkit::workload::{Bank, BankReport, Kind, Transactions, TxnRecorder};
 use tokio_util::sync::CancellationToken;
 
-const FAULTS: [Fault; 5] = [Fault::KillLeader, Fault::StopLeader, Fault::KillAny, Fault::KillLeader, Fault::KillAny];
+const FAULTS: [Fault; 7] = [
+    Fault::KillLeader,
+    Fault::LoseCoordinator,
+    Fault::StopLeader,
+    Fault::KillAny,
+    Fault::StopAny,
+    Fault::LoseCoordinator,
+    Fault::KillLeader,
+];
 
 /// Clients of one node each, which is lost with its coordinator, and others that go elsewhere and give up soon.
 async fn clients(cluster: &Cluster) -> Vec<Client> {
@@ -34,21 +41,7 @@ fn assert_strictly_serializable(cluster: &Cluster, recorder: &TxnRecorder, kind:
     let tally = ["ok", "fail", "info"].map(|kind| recorder.count(kind));
     eprintln!("{tally:?} committed, refused, unknown");
     assert!(tally[0] > 300, "too few transactions to show anything: {tally:?}");
-    let history = History::from_json(&text).unwrap();
-    let workload = match kind {
-        Kind::List => Workload::ListAppend,
-        Kind::Register => Workload::RwRegister,
-    };
-    let opts = Opts {
-        models: vec!["strict-serializable".into()],
-        timeout: Duration::from_secs(60),
-        wfr_keys: kind == Kind::Register,
-        linearizable_keys: kind == Kind::Register,
-        ..Opts::default()
-    };
-    let report = adya::check(&history, workload, &opts);
-    let why: Vec<&str> = report.anomalies.values().flatten().map(|found| found.explanation.as_str()).collect();
-    assert_eq!(report.valid, Valid::True, "{:?}\n{}", report.anomaly_types, why.join("\n"));
+    strictly_serializable(&text, kind, Duration::from_secs(60)).unwrap_or_else(|found| panic!("{found}"));
 }
 
 async fn histories(kind: Kind, seed: u64) {
@@ -78,84 +71,23 @@ async fn registers_that_are_written_are_strictly_serializable() {
     histories(Kind::Register, 6).await;
 }
 
-const ACCOUNTS: usize = 12;
-const TOTAL: i64 = 1_200;
-
-fn account(n: usize) -> String {
-    format!("{}/{n}", char::from(b'a' + u8::try_from(n * 26 / ACCOUNTS).unwrap()))
-}
-
-async fn amount(txn: &Transaction, n: usize) -> Result<i64, Error> {
-    Ok(txn.get(account(n)).await?.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap()))
-}
-
-async fn transfer(client: &Client, from: usize, to: usize) -> Result<(), Error> {
-    client
-        .transaction(|txn| async move {
-            let (mine, theirs) = (amount(&txn, from).await?, amount(&txn, to).await?);
-            let moved = 1 + (mine + theirs) % 5;
-            if from != to && mine >= moved {
-                txn.put(account(from), (mine - moved).to_string());
-                txn.put(account(to), (theirs + moved).to_string());
-            }
-            Ok(())
-        })
-        .await
-}
-
-/// The total, by reading every account at one moment, and by a scan.
-async fn totals(client: &Client) -> Result<[i64; 2], Error> {
-    let number = |value: &[u8]| std::str::from_utf8(value).unwrap().parse::<i64>().unwrap();
-    let accounts = (0..ACCOUNTS).map(|n| account(n).into()).collect();
-    let got = client.batch_get(accounts, None).await?;
-    let read = got.versions.iter().flatten().map(|version| number(&version.value)).sum();
-    let rows = client.snapshot(None).scan(Interval::all(), false, 0).await?;
-    Ok([read, rows.iter().map(|(_, value)| number(value)).sum()])
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bank_never_makes_or_loses_money_in_any_snapshot() {
     let cluster = Cluster::builder().data_groups(3).set("txn.lock_ttl_ms", 1_000).start().await.unwrap();
     let client = cluster.client().await.unwrap();
-    let fill = |txn: Transaction| async move {
-        (0..ACCOUNTS).for_each(|n| txn.put(account(n), (TOTAL / ACCOUNTS as i64).to_string()));
-        Ok::<_, Error>(())
-    };
-    client.transaction(fill).await.unwrap();
-    let (stop, looks) = (CancellationToken::new(), AtomicUsize::new(0));
-    let (moved, looks) = (&AtomicUsize::new(0), &looks);
-    let movers = (0..6usize).map(|task| {
-        let (client, stop) = (client.clone(), stop.clone());
-        async move {
-            for n in (task..).step_by(6) {
-                if stop.is_cancelled() {
-                    return;
-                }
-                match transfer(&client, n * 7 % ACCOUNTS, n * 5 % ACCOUNTS).await {
-                    Ok(()) => drop(moved.fetch_add(1, Ordering::SeqCst)),
-                    Err(error) => assert!(error.is_unknown() || error.reason != Reason::Internal, "{error}"),
-                }
-            }
-        }
-    });
-    let looking = async {
-        while !stop.is_cancelled() {
-            // A read that ends without an answer shows nothing.
-            if let Ok(totals) = totals(&client).await {
-                assert_eq!(totals, [TOTAL; 2]);
-                looks.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    };
+    let bank = Bank { accounts: 12, each: 100 };
+    bank.fill(&client).await.unwrap();
+    let (report, stop) = (Arc::new(BankReport::default()), CancellationToken::new());
     let nemesis = async {
-        let struck = strike(&cluster, &cluster.groups(), &FAULTS, 9, 60, || moved.load(Ordering::SeqCst)).await;
+        let struck = strike(&cluster, &cluster.groups(), &FAULTS, 9, 60, || report.moved()).await;
         stop.cancel();
         struck.unwrap();
     };
-    tokio::join!(futures::future::join_all(movers), looking, nemesis);
+    let movers = clients(&cluster).await;
+    tokio::join!(bank.run(movers, vec![client.clone(); 2], &report, &stop), nemesis);
     cluster.wait_ready(PATIENCE).await.unwrap();
-    assert_eq!(totals(&client).await.unwrap(), [TOTAL; 2]);
-    assert!(looks.load(Ordering::SeqCst) > 20, "only {looks:?} looks");
+    assert_eq!(bank.totals(&client).await.unwrap(), [bank.total(); 2]);
+    assert!(report.looks() > 20, "only {} looks", report.looks());
     cluster.assert_replicas_equal().await.unwrap();
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_client::{Client, Error, Expectation, Interval, Reason, Transaction, TransactionStatus, Update};
+use drover_guards::{CrashPoint, Moment, Place, TxnEntry};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
-use drover_testkit::wait::wait_until;
 
 async fn number(txn: &Transaction, key: &str) -> Result<i64, Error> {
     let value = txn.get(key.to_owned()).await?;
@@ -112,23 +112,20 @@ async fn what_changed_since_it_was_read_is_a_conflict_and_is_tried_again() {
     futures::future::join_all(adding).await;
     assert_eq!(client.get("n").await.unwrap().unwrap().value, "40");
     assert_eq!(client.get("zz").await.unwrap().unwrap().value, "20");
-    wait_until("all locks to be gone", PATIENCE, || async {
-        let (left, _) = client.prepared_transactions(None).await.map_err(|error| error.to_string())?;
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-    })
-    .await
-    .unwrap();
+    cluster.wait_unlocked(PATIENCE).await.unwrap();
     cluster.assert_replicas_equal().await.unwrap();
 }
 
 /// Where a coordinator may be lost, and whether the transaction is committed then.
-const POINTS: [(&str, bool); 6] = [
-    ("txn.before_prepare", false),
-    ("txn.one_prepared", false),
-    ("txn.prepared", false),
-    ("txn.timestamped", false),
-    ("txn.refreshed", false),
-    ("txn.decided", true),
+const POINTS: [(CrashPoint, bool); 8] = [
+    (CrashPoint::Txn(TxnEntry::PreparePrimary, Moment::Unsent), false),
+    (CrashPoint::Txn(TxnEntry::PreparePrimary, Moment::Answered), false),
+    (CrashPoint::Txn(TxnEntry::PrepareSecondary, Moment::Answered), false),
+    (CrashPoint::At(Place::TxnPrepared), false),
+    (CrashPoint::At(Place::TxnTimestamped), false),
+    (CrashPoint::At(Place::TxnRefreshed), false),
+    (CrashPoint::Txn(TxnEntry::Decide, Moment::Unsent), false),
+    (CrashPoint::Txn(TxnEntry::Decide, Moment::Answered), true),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +135,7 @@ async fn what_a_lost_coordinator_leaves_behind_is_settled_by_others() {
     let keys = ["a", "k", "z"];
     for (round, (point, committed)) in (1..).zip(POINTS) {
         let node = cluster.node(drover_client::NodeId(1 + round % 3));
-        node.crash_at(Some(point));
+        node.crash_at(Some(&point.to_string()));
         node.restart().unwrap();
         cluster.wait_ready(PATIENCE).await.unwrap();
         let through = Client::builder().endpoints([node.grpc_address()]).only_these_endpoints();
@@ -152,7 +149,7 @@ async fn what_a_lost_coordinator_leaves_behind_is_settled_by_others() {
         }
         let error = txn.commit().await.unwrap_err();
         assert!(error.is_unknown(), "{point}: {error}");
-        assert!(!node.wait_exit(PATIENCE).await.unwrap().success(), "{point}");
+        node.wait_crash(point, PATIENCE).await.unwrap();
         // Nobody waits for longer than the locks live.
         let mut values = Vec::new();
         for key in keys {
@@ -165,13 +162,7 @@ async fn what_a_lost_coordinator_leaves_behind_is_settled_by_others() {
         cluster.wait_ready(PATIENCE).await.unwrap();
         add(&others, &keys, 1).await.unwrap();
     }
-    let client = cluster.client().await.unwrap();
-    wait_until("all locks to be gone", PATIENCE, || async {
-        let (left, _) = client.prepared_transactions(None).await.map_err(|error| error.to_string())?;
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
-    })
-    .await
-    .unwrap();
+    cluster.wait_unlocked(PATIENCE).await.unwrap();
     cluster.assert_replicas_equal().await.unwrap();
 }
 

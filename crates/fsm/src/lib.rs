@@ -40,6 +40,7 @@
 mod apply;
 mod cell;
 pub mod codec;
+mod crash;
 mod digest;
 mod error;
 mod fingerprint;
@@ -63,6 +64,7 @@ pub use codec::catalog::{
     encode_catalog_reply,
 };
 pub use codec::command::{Command, Grant, MoveCommand, RecordName, TimedWrite, TxnRecordName};
+pub use crash::TxnCrash;
 pub use error::{ApplyError, ReadError};
 pub use fingerprint::txn_fingerprint;
 pub use handle::FsmHandle;

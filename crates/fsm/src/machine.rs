@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use drover_catalog::Catalog;
-use drover_guards::{self as guards, Guard};
+use drover_guards::{self as guards, Guard, Moment};
 use drover_keys::GroupId;
 use drover_mvcc::{CheckpointInfo, GroupStore, MetaKey, StoreEnv, inspect_checkpoint};
 use drover_rafttypes::{Entry, LogId, Responder, SnapshotDir, SnapshotMeta, StoredMembership, TypeConfig};
@@ -15,11 +15,13 @@ use openraft::type_config::alias::SnapshotOf;
 use tokio::sync::watch;
 
 use crate::ApplyError;
-use crate::apply::{DecodedEntry, apply_batch};
+use crate::apply::{Body, DecodedEntry, apply_batch};
 use crate::cell::{Current, StateCell};
 use crate::codec::applied::Applied;
 use crate::codec::catalog::row;
+use crate::codec::command::Command;
 use crate::codec::{command, state};
+use crate::crash::TxnCrash;
 use crate::digest::DigestBoard;
 use crate::handle::{FsmHandle, Shared, blocking, gc_rules};
 use crate::home::{GroupDir, StoreHome};
@@ -63,6 +65,7 @@ impl FsmStateMachine {
         let shared = &self.shared;
         let current = shared.cell.load();
         let store = current.home.store();
+        pending.crash_if_asked();
         let prepared = apply_batch(store, &current.state, &current.catalog, &current.applied, &pending.entries)?;
         let committed = shared.cell.commit(prepared)?;
         let pinned =
@@ -100,6 +103,15 @@ impl Pending {
         self.entries.push(DecodedEntry::decode(entry)?);
         self.responders.push(responder);
         Ok(())
+    }
+
+    /// Somebody waits for the answer only where the entry was proposed.
+    fn crash_if_asked(&self) {
+        for (entry, _) in self.entries.iter().zip(&self.responders).filter(|(_, responder)| responder.is_some()) {
+            if let Body::Command { command: Command::Write(writes), .. } = &entry.body {
+                writes.iter().for_each(|write| TxnCrash::in_write(&write.op.kind, Moment::Committed));
+            }
+        }
     }
 
     /// A digest is taken from the state right after its entry, so that entry is the last of its batch.

@@ -11,7 +11,7 @@
 mod crash;
 mod guard;
 
-pub use crash::{CRASH_AT, crash_point};
+pub use crash::{CRASH_AT, CrashPoint, LAST_WORDS, Moment, Place, TxnEntry, crash_point, crashes_are_possible};
 pub use guard::{Guard, Witness};
 
 /// Whether this build can switch guards off. The binary refuses to be built then.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use drover_fsm::{Command, TimedWrite};
-use drover_guards::{self as guards, Guard};
+use drover_fsm::{Command, TimedWrite, TxnCrash};
+use drover_guards::{self as guards, Guard, Moment};
 use drover_hlc::Timestamp;
 use drover_kv::{Error, OpResult, Outcome, Reason, TxnWrite, WriteKind, WriteOp};
 use drover_rafttypes::{ApplyReply, CommandBytes, ControlReply, TypeConfig};
@@ -318,6 +318,7 @@ impl Pipeline {
                 return None;
             }
         };
+        batch.writes.iter().for_each(|write| TxnCrash::in_write(&write.op.kind, Moment::Unproposed));
         let (responder, answer) = ProgressResponder::complete_only();
         let sent = bound(self.parts.raft.write(command), &batch.leadership).responder(responder).await;
         if sent.is_err() {
@@ -355,6 +356,7 @@ impl Pipeline {
                 }
             }
             Answer::Applied(_, ApplyReply::Writes(results)) if results.len() == batch.writes.len() => {
+                batch.writes.iter().for_each(|write| TxnCrash::in_write(&write.op.kind, Moment::Applied));
                 batch.leadership.pending.remove(batch.ticket);
                 for (write, result) in batch.writes.into_iter().zip(results) {
                     let _ = write.reply.send(to_answer(result));

@@ -2,20 +2,46 @@
 //!
 //! - [`linearizable`]: every key alone behaves like one register that all clients share.
 //! - [`timestamps_follow_real_time`]: commit timestamps are unique and never run backwards.
+//! - [`strictly_serializable`]: transactions on lists or registers, by the crate `adya`.
+//! - [`no_long_fork`]: nobody saw two writes in the order opposite to that in which somebody else did.
+//! - [`own_writes_are_read`]: who alone writes some keys reads what it wrote, through whichever node.
+//! - [`counted_once`]: counters hold what was added to them, however often it was sent.
+//! - [`whole_or_absent`]: of a transaction everything is there, or nothing.
 //!
-//! Everything here is pure: a [`History`](crate::History) in, a [`Verdict`] out.
+//! Everything here is pure: what was seen in, a [`Verdict`] or [`Findings`] out.
 
 mod bits;
+mod counters;
+mod isolation;
+mod long_fork;
+mod own_writes;
 mod register;
 mod timestamps;
 mod wgl;
+mod whole;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use counters::{Addition, counted_once};
+pub use isolation::strictly_serializable;
+pub use long_fork::{Look, no_long_fork};
+pub use own_writes::{SessionEvent, own_writes_are_read};
 pub use timestamps::timestamps_follow_real_time;
+pub use whole::{Spread, whole_or_absent};
 
 use crate::history::{History, Operation};
+
+/// What was seen and could not have happened, or could not be judged: one sentence each. There is at least one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Findings(pub Vec<String>);
+
+impl Findings {
+    fn none_of(found: Vec<String>) -> Result<(), Findings> {
+        if found.is_empty() { Ok(()) } else { Err(Findings(found)) }
+    }
+}
 
 /// What a checker found.
 #[derive(Debug, Clone, PartialEq, Eq)]

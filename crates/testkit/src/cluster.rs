@@ -329,6 +329,37 @@ impl Cluster {
         Ok(wait_until(&what, bound, async || self.leader_now(group).await).await?)
     }
 
+    /// Makes a running node the leader of the group.
+    ///
+    /// # Errors
+    /// If it does not become that within the bound.
+    pub async fn lead(&self, group: GroupId, node: NodeId, bound: Duration) -> Result<(), ClusterError> {
+        let client = self.client().await?;
+        let what = format!("node {node} to lead group {group}");
+        Ok(wait_until(&what, bound, async || match self.leader_now(group).await {
+            Ok(leader) if leader == node => Ok(()),
+            Ok(leader) => match client.transfer_leader(group, node).await {
+                Ok(_) => Err(format!("node {leader} leads it")),
+                Err(error) => Err(error.to_string()),
+            },
+            Err(seen) => Err(seen),
+        })
+        .await?)
+    }
+
+    /// Waits until no transaction holds a lock.
+    ///
+    /// # Errors
+    /// If one does for longer than the bound.
+    pub async fn wait_unlocked(&self, bound: Duration) -> Result<(), ClusterError> {
+        let client = self.client().await?;
+        Ok(wait_until("all locks to be gone", bound, async || {
+            let (left, _) = client.prepared_transactions(None).await.map_err(|error| error.to_string())?;
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await?)
+    }
+
     /// Waits until all running replicas of the group have applied what the leader has committed.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Breaks nodes of a cluster, round by round, and lets them come back.
 
+use drover_guards::{CrashPoint, Moment, Place, TxnEntry};
 use drover_keys::{GroupId, NodeId};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -18,7 +19,23 @@ pub enum Fault {
     KillAny,
     /// SIGKILL of all nodes at once, and new starts.
     KillAll,
+    /// SIGSTOP of any node while the workload makes progress through the others, then SIGCONT.
+    StopAny,
+    /// A node that crashes while it coordinates a transaction, at a random step, and starts again. The workload has to commit
+    /// transactions of several groups through every node.
+    LoseCoordinator,
 }
+
+/// Between the steps of a transaction that is committed.
+const COORDINATOR_POINTS: [CrashPoint; 7] = [
+    CrashPoint::Txn(TxnEntry::PreparePrimary, Moment::Answered),
+    CrashPoint::Txn(TxnEntry::PrepareSecondary, Moment::Answered),
+    CrashPoint::At(Place::TxnPrepared),
+    CrashPoint::At(Place::TxnTimestamped),
+    CrashPoint::Txn(TxnEntry::Decide, Moment::Unsent),
+    CrashPoint::Txn(TxnEntry::Decide, Moment::Answered),
+    CrashPoint::Txn(TxnEntry::ResolveCommitted, Moment::Answered),
+];
 
 /// Does one fault after the other, each on the leader of a random one of `groups`. Before the first, and after each,
 /// waits until all nodes are ready and the workload has made progress: until `successes` has grown by `progress`.
@@ -57,6 +74,23 @@ pub async fn strike(
             Fault::KillAll => {
                 cluster.kill_all()?;
                 cluster.start_all(PATIENCE).await?;
+            }
+            Fault::StopAny => {
+                let node = &cluster.nodes()[rng.random_range(0..cluster.nodes().len())];
+                node.stop()?;
+                let advanced = advance(progress, &successes).await;
+                node.resume()?;
+                advanced?;
+            }
+            Fault::LoseCoordinator => {
+                let node = &cluster.nodes()[rng.random_range(0..cluster.nodes().len())];
+                let point = COORDINATOR_POINTS[rng.random_range(0..COORDINATOR_POINTS.len())];
+                node.crash_at(Some(&point.to_string()));
+                let restarted = node.restart();
+                node.crash_at(None);
+                restarted?;
+                node.wait_crash(point, PATIENCE).await?;
+                node.start()?;
             }
         }
         cluster.wait_ready(PATIENCE).await?;

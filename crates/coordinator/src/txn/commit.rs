@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_fsm::{UnsettledTxn, txn_fingerprint};
-use drover_guards::{self as guards, Guard, crash_point};
+use drover_fsm::{TxnCrash, UnsettledTxn, txn_fingerprint};
+use drover_guards::{self as guards, Guard, Moment, Place, crash_point};
 use drover_hlc::Timestamp;
 use drover_keys::GroupId;
 use drover_kv::{
@@ -151,13 +151,19 @@ impl Try<'_> {
             mutations: self.request.mutations.clone(),
             reads: self.request.reads.clone(),
         };
-        let op = self.write(plan, TxnWrite::Commit(commit));
+        let step = TxnWrite::Commit(commit);
+        let crash = TxnCrash::of(&step);
+        let op = self.write(plan, step);
         let mut patience = Patience::default();
         loop {
+            crash.at(Moment::Unsent);
             let dispatcher = self.coordinator.dispatcher();
             let call = dispatcher.call_routed(plan.primary, op.clone(), Repeat::Recognised, attempts, self.deadline);
             match call.await {
-                Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => return Ok(commit_ts),
+                Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => {
+                    crash.at(Moment::Answered);
+                    return Ok(commit_ts);
+                }
                 Ok(other) => return Err(misfit(&other).into()),
                 Err(CallError::Misrouted(_)) => return Err(Ended::Again),
                 // It holds no lock itself, so it may wait.
@@ -208,14 +214,13 @@ impl Try<'_> {
 
     /// `unknown`: an entry of an earlier attempt may be on its way.
     async fn in_several_groups(&self, plan: &Plan, at_once: bool, unknown: bool) -> Result<Timestamp, Ended> {
-        crash_point("txn.before_prepare");
         let undecided = async {
             let mut commit_ts = None;
             if !guards::on(Guard::TxnTimestampAfterPrepares) {
                 commit_ts = Some(self.coordinator.fresh(self.deadline).await?);
             }
             let changes_at = self.prepare_all(plan, at_once).await?;
-            crash_point("txn.prepared");
+            crash_point(Place::TxnPrepared);
             if !guards::on(Guard::TxnRefreshAtCommitTimestamp) {
                 self.refresh(self.coordinator.fresh(self.deadline).await?, changes_at).await?;
             }
@@ -223,11 +228,11 @@ impl Try<'_> {
                 Some(commit_ts) => commit_ts,
                 None => self.coordinator.fresh(self.deadline).await?,
             };
-            crash_point("txn.timestamped");
+            crash_point(Place::TxnTimestamped);
             if guards::on(Guard::TxnRefresh) && guards::on(Guard::TxnRefreshAtCommitTimestamp) {
                 self.refresh(commit_ts, changes_at).await?;
             }
-            crash_point("txn.refreshed");
+            crash_point(Place::TxnRefreshed);
             Ok::<_, Ended>(commit_ts)
         };
         let commit_ts = tokio::select! {
@@ -258,7 +263,6 @@ impl Try<'_> {
             decided = self.decide(commit_ts) => decided,
             never = self.heartbeats() => match never {},
         };
-        crash_point("txn.decided");
         match decided {
             Ok((decided_at, remote)) if decided_at == commit_ts => {
                 self.resolve_in_the_background(commit_ts, remote);
@@ -308,13 +312,16 @@ impl Try<'_> {
             supersedes,
             mutations: plan.parts[&group].mutations.clone(),
         };
-        let op = self.write(plan, TxnWrite::Prepare(prepare));
+        let step = TxnWrite::Prepare(prepare);
+        let crash = TxnCrash::of(&step);
+        crash.at(Moment::Unsent);
+        let op = self.write(plan, step);
         let mut attempts = Attempts::default();
         let call =
             self.coordinator.dispatcher().call_routed(group, op, Repeat::Recognised, &mut attempts, self.deadline);
         match call.await {
             Ok(GroupAnswer::Written(Outcome::TxnLocked { changes_at, .. })) => {
-                crash_point("txn.one_prepared");
+                crash.at(Moment::Answered);
                 Ok(changes_at)
             }
             // Only the record of the primary tells whether that was this transaction; it is asked first the next time.
@@ -431,11 +438,17 @@ impl Try<'_> {
                 keys,
                 remote: remote.clone(),
             };
-            let kind = WriteKind::Txn(Box::new(TxnWrite::Decide(decide)));
+            let step = TxnWrite::Decide(decide);
+            let crash = TxnCrash::of(&step);
+            crash.at(Moment::Unsent);
+            let kind = WriteKind::Txn(Box::new(step));
             let op = GroupOp::Write(WriteOp { kind, observed_version: Some(version), idempotency: None });
             let dispatcher = self.coordinator.dispatcher();
             match dispatcher.call_routed(group, op, Repeat::Recognised, &mut attempts, self.deadline).await {
-                Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => return Ok((commit_ts, remote)),
+                Ok(GroupAnswer::Written(Outcome::TxnCommitted { commit_ts })) => {
+                    crash.at(Moment::Answered);
+                    return Ok((commit_ts, remote));
+                }
                 Ok(other) => return Err(misfit(&other)),
                 Err(CallError::Failed(error) | CallError::Blocked(error)) => return Err(error),
                 Err(CallError::Misrouted(_)) => {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use drover_fsm::TxnCrash;
+use drover_guards::Moment;
 use drover_hlc::Timestamp;
 use drover_kv::{
     Error, LockInfo, Outcome, ReadAnswer, ReadOp, Reason, RollbackCause, TxnFinish, TxnResolve, TxnRollback, TxnStatus,
@@ -143,7 +145,12 @@ impl Coordinator {
 
     /// Runs a step that its first key routes. All steps that come here may be sent again.
     pub(super) async fn txn_step(&self, step: TxnWrite, deadline: Instant) -> Result<Outcome, Error> {
-        self.routed_write(drover_kv::WriteKind::Txn(Box::new(step)), None, Repeat::Recognised, deadline).await
+        let crash = TxnCrash::of(&step);
+        crash.at(Moment::Unsent);
+        let kind = drover_kv::WriteKind::Txn(Box::new(step));
+        let outcome = self.routed_write(kind, None, Repeat::Recognised, deadline).await?;
+        crash.at(Moment::Answered);
+        Ok(outcome)
     }
 }
 

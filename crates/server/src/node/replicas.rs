@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use drover_catalog::{CatalogCommand, Holding, HostingStep, Topology, hosting_steps};
 use drover_coordinator::{Coordinator, GroupDirectory, Replica};
 use drover_fsm::FsmStateMachine;
-use drover_guards::crash_point;
+use drover_guards::{Place, crash_point};
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
@@ -416,10 +416,10 @@ impl Replicas {
         let before = self.parts.records.all().get(&group).copied();
         // Nothing without a record was ever part of a group.
         self.clear(group).await?;
-        crash_point("replica.add.cleared");
+        crash_point(Place::ReplicaAddCleared);
         let record = ReplicaRecord { id, state: RecordState::Held };
         self.parts.records.set(group, record).map_err(|error| error.to_string())?;
-        crash_point("replica.add.recorded");
+        crash_point(Place::ReplicaAddRecorded);
         if let Err(why) = self.open(group, record, stop).await {
             // It has taken part in nothing, so it may come again as if for the first time.
             return Err(match self.parts.records.put(group, before) {
@@ -427,7 +427,7 @@ impl Replicas {
                 Err(error) => format!("{why}; it stays out until the node starts again: {error}"),
             });
         }
-        crash_point("replica.add.opened");
+        crash_point(Place::ReplicaAddOpened);
         Ok(())
     }
 
@@ -435,7 +435,7 @@ impl Replicas {
     async fn remove(&self, group: GroupId, id: ReplicaId) -> Result<(), String> {
         let record = ReplicaRecord { id, state: RecordState::Removing };
         self.parts.records.set(group, record).map_err(|error| error.to_string())?;
-        crash_point("replica.remove.recorded");
+        crash_point(Place::ReplicaRemoveRecorded);
         self.parts.service.withdraw(group);
         if group == GroupId::DEFAULT {
             self.parts.service.set_oracle(None);
@@ -454,7 +454,7 @@ impl Replicas {
             return Err("its tasks ended badly".to_owned());
         }
         self.clear(group).await?;
-        crash_point("replica.remove.cleared");
+        crash_point(Place::ReplicaRemoveCleared);
         let record = ReplicaRecord { id, state: RecordState::Gone };
         self.parts.records.set(group, record).map_err(|error| error.to_string())
     }
@@ -469,7 +469,7 @@ impl Replicas {
             data.remove_group(group).map_err(|error| error.to_string())
         });
         cleared.await.map_err(|error| error.to_string())??;
-        crash_point("replica.clear.store");
+        crash_point(Place::ReplicaClearStore);
         self.parts.log.remove_group(group).await.map_err(|error| error.to_string())
     }
 

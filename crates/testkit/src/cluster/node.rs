@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use drover_guards::CRASH_AT;
+use drover_guards::{CRASH_AT, CrashPoint, LAST_WORDS};
 use drover_keys::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -46,6 +46,8 @@ struct Process {
     state: NodeState,
     child: Option<Child>,
     starts: u32,
+    /// How much of the log was written before this start, in bytes.
+    log_before: usize,
 }
 
 impl Node {
@@ -60,7 +62,7 @@ impl Node {
             binary: Mutex::new(None),
             clock_shift: AtomicI64::new(0),
             crash_point: Mutex::default(),
-            process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0 }),
+            process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0, log_before: 0 }),
         }
     }
 
@@ -133,6 +135,7 @@ impl Node {
         self.expect_state(NodeState::Down)?;
         let log = OpenOptions::new().create(true).append(true).open(&self.log_path);
         let log = log.map_err(ClusterError::io(format!("opening {}", self.log_path.display())))?;
+        let log_before = self.log().len();
         let copy = log.try_clone().map_err(ClusterError::io("sharing the log file"))?;
         let chosen = self.binary.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let mut command = Command::new(chosen.map_or_else(drover_binary, Ok)?);
@@ -151,7 +154,8 @@ impl Node {
         command.stdin(Stdio::null()).stdout(log).stderr(copy);
         let child = spawn::spawn(command).map_err(ClusterError::io(format!("starting node {}", self.id)))?;
         let mut process = self.lock();
-        *process = Process { state: NodeState::Running, child: Some(child), starts: process.starts + 1 };
+        let starts = process.starts + 1;
+        *process = Process { state: NodeState::Running, child: Some(child), starts, log_before };
         Ok(())
     }
 
@@ -211,6 +215,24 @@ impl Node {
         let status = wait_until(&what, bound, async || self.exit_status().ok_or("it runs")).await?;
         self.lock().child = None;
         Ok(status)
+    }
+
+    /// Waits until the process has ended itself at this crash point, and at no other.
+    ///
+    /// # Errors
+    /// If it has not within the bound.
+    ///
+    /// # Panics
+    /// If it ended in another way.
+    pub async fn wait_crash(&self, point: CrashPoint, bound: Duration) -> Result<(), ClusterError> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.wait_exit(bound).await?;
+        let log = self.log();
+        let words = log[self.lock().log_before..].lines().filter_map(|line| line.strip_prefix(LAST_WORDS));
+        let said: Vec<&str> = words.collect();
+        assert_eq!(said, [point.to_string()], "node {} ended with {status}", self.id);
+        assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "node {} ended with {status}", self.id);
+        Ok(())
     }
 
     /// Kills the process if there is one, and starts it again. Returns before it is ready.

@@ -65,6 +65,19 @@ impl Registers {
             ended.expect("a client does not panic");
         }
     }
+
+    /// Reads every key once more, and records that.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub async fn final_read(&self, client: &Client, recorder: &Recorder) -> Result<(), Error> {
+        for key in &self.keys {
+            let call = recorder.call(u64::MAX, key.clone(), Action::Read);
+            let read = client.get(key.clone()).await?.map(|version| seen(&version));
+            recorder.end(call, Ending::Answered(Answer::Read(read)));
+        }
+        Ok(())
+    }
 }
 
 struct Worker {
