@@ -665,3 +665,41 @@ fn replies_to_steps_are_control_replies() {
     let command = this.command(this.prepare());
     assert!(matches!(this.target.command(command), ApplyReply::Control(ControlReply::Done)));
 }
+
+#[tokio::test]
+async fn a_copy_reads_rows_tracker_and_state_of_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = Machine::bootstrapped(&env(), &dir.path().join("group")).await;
+    let command = |step| Command::Move(Box::new(MoveCommand { job: JOB, epoch: JobEpoch(1), step }));
+    machine.write(10, put("d", "1")).await;
+    machine.command(command(MoveStep::ArmMigration { interval: moving(), target: GroupId(4) })).await;
+    let armed_at = machine.handle.state().moves.source(JOB).unwrap().armed_at;
+    let before = machine.handle.move_view().unwrap();
+    machine.write(20, put("d", "2")).await;
+    machine.write(21, put("e", "x")).await;
+    machine.command(Command::Write(vec![step(22, prepare(txn(1, 1), 9, "d", puts(&[("c", "p")])))])).await;
+    let after = machine.handle.move_view().unwrap();
+    let base = before.base_sum(JOB, armed_at).unwrap();
+    assert_eq!((base.rows, base), (1, after.base_sum(JOB, armed_at).unwrap()), "it does not matter when it is summed");
+    let tracked = |view: &drover_fsm::MoveView, sealed| view.export_tracked(JOB, armed_at, 0, sealed, BUDGET);
+    assert_eq!(tracked(&before, false).unwrap().rows.len(), 0);
+    assert_eq!(tracked(&after, false).unwrap().rows.len(), 2);
+    let refused = |result: Result<(), drover_fsm::ReadError>| {
+        let Err(drover_fsm::ReadError::Failed(error)) = result else { panic!("{result:?}") };
+        assert_eq!(error.reason, drover_kv::Reason::FailedPrecondition);
+    };
+    refused(tracked(&after, true).map(drop));
+    refused(after.export(JOB, armed_at + 1, RowKind::Version, b"", BUDGET).map(drop));
+    refused(after.base_sum(JobId(6), armed_at).map(drop));
+    assert_eq!(after.locks(JOB, 10).unwrap(), (vec![(key("c"), ts(9))], Some(ts(9))));
+    assert_eq!(before.locks(JOB, 10).unwrap(), (Vec::new(), None));
+    machine.command(Command::Write(vec![step(23, resolve(txn(1, 1), 9, None, &["c"]))])).await;
+    machine.command(command(MoveStep::ApplyWriteFence)).await;
+    let sealed = machine.handle.move_view().unwrap();
+    assert_eq!(tracked(&sealed, true).unwrap().next, sealed.state().moves.source(JOB).unwrap().tracked_rows);
+    assert_eq!(
+        before.export(JOB, armed_at, RowKind::Version, b"", BUDGET).unwrap().rows.len(),
+        1,
+        "it is of its moment"
+    );
+}

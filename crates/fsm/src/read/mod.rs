@@ -1,12 +1,14 @@
 //! The read door: the only way to the data. Gates, locks and rows are judged from one view.
 
 mod maintenance;
+mod moving;
 mod page;
 mod point;
 mod scan;
 mod txn;
 
 pub use maintenance::{Bounded, ExpiredRecords, ExpiredTxnRecords, UnsettledTxn};
+pub use moving::MoveView;
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use point::{At, ReadOutcome, VERSION_BYTES};
 

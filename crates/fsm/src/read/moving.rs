@@ -1,0 +1,134 @@
+//! What the copy of a moving range reads: rows, tracker and state of one moment.
+//!
+//! Nobody is served from here: what is copied may be read whatever the fences say, on any replica that has applied what the
+//! copy builds on.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drover_catalog::job::BaseSum;
+use drover_hlc::Timestamp;
+use drover_keys::JobId;
+use drover_kv::{Error, Reason};
+use drover_mvcc::{ExportBudget, MetaKey, Portion, RowKind, RowSum, StoreSnapshot, TrackedPortion};
+
+use crate::codec::state;
+use crate::codec::txn::Lock;
+use crate::error::ReadError;
+use crate::handle::FsmHandle;
+use crate::home::StoreHome;
+use crate::moving::{Fence, SourceJob};
+use crate::state::GroupState;
+
+/// Rows, tracker and state of one moment.
+pub struct MoveView {
+    /// Dropped before the store it belongs to.
+    snapshot: StoreSnapshot,
+    state: GroupState,
+    _home: Arc<StoreHome>,
+}
+
+impl FsmHandle {
+    /// The present moment. The state comes out of the same snapshot as the rows: what is published may be a batch behind
+    /// them, and what was listed until then would not be what was written.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn move_view(&self) -> Result<MoveView, ReadError> {
+        let home = self.shared.cell.load().home;
+        let snapshot = home.store().snapshot();
+        let state = state::decode(snapshot.meta(MetaKey::GroupState)?.as_deref())?;
+        Ok(MoveView { snapshot, state, _home: home })
+    }
+}
+
+impl MoveView {
+    /// The state of that moment.
+    pub fn state(&self) -> &GroupState {
+        &self.state
+    }
+
+    /// The range of `job`, if this replica has applied the entry that armed it, which stands at `armed_at`.
+    fn armed(&self, job: JobId, armed_at: u64) -> Result<&SourceJob, ReadError> {
+        let source = self.state.moves.source(job).filter(|source| source.armed_at == armed_at);
+        source.ok_or_else(|| {
+            let message =
+                format!("this replica does not know of job {job} as armed at log index {armed_at}, or no longer");
+            ReadError::Failed(Error::definite(Reason::FailedPrecondition, message))
+        })
+    }
+
+    /// A portion of the rows of one kind, behind the row `after`.
+    ///
+    /// # Errors
+    /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise.
+    pub fn export(
+        &self,
+        job: JobId,
+        armed_at: u64,
+        kind: RowKind,
+        after: &[u8],
+        budget: ExportBudget,
+    ) -> Result<Portion, ReadError> {
+        let SourceJob { shard, interval, safe_point, .. } = self.armed(job, armed_at)?;
+        Ok(self.snapshot.export(kind, *shard, interval, *safe_point, after, budget)?)
+    }
+
+    /// A portion of what was written since the range was armed, from entry `from` of the tracker on. With `sealed` only if
+    /// nothing changes any more.
+    ///
+    /// # Errors
+    /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise, or not sealed.
+    pub fn export_tracked(
+        &self,
+        job: JobId,
+        armed_at: u64,
+        from: u64,
+        sealed: bool,
+        budget: ExportBudget,
+    ) -> Result<TrackedPortion, ReadError> {
+        let source = self.armed(job, armed_at)?;
+        if sealed && source.fence < Fence::Sealed {
+            let message = format!("the range of job {job} is not sealed on this replica");
+            return Err(ReadError::Failed(Error::definite(Reason::FailedPrecondition, message)));
+        }
+        Ok(self.snapshot.export_tracked(source.shard, job, from, budget)?)
+    }
+
+    /// The sum of the range as of its arming. Reads all of it.
+    ///
+    /// # Errors
+    /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise.
+    pub fn base_sum(&self, job: JobId, armed_at: u64) -> Result<BaseSum, ReadError> {
+        let SourceJob { shard, interval, safe_point, change, .. } = self.armed(job, armed_at)?;
+        let RowSum { hash, rows } = self.snapshot.sum(*shard, interval, *safe_point)?.minus(*change);
+        Ok(BaseSum { armed_at, hash, rows })
+    }
+
+    /// Of the locks in the range of `job`, the first keys of up to `limit` transactions, and the oldest snapshot that one of
+    /// all of them reads.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn locks(&self, job: JobId, limit: usize) -> Result<(Vec<(Bytes, Timestamp)>, Option<Timestamp>), ReadError> {
+        let Some(source) = self.state.moves.source(job).filter(|_| self.state.locks > 0) else {
+            return Ok((Vec::new(), None));
+        };
+        let (mut first, mut oldest, mut judged) = (Vec::new(), None::<Timestamp>, Ok(()));
+        self.snapshot.scan_locks(source.shard, &source.interval, &mut |key, lock| match Lock::decode(lock) {
+            Ok(lock) => {
+                if first.len() < limit {
+                    first.push((key, lock.start_ts));
+                }
+                oldest = Some(oldest.map_or(lock.start_ts, |oldest| oldest.min(lock.start_ts)));
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                judged = Err(ReadError::from(error));
+                ControlFlow::Break(())
+            }
+        })?;
+        judged.map(|()| (first, oldest))
+    }
+}
