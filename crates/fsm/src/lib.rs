@@ -71,7 +71,7 @@ pub use handle::FsmHandle;
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
 pub use read::{
-    At, Bounded, ExpiredRecords, ExpiredTxnRecords, MoveView, PAGE_BYTES, ReadOutcome, SCAN_BUDGET_BYTES,
+    At, Bounded, ExpiredRecords, ExpiredTxnRecords, MoveView, PAGE_BYTES, RangeLocks, ReadOutcome, SCAN_BUDGET_BYTES,
     SCAN_BUDGET_ROWS, UnsettledTxn, VERSION_BYTES,
 };
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

@@ -691,8 +691,9 @@ async fn a_copy_reads_rows_tracker_and_state_of_one_moment() {
     refused(tracked(&after, true).map(drop));
     refused(after.export(JOB, armed_at + 1, RowKind::Version, b"", BUDGET).map(drop));
     refused(after.base_sum(JobId(6), armed_at).map(drop));
-    assert_eq!(after.locks(JOB, 10).unwrap(), (vec![(key("c"), ts(9))], Some(ts(9))));
-    assert_eq!(before.locks(JOB, 10).unwrap(), (Vec::new(), None));
+    let locks = after.locks(JOB, 10).unwrap();
+    assert_eq!((locks.first, locks.oldest), (vec![(key("c"), ts(9))], Some(ts(9))));
+    assert_eq!(before.locks(JOB, 10).unwrap(), drover_fsm::RangeLocks::default());
     machine.command(Command::Write(vec![step(23, resolve(txn(1, 1), 9, None, &["c"]))])).await;
     machine.command(command(MoveStep::ApplyWriteFence)).await;
     let sealed = machine.handle.move_view().unwrap();

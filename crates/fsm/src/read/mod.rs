@@ -8,7 +8,7 @@ mod scan;
 mod txn;
 
 pub use maintenance::{Bounded, ExpiredRecords, ExpiredTxnRecords, UnsettledTxn};
-pub use moving::MoveView;
+pub use moving::{MoveView, RangeLocks};
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use point::{At, ReadOutcome, VERSION_BYTES};
 

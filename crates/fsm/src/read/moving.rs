@@ -21,6 +21,15 @@ use crate::home::StoreHome;
 use crate::moving::{Fence, SourceJob};
 use crate::state::GroupState;
 
+/// The locks in a range.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeLocks {
+    /// The first of them, in key order: key, and the snapshot that the transaction reads.
+    pub first: Vec<(Bytes, Timestamp)>,
+    /// The oldest snapshot that any of the transactions reads; `None` if there are none.
+    pub oldest: Option<Timestamp>,
+}
+
 /// Rows, tracker and state of one moment.
 pub struct MoveView {
     /// Dropped before the store it belongs to.
@@ -106,22 +115,21 @@ impl MoveView {
         Ok(BaseSum { armed_at, hash, rows })
     }
 
-    /// Of the locks in the range of `job`, the first keys of up to `limit` transactions, and the oldest snapshot that one of
-    /// all of them reads.
+    /// The locks in the range of `job`, at most `limit` of them by name.
     ///
     /// # Errors
     /// If the store fails.
-    pub fn locks(&self, job: JobId, limit: usize) -> Result<(Vec<(Bytes, Timestamp)>, Option<Timestamp>), ReadError> {
+    pub fn locks(&self, job: JobId, limit: usize) -> Result<RangeLocks, ReadError> {
         let Some(source) = self.state.moves.source(job).filter(|_| self.state.locks > 0) else {
-            return Ok((Vec::new(), None));
+            return Ok(RangeLocks::default());
         };
-        let (mut first, mut oldest, mut judged) = (Vec::new(), None::<Timestamp>, Ok(()));
+        let (mut locks, mut judged) = (RangeLocks::default(), Ok(()));
         self.snapshot.scan_locks(source.shard, &source.interval, &mut |key, lock| match Lock::decode(lock) {
             Ok(lock) => {
-                if first.len() < limit {
-                    first.push((key, lock.start_ts));
+                if locks.first.len() < limit {
+                    locks.first.push((key, lock.start_ts));
                 }
-                oldest = Some(oldest.map_or(lock.start_ts, |oldest| oldest.min(lock.start_ts)));
+                locks.oldest = locks.oldest.into_iter().chain([lock.start_ts]).min();
                 ControlFlow::Continue(())
             }
             Err(error) => {
@@ -129,6 +137,6 @@ impl MoveView {
                 ControlFlow::Break(())
             }
         })?;
-        judged.map(|()| (first, oldest))
+        judged.map(|()| locks)
     }
 }
