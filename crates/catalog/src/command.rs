@@ -7,7 +7,7 @@ use bytes::Bytes;
 use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, NodeId, ReplicaId, RouteId, StoreId};
 
-use crate::job::{JobEvent, JobOptions};
+use crate::job::{JobEvent, JobOptions, MAX_WHY_BYTES};
 use crate::node::{check_addresses, check_capabilities};
 use crate::{CatalogRefusal, CatalogSettings, Route, Version};
 
@@ -226,8 +226,11 @@ impl CatalogCommand {
             | CatalogCommandKind::Freeze
             | CatalogCommandKind::Unfreeze
             | CatalogCommandKind::ReadCompat
-            | CatalogCommandKind::StartJob(_)
-            | CatalogCommandKind::JobEvent { .. } => Ok(()),
+            | CatalogCommandKind::StartJob(_) => Ok(()),
+            CatalogCommandKind::JobEvent { event: JobEvent::Fail { why }, .. } if why.len() > MAX_WHY_BYTES => {
+                Err(CatalogRefusal::LongReason { bytes: why.len() })
+            }
+            CatalogCommandKind::JobEvent { .. } => Ok(()),
         }
     }
 }

@@ -8,11 +8,10 @@
 
 use std::collections::BTreeSet;
 
-use drover_hlc::Timestamp;
 use drover_keys::{End, Interval, NodeId};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::job::JobEvent;
+use crate::job::{HandoverTerms, JobEvent};
 use crate::{Bootstrap, CatalogCommand, CatalogCommandKind as Kind, Route, RouteState, Version};
 
 /// Of what a request asks for, and who asks.
@@ -116,7 +115,8 @@ impl Canonical {
             JobEvent::CutOver => self.tag(6),
             JobEvent::HandOver(terms) => {
                 self.tag(7);
-                self.numbers([terms.floor_ts, terms.history_start, terms.txn_horizon].map(Timestamp::raw));
+                let HandoverTerms { floor_ts, history_start, txn_horizon, record_horizon } = terms;
+                self.numbers([floor_ts, history_start, txn_horizon, record_horizon].map(|at| at.raw()));
             }
             JobEvent::Activated => self.tag(8),
             JobEvent::Finish => self.tag(9),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use drover_keys::{CatalogVersion, GroupId, JobId, NodeId, ReplicaId, RouteId, StoreId};
 
 use crate::command::MAX_ACTOR_BYTES;
-use crate::job::JobRefusal;
+use crate::job::{JobRefusal, MAX_WHY_BYTES};
 use crate::{ReplicaState, RequestId, Version};
 
 /// Why a command was not carried out. Nothing at all was changed.
@@ -71,6 +71,9 @@ pub enum CatalogRefusal {
          bring those nodes back first"
     )]
     NoQuorum { group: GroupId, live: usize, voters: usize },
+    /// Why a job failed takes too much room.
+    #[error("the reason has {bytes} bytes; at most {MAX_WHY_BYTES} are kept; nothing was changed")]
+    LongReason { bytes: usize },
     /// Nothing happens to the job.
     #[error(transparent)]
     Job(#[from] JobRefusal),

@@ -43,7 +43,8 @@ impl Move {
     fn new() -> Self {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let source = Replica::bootstrapped(dirs[0].path());
-        let target = Replica::open_group(&env(), &dirs[1].path().join("store"), GroupId(4));
+        let mut target = Replica::open_group(&env(), &dirs[1].path().join("store"), GroupId(4));
+        assert_eq!(target.control(Command::GrantRange(Vec::new())), ControlReply::Done);
         Self { source, target, epoch: 1, base: None, _dirs: dirs }
     }
 
@@ -138,6 +139,7 @@ impl Move {
             floor_ts: ts(floor_ts),
             history_start: owned.history_start.max(owned.safe_point),
             txn_horizon: owned.txn_horizon,
+            record_horizon: self.source.state.record_horizon,
         })
     }
 
@@ -339,6 +341,51 @@ fn nothing_is_collected_or_removed_while_a_range_is_copied() {
 }
 
 #[test]
+fn h20_what_may_have_been_forgotten_at_the_source_is_not_settled_at_the_target() {
+    let mut this = Move::new();
+    this.source.write(once(10, put("d", "1"), "op", 20)).unwrap();
+    assert_eq!(this.source.control(Command::AdvanceRecordHorizon(ts(50))), ControlReply::Done);
+    let name = RecordName { route_key: key("d"), idempotency_key: key("op") };
+    assert_eq!(this.source.control(Command::RemoveRecords(vec![name])), ControlReply::Done);
+    this.begin();
+    this.finish_copy();
+    this.cut_over(60);
+    let mut ask = once(70, settle("d"), "op", 20);
+    ask.op.observed_version = Some(CatalogVersion(8));
+    assert_eq!(this.target.write(ask), Err(Refusal::IdempotencyExpired { not_after: ts(20) }));
+}
+
+#[test]
+fn a_group_that_was_not_given_its_own_yet_takes_nothing_in() {
+    let mut this = Move::new();
+    let dir = tempfile::tempdir().unwrap();
+    this.target = Replica::open_group(&env(), &dir.path().join("store"), GroupId(4));
+    assert!(matches!(this.at_target(this.prepare()), ControlReply::Refused(why) if why.contains("from the start")));
+    assert_eq!(this.target.control(Command::GrantRange(vec![grant("x", "z", 7)])), ControlReply::Done);
+    assert_eq!(this.at_target(this.prepare()), ControlReply::Done);
+    drop(this);
+}
+
+#[tokio::test]
+async fn h26_a_replica_that_knows_an_older_seal_does_not_pass_for_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = Machine::bootstrapped(&env(), &dir.path().join("group")).await;
+    let command = |epoch, step| Command::Move(Box::new(MoveCommand { job: JOB, epoch: JobEpoch(epoch), step }));
+    machine.command(command(1, MoveStep::ArmMigration { interval: moving(), target: GroupId(4) })).await;
+    machine.command(command(1, MoveStep::ApplyWriteFence)).await;
+    let lagging = machine.handle.move_view().unwrap();
+    machine.command(command(2, MoveStep::Clear)).await;
+    machine.write(20, put("d", "acknowledged")).await;
+    machine.command(command(2, MoveStep::ApplyWriteFence)).await;
+    let current = machine.handle.move_view().unwrap();
+    let source = current.state().moves.source(JOB).unwrap();
+    let delta =
+        |view: &drover_fsm::MoveView| view.export_tracked(JOB, source.armed_at, 0, Some(source.sealed_at), BUDGET);
+    assert_eq!(delta(&current).unwrap().rows.len(), 1);
+    assert!(delta(&lagging).is_err(), "it would say that nothing is left");
+}
+
+#[test]
 fn h33_a_copy_that_differs_is_never_activated() {
     let mut this = Move::begun();
     this.source.write(at(10, put("d", "x"))).unwrap();
@@ -465,6 +512,7 @@ fn h27_a_range_moves_away_and_back_and_late_steps_of_the_first_move_do_nothing()
         floor_ts: ts(40),
         history_start: ts(0),
         txn_horizon: ts(0),
+        record_horizon: ts(0),
     };
     assert_eq!(target.control(back(MoveStep::Activate(activation))), ControlReply::Done);
     assert_eq!(source.control(back(MoveStep::Release { version: CatalogVersion(9) })), ControlReply::Done);
@@ -584,7 +632,7 @@ proptest! {
             }
             match then {
                 0 => drop(this.copy_portion()),
-                1 => drop(this.copy_tracked(None)),
+                1 if !this.copy_portion() => drop(this.copy_tracked(None)),
                 2 if unfence && n % 7 == 0 => {
                     this.at_source(MoveStep::ApplyWriteFence);
                     this.epoch += 1;
@@ -634,7 +682,7 @@ proptest! {
             writers.go(&mut one, doing);
             if one.next_index() > before {
                 // What was written is read back from what the first replica was given.
-                log.push(one.last.clone().unwrap());
+                log.push(one.log.last().cloned().unwrap());
             }
         }
         let other_dir = tempfile::tempdir().unwrap();
@@ -681,14 +729,14 @@ async fn a_copy_reads_rows_tracker_and_state_of_one_moment() {
     let after = machine.handle.move_view().unwrap();
     let base = before.base_sum(JOB, armed_at).unwrap();
     assert_eq!((base.rows, base), (1, after.base_sum(JOB, armed_at).unwrap()), "it does not matter when it is summed");
-    let tracked = |view: &drover_fsm::MoveView, sealed| view.export_tracked(JOB, armed_at, 0, sealed, BUDGET);
-    assert_eq!(tracked(&before, false).unwrap().rows.len(), 0);
-    assert_eq!(tracked(&after, false).unwrap().rows.len(), 2);
+    let tracked = |view: &drover_fsm::MoveView, sealed_at| view.export_tracked(JOB, armed_at, 0, sealed_at, BUDGET);
+    assert_eq!(tracked(&before, None).unwrap().rows.len(), 0);
+    assert_eq!(tracked(&after, None).unwrap().rows.len(), 2);
     let refused = |result: Result<(), drover_fsm::ReadError>| {
         let Err(drover_fsm::ReadError::Failed(error)) = result else { panic!("{result:?}") };
         assert_eq!(error.reason, drover_kv::Reason::FailedPrecondition);
     };
-    refused(tracked(&after, true).map(drop));
+    refused(tracked(&after, Some(0)).map(drop));
     refused(after.export(JOB, armed_at + 1, RowKind::Version, b"", BUDGET).map(drop));
     refused(after.base_sum(JobId(6), armed_at).map(drop));
     let locks = after.locks(JOB, 10).unwrap();
@@ -697,7 +745,9 @@ async fn a_copy_reads_rows_tracker_and_state_of_one_moment() {
     machine.command(Command::Write(vec![step(23, resolve(txn(1, 1), 9, None, &["c"]))])).await;
     machine.command(command(MoveStep::ApplyWriteFence)).await;
     let sealed = machine.handle.move_view().unwrap();
-    assert_eq!(tracked(&sealed, true).unwrap().next, sealed.state().moves.source(JOB).unwrap().tracked_rows);
+    let source = sealed.state().moves.source(JOB).unwrap();
+    assert_eq!(tracked(&sealed, Some(source.sealed_at)).unwrap().next, source.tracked_rows);
+    refused(tracked(&sealed, Some(source.sealed_at + 9)).map(drop));
     assert_eq!(
         before.export(JOB, armed_at, RowKind::Version, b"", BUDGET).unwrap().rows.len(),
         1,

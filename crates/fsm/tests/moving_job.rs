@@ -42,7 +42,9 @@ enum Happens {
     Fail,
     Retry,
     Abandon,
-    /// A replica is restarted behind its last flush.
+    /// A replica makes durable what it has.
+    Flush(bool),
+    /// A replica is killed, and goes on from what was durable and from its log.
     Restart(bool),
 }
 
@@ -62,6 +64,7 @@ fn anything() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Fail),
         1 => Just(Happens::Retry),
         1 => Just(Happens::Abandon),
+        1 => any::<bool>().prop_map(Happens::Flush),
         1 => any::<bool>().prop_map(Happens::Restart),
     ]
 }
@@ -83,6 +86,10 @@ impl World {
     fn tick(&mut self) -> u64 {
         self.drive.now += 10;
         self.drive.now
+    }
+
+    fn replica(&mut self, source: bool) -> &mut Replica {
+        if source { &mut self.drive.source } else { &mut self.drive.target }
     }
 
     /// The replica that the catalog names for a key, and the version of the catalog.
@@ -158,13 +165,14 @@ impl World {
             // Whether they may is the catalog's business.
             Happens::Pause => drop(self.drive.event(None, JobEvent::Pause)),
             Happens::Resume => drop(self.drive.event(None, JobEvent::Resume)),
-            Happens::Fail => drop(self.drive.event(None, JobEvent::Fail { why: "x".to_owned() })),
+            Happens::Fail => {
+                let epoch = Some(self.drive.job.epoch);
+                drop(self.drive.event(epoch, JobEvent::Fail { why: "x".to_owned() }));
+            }
             Happens::Retry => drop(self.drive.event(None, JobEvent::Retry)),
             Happens::Abandon => drop(self.drive.event(None, JobEvent::Abandon)),
-            Happens::Restart(source) => {
-                let replica = if *source { &mut self.drive.source } else { &mut self.drive.target };
-                replica.store.flush().unwrap();
-            }
+            Happens::Flush(source) => drop(self.replica(*source).store.flush().unwrap()),
+            Happens::Restart(source) => self.replica(*source).restart(),
         }
         assert!(
             !(Drive::serves(&self.drive.source.state) && Drive::serves(&self.drive.target.state)),

@@ -434,4 +434,10 @@ guards! {
     /// H26: two jobs would move one range.
     JobsDisjoint:
         "drover-catalog" "apply::tests::jobs::what_cannot_be_moved_is_refused";
+    /// H20: a key whose record was removed before the move would be settled as if it had never been used.
+    RecordHorizonMoves:
+        "drover-fsm::moving" "h20_what_may_have_been_forgotten_at_the_source_is_not_settled_at_the_target";
+    /// H26: a replica that lags would pass for sealed by the seal of an older course, and what came between would be lost.
+    SealOfThisCourse:
+        "drover-fsm::moving" "h26_a_replica_that_knows_an_older_seal_does_not_pass_for_sealed";
 }

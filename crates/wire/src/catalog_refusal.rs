@@ -16,6 +16,8 @@ fn reason(refusal: &CatalogRefusal) -> Reason {
         | CatalogRefusal::KeyAtBoundary { .. }
         | CatalogRefusal::IntervalOutside { .. }
         | CatalogRefusal::BadJobOptions { .. }
+        | CatalogRefusal::LongReason { .. }
+        | CatalogRefusal::Job(JobRefusal::NoEpoch { .. })
         | CatalogRefusal::BadNode { .. }
         | CatalogRefusal::Capabilities { .. }
         | CatalogRefusal::NothingToRemove { .. } => Reason::InvalidArgument,

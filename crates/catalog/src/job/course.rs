@@ -87,6 +87,9 @@ pub enum JobRefusal {
     /// Its course has changed.
     #[error("job {job} is at epoch {current}, not at {epoch}; nothing was changed, look at the job again")]
     OtherEpoch { job: JobId, epoch: JobEpoch, current: JobEpoch },
+    /// Who drives a job says which course it follows.
+    #[error("job {job} cannot {event} unless it is said by which epoch; nothing was changed")]
+    NoEpoch { job: JobId, event: &'static str },
     /// It is not in a phase for that.
     #[error("job {job} is {phase}: it cannot {event}; nothing was changed{advice}")]
     WrongPhase { job: JobId, phase: JobPhase, event: &'static str, advice: &'static str },
@@ -109,6 +112,9 @@ pub(crate) fn apply(
 
     if let Some(epoch) = epoch.filter(|epoch| *epoch != job.epoch && guards::on(Guard::JobEpochs)) {
         return Err(JobRefusal::OtherEpoch { job: job.id, epoch, current: job.epoch });
+    }
+    if epoch.is_none() && !event.is_asked() {
+        return Err(JobRefusal::NoEpoch { job: job.id, event: event.name() });
     }
     let mut next = job.clone();
     next.changed = around.now;
@@ -247,7 +253,7 @@ pub(crate) mod tests {
 
     fn terms() -> HandoverTerms {
         let at = Timestamp::from_raw;
-        HandoverTerms { floor_ts: at(50), history_start: at(10), txn_horizon: at(11) }
+        HandoverTerms { floor_ts: at(50), history_start: at(10), txn_horizon: at(11), record_horizon: at(12) }
     }
 
     fn around() -> Surroundings {
@@ -317,7 +323,7 @@ pub(crate) mod tests {
                 };
                 let before = SplitJob { own_route: Some(RouteId(8)), ..before };
                 before.validate().unwrap();
-                let got = match apply(&before, None, &event, &around()) {
+                let got = match apply(&before, Some(before.epoch), &event, &around()) {
                     Ok(None) => "=".to_owned(),
                     Ok(Some(after)) => {
                         after.validate().unwrap();
@@ -340,19 +346,27 @@ pub(crate) mod tests {
             let got = apply(&before, Some(JobEpoch(epoch)), &JobEvent::Abandon, &around());
             assert_eq!(got.is_ok(), accepted, "{epoch}");
         }
+        for event in all_events() {
+            let unnamed = matches!(apply(&before, None, &event, &around()), Err(JobRefusal::NoEpoch { .. }));
+            assert_eq!(unnamed, !event.is_asked(), "{event:?}");
+        }
     }
 
     #[test]
     fn a_fence_needs_a_route_of_its_own_and_a_void_copy_another_shard() {
         let before = SplitJob { own_route: None, ..job(JobPhase::Backfill) };
-        assert!(matches!(apply(&before, None, &JobEvent::Fence, &around()), Err(JobRefusal::Route { .. })));
-        let carved = apply(&before, None, &JobEvent::Carve, &around()).unwrap().unwrap();
+        assert!(matches!(
+            apply(&before, Some(before.epoch), &JobEvent::Fence, &around()),
+            Err(JobRefusal::Route { .. })
+        ));
+        let carved = apply(&before, Some(before.epoch), &JobEvent::Carve, &around()).unwrap().unwrap();
         assert_eq!(carved.own_route, Some(RouteId(8)));
         let base = Some(BaseSum { armed_at: 1, hash: 2, rows: 3 });
         let before = SplitJob { base, ..job(JobPhase::DeltaCopy) };
-        let over = apply(&before, None, &JobEvent::StartOver, &around()).unwrap().unwrap();
+        let over = apply(&before, Some(before.epoch), &JobEvent::StartOver, &around()).unwrap().unwrap();
         assert_eq!((over.shard, over.base, over.starts), (ShardId(10), None, 2));
-        let failed = apply(&job(JobPhase::Planned), None, &JobEvent::Fail { why: "x".to_owned() }, &around());
+        let failed =
+            apply(&job(JobPhase::Planned), Some(JobEpoch(3)), &JobEvent::Fail { why: "x".to_owned() }, &around());
         let failed = failed.unwrap().unwrap();
         let again = apply(&failed, None, &JobEvent::Retry, &around()).unwrap().unwrap();
         assert_eq!((again.phase, again.shard), (JobPhase::Planned, ShardId(10)));

@@ -147,6 +147,8 @@ pub struct HandoverTerms {
     pub history_start: Timestamp,
     /// Transactions at or below it are refused.
     pub txn_horizon: Timestamp,
+    /// Idempotency records whose `not_after` is at or below it may be gone.
+    pub record_horizon: Timestamp,
 }
 
 /// That the catalog names the target.

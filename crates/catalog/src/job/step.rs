@@ -7,6 +7,9 @@ use drover_keys::{JobEpoch, ShardId};
 
 use super::{JobEvent, JobPhase, SplitJob};
 
+/// How often a job is begun from the start before it is given up.
+const MAX_STARTS: u32 = 5;
+
 /// How far the source is closed, for new writes, for all writes, for reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Closed {
@@ -27,6 +30,8 @@ pub enum SourceView {
     Unknown,
     /// What is written is listed.
     Armed {
+        /// The course that it knows of.
+        epoch: JobEpoch,
         /// How far it is closed.
         closed: Closed,
         /// The course that closed it.
@@ -177,11 +182,10 @@ fn failed(why: &str) -> JobStep {
     JobStep::Event(JobEvent::Fail { why: why.to_owned() })
 }
 
-/// Lifts what an older course has closed.
+/// Lifts what an older course has closed, and lets the source know of this one, so that no late step of an older one closes it.
 fn lift(job: &SplitJob, seen: &Observed) -> Option<JobStep> {
-    if let SourceView::Armed { closed, closed_in, .. } = seen.source
-        && closed > Closed::Open
-        && closed_in < job.epoch
+    if let SourceView::Armed { epoch, closed, closed_in, .. } = seen.source
+        && (epoch < job.epoch || (closed > Closed::Open && closed_in < job.epoch))
     {
         return Some(JobStep::ClearSource);
     }
@@ -190,6 +194,14 @@ fn lift(job: &SplitJob, seen: &Observed) -> Option<JobStep> {
             Some(JobStep::ClearTarget)
         }
         _ => None,
+    }
+}
+
+/// Everything once more, but not without end: a copy that differs every time is a defect that nobody should pay for.
+fn start_over(job: &SplitJob) -> JobStep {
+    match job.starts < MAX_STARTS {
+        true => JobStep::Event(JobEvent::StartOver),
+        false => failed("the copy differed from the source every time; call the job off and report this"),
     }
 }
 
@@ -233,10 +245,10 @@ fn backfill(job: &SplitJob, seen: &Observed) -> JobStep {
     }
     let (versions, records, tracked) = match seen.target {
         ImportView::Open { shard, versions, records, tracked } if shard == job.shard => (versions, records, tracked),
-        ImportView::Differs { .. } | ImportView::Open { .. } | ImportView::Closed { .. } => {
-            return JobStep::Event(JobEvent::StartOver);
+        ImportView::Differs { .. } | ImportView::Open { .. } | ImportView::Closed { .. } | ImportView::Unknown => {
+            return start_over(job);
         }
-        ImportView::Unknown | ImportView::Retired => return JobStep::Event(JobEvent::StartOver),
+        ImportView::Retired => unreachable!("what is gone has been dealt with"),
     };
     if job.paused {
         return JobStep::Wait(WaitingFor::Resume);
@@ -286,9 +298,7 @@ fn delta_copy(job: &SplitJob, seen: &Observed) -> JobStep {
         ImportView::Closed { shard, .. } if shard == job.shard => JobStep::ClearTarget,
         ImportView::Open { shard, .. } if shard == job.shard && !seen.overrun => JobStep::CopyTracked { close: true },
         ImportView::Open { shard, .. } if shard == job.shard => JobStep::Event(JobEvent::Unfence),
-        ImportView::Open { .. } | ImportView::Closed { .. } | ImportView::Differs { .. } => {
-            JobStep::Event(JobEvent::StartOver)
-        }
+        ImportView::Open { .. } | ImportView::Closed { .. } | ImportView::Differs { .. } => start_over(job),
         ImportView::Unknown | ImportView::Retired => {
             failed("the target no longer knows the job; call it off and begin another one")
         }
@@ -338,7 +348,7 @@ mod tests {
     }
 
     fn armed(closed: Closed, closed_in: JobEpoch) -> SourceView {
-        SourceView::Armed { closed, closed_in, tracked: 10 }
+        SourceView::Armed { epoch: E, closed, closed_in, tracked: 10 }
     }
 
     fn open(versions: bool, records: bool, tracked: u64) -> ImportView {
@@ -376,6 +386,12 @@ mod tests {
         assert_eq!(step(armed(Closed::Writes, OLD), other_shard()), JobStep::ClearSource);
         assert_eq!(step(free, other_shard()), JobStep::PrepareImport);
         assert_eq!(step(free, ImportView::Differs { shard: ShardId(8) }), JobStep::PrepareImport);
+        let behind = SourceView::Armed { epoch: OLD, closed: Closed::Open, closed_in: JobEpoch(0), tracked: 0 };
+        assert_eq!(
+            step(behind, other_shard()),
+            JobStep::ClearSource,
+            "it learns of the new course before anything else"
+        );
         assert!(is_failure(&step(Retired, open(false, false, 0))) && is_failure(&step(free, ImportView::Retired)));
         let paused = SplitJob { paused: true, ..planned };
         let waits = next_step(&paused, &seen(Unknown, ImportView::Unknown));
@@ -408,6 +424,7 @@ mod tests {
         assert_eq!(next_step(&ready(), &fenced), JobStep::Event(JobEvent::Fence));
         for void in [ImportView::Differs { shard: SHARD }, other_shard(), ImportView::Unknown] {
             assert_eq!(step(&ready(), void), JobStep::Event(JobEvent::StartOver));
+            assert!(is_failure(&step(&SplitJob { starts: MAX_STARTS, ..ready() }, void)), "not without end");
         }
         assert!(is_failure(&next_step(&ready(), &seen(SourceView::Retired, open(true, true, 9)))));
     }

@@ -153,6 +153,9 @@ impl Prepared<'_> {
         }
         let state = &self.state;
         let interval = || import.interval.to_string();
+        if !state.bootstrapped {
+            return Err(MoveRefusal::NotFounded.into());
+        }
         if state.owned.iter().any(|owned| owned.interval.overlaps(&import.interval)) {
             return Err(MoveRefusal::Owned { interval: interval() }.into());
         }
@@ -229,9 +232,14 @@ impl Prepared<'_> {
             safe_point: activation.history_start,
             txn_horizon: activation.txn_horizon,
         };
+        if self.state.owned.iter().any(|other| other.interval.overlaps(&owned.interval)) {
+            return Err(MoveRefusal::Owned { interval: owned.interval.to_string() }.into());
+        }
+        if guards::on(Guard::RecordHorizonMoves) {
+            self.state.record_horizon = self.state.record_horizon.max(activation.record_horizon);
+        }
         let place = self.state.owned.partition_point(|other| other.interval.start() < owned.interval.start());
         self.state.owned.insert(place, owned);
-        self.state.bootstrapped = true;
         self.state.moves.arrive(&import.interval);
         self.state.moves.retire(job);
         Ok(true)

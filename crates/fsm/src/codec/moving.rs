@@ -37,6 +37,7 @@ pub fn encode(command: &MoveCommand) -> pb::MoveCommand {
             floor_ts: activation.floor_ts.raw(),
             history_start: activation.history_start.raw(),
             txn_horizon: activation.txn_horizon.raw(),
+            record_horizon: activation.record_horizon.raw(),
         }),
         MoveStep::Release { version } => Step::ReleaseRange(pb::ReleaseRange { version: version.0 }),
         MoveStep::Retire => Step::Retire(pb::RetireJob {}),
@@ -69,6 +70,7 @@ pub fn decode(message: pb::MoveCommand) -> Result<MoveCommand, String> {
             floor_ts: Timestamp::from_raw(activate.floor_ts),
             history_start: Timestamp::from_raw(activate.history_start),
             txn_horizon: Timestamp::from_raw(activate.txn_horizon),
+            record_horizon: Timestamp::from_raw(activate.record_horizon),
         }),
         Step::ReleaseRange(release) => MoveStep::Release { version: CatalogVersion(release.version) },
         Step::Retire(pb::RetireJob {}) => MoveStep::Retire,
@@ -317,6 +319,7 @@ mod tests {
             floor_ts: ts(3),
             history_start: ts(4),
             txn_horizon: ts(5),
+            record_horizon: ts(6),
         };
         let range = [10, 6, 10, 1, b'a', 18, 1, b'b'];
         let sum_bytes = [0x22, 20, 9, 1, 0, 0, 0, 0, 0, 0, 0, 17, 2, 0, 0, 0, 0, 0, 0, 0, 24, 3];
@@ -339,7 +342,7 @@ mod tests {
             (MoveStep::Seal, vec![0x3a, 0]),
             (MoveStep::ArmReadFence, vec![0x42, 0]),
             (MoveStep::Clear, vec![0x4a, 0]),
-            (MoveStep::Activate(activation), vec![0x52, 10, 8, 1, 16, 2, 24, 3, 32, 4, 40, 5]),
+            (MoveStep::Activate(activation), vec![0x52, 12, 8, 1, 16, 2, 24, 3, 32, 4, 40, 5, 48, 6]),
             (MoveStep::Release { version: CatalogVersion(8) }, vec![0x5a, 2, 8, 8]),
             (MoveStep::Retire, vec![0x62, 0]),
         ];

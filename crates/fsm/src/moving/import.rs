@@ -85,6 +85,9 @@ pub enum ChunkRefusal {
     /// It does not begin where the one before it ended.
     #[error("a chunk of job {job} does not continue what was copied")]
     Gap { job: JobId },
+    /// What was written meanwhile comes behind what was there: an older record must not come after a younger one.
+    #[error("what was written meanwhile came to job {job} before all that was there")]
+    TooEarly { job: JobId },
     /// It is the last one, and something is still to come.
     #[error("the import of job {job} cannot be closed: versions or records are still to come")]
     Unfinished { job: JobId },
@@ -129,6 +132,9 @@ impl ImportJob {
                     return Err(ChunkRefusal::Gap { job });
                 }
                 *stream = Stream { cursor: to.clone(), done: *done };
+            }
+            ChunkRows::Tracked { .. } if !(self.versions.done && self.records.done) => {
+                return Err(ChunkRefusal::TooEarly { job });
             }
             ChunkRows::Tracked { from, to, .. } => {
                 if (self.tracked != *from || to < from) && guards::on(Guard::ChunkContinues) {
@@ -208,12 +214,18 @@ pub(crate) mod tests {
             ("a gap", vec![copied(Version, "", "d", false), copied(Version, "e", "f", false)], false),
             ("behind the end", vec![copied(Version, "", "d", true), copied(Version, "d", "e", false)], false),
             ("streams are apart", vec![copied(Version, "", "d", false), copied(Record, "", "c", false)], true),
-            ("the tracker", vec![tracked(0, 5), tracked(5, 5), tracked(5, 9)], true),
-            ("the tracker twice", vec![tracked(0, 5), tracked(0, 5)], false),
-            ("the tracker backwards", vec![tracked(0, 5), tracked(5, 4)], false),
-            ("another arming", vec![tracked(0, 5), other(tracked(5, 6))], false),
+            ("the tracker", [all(), vec![tracked(0, 5), tracked(5, 5), tracked(5, 9)]].concat(), true),
+            ("the tracker twice", [all(), vec![tracked(0, 5), tracked(0, 5)]].concat(), false),
+            ("the tracker backwards", [all(), vec![tracked(0, 5), tracked(5, 4)]].concat(), false),
+            ("the tracker before the records", vec![copied(Version, "", "", true), tracked(0, 5)], false),
+            ("another arming", [all(), vec![tracked(0, 5), other(tracked(5, 6))]].concat(), false),
             ("the end", [all(), vec![closing(tracked(0, 5))]].concat(), true),
-            ("the end before the records", vec![copied(Version, "", "", true), closing(tracked(0, 5))], false),
+            (
+                "the end with the records",
+                vec![copied(Version, "", "", true), closing(copied(Record, "", "", true))],
+                true,
+            ),
+            ("the end before the records", vec![closing(copied(Version, "", "", true))], false),
         ];
         for (case, chunks, accepted) in table {
             let mut job = import(1);
@@ -225,8 +237,8 @@ pub(crate) mod tests {
     #[test]
     fn a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again() {
         let sum = |rows| RowSum { hash: 7, rows };
-        let mut job = import(1);
-        job.sum = sum(3);
+        let whole = Stream { cursor: Bytes::new(), done: true };
+        let mut job = ImportJob { versions: whole.clone(), records: whole, sum: sum(3), ..import(1) };
         assert!(job.close(sum(3)));
         assert!(matches!(job.take(&tracked(0, 1)), Err(ChunkRefusal::NotOpen { .. })));
         assert!(!job.clear(), "the course that closed it relies on it");

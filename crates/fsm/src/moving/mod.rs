@@ -73,6 +73,9 @@ pub enum MoveRefusal {
     /// What is to be copied here is owned already, at least in part.
     #[error("{interval} is owned by this group, at least in part")]
     Owned { interval: String },
+    /// What it owns from the start has not been granted to it yet.
+    #[error("this group has not been given what it owns from the start")]
+    NotFounded,
     /// Version zero stands for "no version".
     #[error("job {job} names no catalog version for its range")]
     NoVersion { job: JobId },

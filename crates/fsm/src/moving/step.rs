@@ -90,4 +90,6 @@ pub struct Activation {
     pub history_start: Timestamp,
     /// Transactions that read a snapshot at or below it are refused.
     pub txn_horizon: Timestamp,
+    /// Idempotency records whose `not_after` is at or below it may be gone.
+    pub record_horizon: Timestamp,
 }

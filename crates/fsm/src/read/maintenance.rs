@@ -193,8 +193,9 @@ impl FsmHandle {
         max_scanned: u64,
     ) -> Result<ExpiredRecords, ReadError> {
         let mut names = Vec::new();
-        let resume = self.each_record(from, max_scanned, &mut |row| {
-            if row.kind == RecordKind::Idempotency && OutcomeRecord::decode(row.value)?.not_after <= horizon {
+        let resume = self.each_record(from, max_scanned, &mut |row, pinned| {
+            if row.kind == RecordKind::Idempotency && !pinned && OutcomeRecord::decode(row.value)?.not_after <= horizon
+            {
                 names.push(RecordName { route_key: row.route_key, idempotency_key: row.name });
             }
             Ok(())
@@ -213,7 +214,7 @@ impl FsmHandle {
         max_scanned: u64,
     ) -> Result<ExpiredTxnRecords, ReadError> {
         let mut found = ExpiredTxnRecords::default();
-        let resume = self.each_record(from, max_scanned, &mut |row| {
+        let resume = self.each_record(from, max_scanned, &mut |row, pinned| {
             let id = || -> Result<TxnId, ApplyError> {
                 let bytes = row.name.as_ref().try_into();
                 bytes.map(TxnId).map_err(|_| ApplyError::Corrupt {
@@ -225,7 +226,7 @@ impl FsmHandle {
             match row.kind {
                 RecordKind::Idempotency => {}
                 RecordKind::TxnMarker => {
-                    if TxnMarker::decode(row.value.clone())?.start_ts <= horizon {
+                    if !pinned && TxnMarker::decode(row.value.clone())?.start_ts <= horizon {
                         found.names.push(TxnRecordName { id: id()?, route_key: row.route_key, marker });
                     }
                 }
@@ -237,6 +238,7 @@ impl FsmHandle {
                         let txn = TxnRef { id: id()?, attempt };
                         found.unsettled.push(UnsettledTxn { txn, start_ts, commit_ts, primary: row.route_key, remote });
                     }
+                    _ if pinned => {}
                     _ => found.names.push(TxnRecordName { id: id()?, route_key: row.route_key, marker }),
                 },
             }
@@ -246,12 +248,13 @@ impl FsmHandle {
     }
 
     /// Shows up to `max_scanned` (at least 1) records from `from` on, or from the first; where to go on, if there are more. However
-    /// many lie under one route key, it shows no more than that.
+    /// many lie under one route key, it shows no more than that. With each, whether its range moves away: nothing is removed
+    /// there.
     fn each_record(
         &self,
         from: Option<&RecordPlace>,
         max_scanned: u64,
-        visit: &mut dyn FnMut(RecordRow) -> Result<(), ApplyError>,
+        visit: &mut dyn FnMut(RecordRow, bool) -> Result<(), ApplyError>,
     ) -> Result<Option<RecordPlace>, ReadError> {
         let view = self.view();
         let rest = match from {
@@ -261,6 +264,7 @@ impl FsmHandle {
         let (mut resume, mut damaged, mut scanned) = (None, Ok(()), 0);
         for owned in &view.state.owned {
             let Some(part) = owned.interval.intersection(&rest) else { continue };
+            let pinned = view.state.moves.is_pinned(&owned.interval);
             let from = from.filter(|from| part.contains(&from.route_key));
             view.snapshot.scan_records(owned.shard, &part, from, &mut |row| {
                 if scanned >= max_scanned.max(1) {
@@ -268,7 +272,7 @@ impl FsmHandle {
                     return ControlFlow::Break(());
                 }
                 scanned += 1;
-                damaged = visit(row);
+                damaged = visit(row, pinned);
                 if damaged.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             damaged.map_err(ReadError::from)?;

@@ -108,10 +108,14 @@ impl FsmHandle {
     }
 
     /// Judges a snapshot read at `at` again after it has read: compaction filters do not respect snapshots, and the
-    /// safe point may have passed `at` meanwhile. What the group gave up meanwhile is not collected.
+    /// safe point may have passed `at` meanwhile. What the group gave up meanwhile may have been collected before that.
     fn still_kept(&self, interval: &Interval, at: Timestamp) -> Result<(), ReadError> {
         match guards::on(Guard::SafePointAfterRead) {
-            true => not_too_old(at, safe_point_of(&self.state(), interval)),
+            true => {
+                let state = self.state();
+                owner::judge(&state, interval)?;
+                not_too_old(at, safe_point_of(&state, interval))
+            }
             false => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drover_catalog::job::BaseSum;
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::JobId;
 use drover_kv::{Error, Reason};
@@ -84,8 +85,8 @@ impl MoveView {
         Ok(self.snapshot.export(kind, *shard, interval, *safe_point, after, budget)?)
     }
 
-    /// A portion of what was written since the range was armed, from entry `from` of the tracker on. With `sealed` only if
-    /// nothing changes any more.
+    /// A portion of what was written since the range was armed, from entry `from` of the tracker on. With `sealed_at` only if
+    /// nothing has changed since that log index, by the seal that stands there: a replica that lags may know of an older one.
     ///
     /// # Errors
     /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise, or not sealed.
@@ -94,12 +95,15 @@ impl MoveView {
         job: JobId,
         armed_at: u64,
         from: u64,
-        sealed: bool,
+        sealed_at: Option<u64>,
         budget: ExportBudget,
     ) -> Result<TrackedPortion, ReadError> {
         let source = self.armed(job, armed_at)?;
-        if sealed && source.fence < Fence::Sealed {
-            let message = format!("the range of job {job} is not sealed on this replica");
+        let is_sealed =
+            |at: u64| source.fence >= Fence::Sealed && (source.sealed_at == at || !guards::on(Guard::SealOfThisCourse));
+        if let Some(at) = sealed_at.filter(|at| !is_sealed(*at)) {
+            let message =
+                format!("this replica does not know of the seal of job {job} at log index {at}, or no longer");
             return Err(ReadError::Failed(Error::definite(Reason::FailedPrecondition, message)));
         }
         Ok(self.snapshot.export_tracked(source.shard, job, from, budget)?)

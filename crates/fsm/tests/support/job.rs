@@ -49,7 +49,8 @@ impl Drive {
     pub fn new() -> Self {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let source = Replica::bootstrapped(dirs[0].path());
-        let target = Replica::open_group(&env(), &dirs[1].path().join("store"), GroupId(4));
+        let mut target = Replica::open_group(&env(), &dirs[1].path().join("store"), GroupId(4));
+        assert_eq!(target.control(Command::GrantRange(Vec::new())), ControlReply::Done);
         let at = PhysicalMs::new(1).unwrap();
         let job = SplitJob {
             id: JOB,
@@ -92,6 +93,7 @@ impl Drive {
             _ if moves.is_retired(JOB) => SourceView::Retired,
             None => SourceView::Unknown,
             Some(source) => SourceView::Armed {
+                epoch: source.epoch,
                 closed: match source.fence {
                     Fence::Open => Closed::Open,
                     Fence::Written => Closed::New,
@@ -206,6 +208,7 @@ impl Drive {
                     floor_ts: ts(self.now),
                     history_start: owned.history_start.max(owned.safe_point),
                     txn_horizon: owned.txn_horizon,
+                    record_horizon: self.source.state.record_horizon,
                 };
                 self.event(epoch, JobEvent::HandOver(terms)).unwrap();
                 self.version += 1;
@@ -220,6 +223,7 @@ impl Drive {
                     floor_ts: terms.floor_ts,
                     history_start: terms.history_start,
                     txn_horizon: terms.txn_horizon,
+                    record_horizon: terms.record_horizon,
                 };
                 self.step(Target, MoveStep::Activate(activation));
             }

@@ -109,8 +109,8 @@ pub struct Replica {
     pub catalog: Arc<Catalog>,
     pub applied: Applied,
     pub term: u64,
-    /// The entry that was applied last.
-    pub last: Option<Entry>,
+    /// All entries that were applied since it was made.
+    pub log: Vec<Entry>,
 }
 
 impl Replica {
@@ -125,7 +125,8 @@ impl Replica {
         let rows = store.catalog_rows().unwrap().into_iter();
         let rows = rows.map(|(name, value)| codec::catalog::row::decode(&name, value).unwrap());
         let catalog = Arc::new(Catalog::from_rows(rows).unwrap());
-        let replica = Self { env: env.clone(), store, state: Arc::new(state), catalog, applied, term: 1, last: None };
+        let replica =
+            Self { env: env.clone(), store, state: Arc::new(state), catalog, applied, term: 1, log: Vec::new() };
         replica.set_gc();
         replica
     }
@@ -146,9 +147,25 @@ impl Replica {
         let Committed { state, catalog, applied, replies } = prepared.commit().unwrap();
         state.validate().unwrap();
         (self.state, self.catalog, self.applied) = (state, catalog, applied);
-        self.last = entries.last().cloned();
+        self.log.extend_from_slice(entries);
         self.set_gc();
         replies
+    }
+
+    /// Is killed, and goes on from what was durable and from its log; its state is the same then.
+    pub fn restart(&mut self) {
+        let (dir, group) = (self.store.dir().to_owned(), self.applied.group);
+        let nowhere = tempfile::tempdir().unwrap();
+        let placeholder = Self::open_group(&self.env, &nowhere.path().join("store"), group);
+        let before = std::mem::replace(self, placeholder);
+        let (env, log, state) = (before.env.clone(), before.log.clone(), Arc::clone(&before.state));
+        drop(before);
+        *self = Self::open_group(&env, &dir, group);
+        let next = self.next_index();
+        let rest: Vec<Entry> = log.iter().filter(|entry| entry.log_id.index >= next).cloned().collect();
+        self.apply(&rest);
+        self.log = log;
+        assert_eq!(self.state, state, "a restart changes nothing");
     }
 
     pub fn set_gc(&self) {

@@ -37,7 +37,7 @@ fn asked(job: u64, event: JobEvent) -> Kind {
 
 fn terms() -> HandoverTerms {
     let at = Timestamp::from_raw;
-    HandoverTerms { floor_ts: at(50), history_start: at(10), txn_horizon: at(11) }
+    HandoverTerms { floor_ts: at(50), history_start: at(10), txn_horizon: at(11), record_horizon: at(12) }
 }
 
 impl World {

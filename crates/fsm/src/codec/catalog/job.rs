@@ -176,13 +176,18 @@ fn encode_terms(terms: &HandoverTerms) -> pb::JobHandoverTerms {
         floor_ts: terms.floor_ts.raw(),
         history_start: terms.history_start.raw(),
         txn_horizon: terms.txn_horizon.raw(),
+        record_horizon: terms.record_horizon.raw(),
     }
 }
 
 fn decode_terms(terms: pb::JobHandoverTerms) -> HandoverTerms {
     let at = Timestamp::from_raw;
-    let pb::JobHandoverTerms { floor_ts, history_start, txn_horizon } = terms;
-    HandoverTerms { floor_ts: at(floor_ts), history_start: at(history_start), txn_horizon: at(txn_horizon) }
+    HandoverTerms {
+        floor_ts: at(terms.floor_ts),
+        history_start: at(terms.history_start),
+        txn_horizon: at(terms.txn_horizon),
+        record_horizon: at(terms.record_horizon),
+    }
 }
 
 fn encode_phase(phase: JobPhase) -> Phase {

@@ -133,9 +133,9 @@ fn any_base() -> impl Strategy<Value = BaseSum> {
 }
 
 fn any_terms() -> impl Strategy<Value = HandoverTerms> {
-    any::<[u64; 3]>().prop_map(|n| {
-        let [floor_ts, history_start, txn_horizon] = n.map(Timestamp::from_raw);
-        HandoverTerms { floor_ts, history_start, txn_horizon }
+    any::<[u64; 4]>().prop_map(|n| {
+        let [floor_ts, history_start, txn_horizon, record_horizon] = n.map(Timestamp::from_raw);
+        HandoverTerms { floor_ts, history_start, txn_horizon, record_horizon }
     })
 }
 
