@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use drover_client::{Expectation, Idempotency, Interval, Timestamp, TxnId, Update};
 
 use super::super::exit::UsageError;
@@ -203,13 +203,14 @@ fn interval(range: RangeArgs, notation: Notation) -> Result<Interval, UsageError
 }
 
 fn explain(names: &[String]) -> Result<String, UsageError> {
-    let mut tree = super::grammar::tree();
-    let mut command = &mut tree;
-    for name in names {
-        command =
-            command.find_subcommand_mut(name).ok_or_else(|| UsageError(format!("there is no command {name:?}")))?;
+    if names.is_empty() {
+        return Ok(Line::command().render_help().to_string());
     }
-    Ok(command.render_help().to_string())
+    let asked = names.iter().map(String::as_str).chain(["--help"]);
+    match Line::try_parse_from(asked) {
+        Err(help) if help.kind() == ErrorKind::DisplayHelp => Ok(help.to_string()),
+        Ok(_) | Err(_) => Err(UsageError(format!("there is no command {:?}", names.join(" ")))),
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ Within a transaction get, scan, count, put, delete and cas belong to it. `help C
 
 /// One line.
 #[derive(Debug, Parser)]
-#[command(name = "drover shell", multicall = true, disable_help_subcommand = true, after_help = NOTES)]
+#[command(name = "", multicall = true, disable_help_subcommand = true, after_help = NOTES)]
 pub struct Line {
     #[command(subcommand)]
     pub command: Command,
@@ -178,7 +178,7 @@ pub enum Txn {
     },
 }
 
-/// The commands as a tree that can be asked for names, flags and help.
+/// The commands as a tree that can be asked for names and flags.
 pub fn tree() -> clap::Command {
     let mut tree = Line::command();
     tree.build();

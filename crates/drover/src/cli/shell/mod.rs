@@ -26,6 +26,7 @@ mod grammar;
 mod history;
 mod interrupt;
 mod known;
+mod reads;
 mod reply;
 mod script;
 mod session;
@@ -33,6 +34,7 @@ mod state;
 mod transaction;
 mod watch;
 mod words;
+mod writes;
 
 use std::io::{BufReader, IsTerminal};
 use std::path::PathBuf;

@@ -1,16 +1,13 @@
-//! What the commands do.
+//! What the commands do; those that read and write keys stand in `reads.rs` and `writes.rs`.
 
 use bytes::Bytes;
-use drover_client::{
-    Client, Entry, Error, Expectation, Idempotency, Interval, Reason, ScanQuery, Timestamp, TransactionStatus, TxnId,
-    Update, WriteKind, WriteOptions,
-};
+use drover_client::{Client, Error, Reason, Timestamp, TransactionStatus, TxnId};
 use serde_json::{Map, Value, json};
 
 use super::super::exit::{End, UsageError};
 use super::super::output::Output;
 use super::super::{Global, kv, notice, status, txn};
-use super::action::{Action, Scan};
+use super::action::Action;
 use super::interrupt::{Interrupted, Interrupts};
 use super::known::Known;
 use super::state::State;
@@ -20,9 +17,9 @@ use super::words::word;
 
 /// One connection to a cluster, and perhaps an open transaction.
 pub struct Session<'a> {
-    client: Client,
-    global: &'a Global,
-    open: Option<Open>,
+    pub(super) client: Client,
+    pub(super) global: &'a Global,
+    pub(super) open: Option<Open>,
     /// What was come across.
     pub known: Known,
     /// Ctrl-C.
@@ -97,201 +94,40 @@ impl<'a> Session<'a> {
                 self.say(output, text.trim_end(), json!({ "help": text }))?;
                 Ok(End::Done)
             }
-            Action::Quit => Ok(End::Done),
+            Action::Quit => return Ok(End::Done),
         };
-        debug_assert!(matches!(after, State::Outside) || self.state() == after, "the state machine knows better");
+        debug_assert_eq!(self.state(), after, "the state machine knows better");
         end
     }
 
     /// The answer of a command: a text for people, or an object.
-    fn say(&self, output: &mut Output, text: &str, object: Value) -> std::io::Result<()> {
+    pub(super) fn say(&self, output: &mut Output, text: &str, object: Value) -> std::io::Result<()> {
         match self.global.json {
             true => output.json(&object),
             false => output.line(text),
         }
     }
 
-    fn format(&self, raw: &[u8]) -> String {
+    /// Bytes as people read them.
+    pub(super) fn format(&self, raw: &[u8]) -> String {
         self.global.notation().format(raw)
     }
 
-    fn named(&self, key: &[u8]) -> Map<String, Value> {
+    /// An object with a key.
+    pub(super) fn named(&self, key: &[u8]) -> Map<String, Value> {
         let mut object = Map::new();
         self.global.notation().add_json(&mut object, "key", key);
         object
     }
 
-    async fn get(&mut self, key: Bytes, at: Option<Timestamp>, output: &mut Output) -> anyhow::Result<End> {
-        self.known.key(&key);
-        let notation = self.global.notation();
-        let (value, object) = match &self.open {
-            Some(open) => {
-                let value = self.interrupts.unless(open.txn.get(key.clone())).await.ok_or(Interrupted)??;
-                let mut object = self.named(&key);
-                value.iter().for_each(|value| notation.add_json(&mut object, "value", value));
-                (value, Value::from(object))
-            }
-            None => {
-                let got = async {
-                    match at {
-                        Some(at) => self.client.get_at(key.clone(), at).await,
-                        None => self.client.get(key.clone()).await,
-                    }
-                };
-                let found = self.interrupts.unless(got).await.ok_or(Interrupted)??;
-                let object = found.as_ref().map(|version| kv::row_json(notation, &key, version, false));
-                (found.map(|version| version.value), object.unwrap_or_default())
-            }
-        };
-        let Some(value) = value else {
-            let mut object = self.named(&key);
-            object.insert("value".to_owned(), Value::Null);
-            self.refuse(output, &format!("{} has no value", notation.format(&key)), object.into())?;
-            return Ok(End::No);
-        };
-        self.say(output, &notation.format(&value), object)?;
-        Ok(End::Done)
-    }
-
     /// A no: for people on standard error, as the other commands do.
-    fn refuse(&self, output: &mut Output, text: &str, object: Value) -> std::io::Result<()> {
+    pub(super) fn refuse(&self, output: &mut Output, text: &str, object: Value) -> std::io::Result<()> {
         if self.global.json {
             return output.json(&object);
         }
         output.flush()?;
         notice(text);
         Ok(())
-    }
-
-    async fn update(&mut self, key: Bytes, update: Update, output: &mut Output) -> anyhow::Result<End> {
-        self.known.key(&key);
-        let Some(open) = &self.open else {
-            let kind = match update {
-                Update::Put { value, ttl_ms } => WriteKind::Put { key, value, ttl_ms },
-                Update::Delete => WriteKind::Delete { key },
-            };
-            return self.write(kind, output).await;
-        };
-        open.txn.write(key, update);
-        self.buffered(output)
-    }
-
-    fn buffered(&self, output: &mut Output) -> anyhow::Result<End> {
-        let writes = self.open.as_ref().map_or(0, |open| open.txn.contents().writes.len());
-        let text = format!("kept until the commit, {} so far", count(writes, "write", "writes"));
-        self.say(output, &text, json!({ "kept": true, "writes": writes }))?;
-        Ok(End::Done)
-    }
-
-    async fn cas(
-        &mut self,
-        key: Bytes,
-        expect: Expectation,
-        update: Update,
-        output: &mut Output,
-    ) -> anyhow::Result<End> {
-        self.known.key(&key);
-        let Some(open) = &self.open else {
-            return self.write(WriteKind::CompareAndSet { key, expect, update }, output).await;
-        };
-        let compared = async {
-            if open.txn.update_if(key.clone(), expect, update).await? {
-                return Ok(None);
-            }
-            open.txn.get(key.clone()).await.map(Some)
-        };
-        let compared: Result<_, Error> = self.interrupts.unless(compared).await.ok_or(Interrupted)?;
-        let Some(current) = compared? else { return self.buffered(output) };
-        let text = match &current {
-            Some(value) => format!("not as expected: the value is {}", self.format(value)),
-            None => "not as expected: the key has no value".to_owned(),
-        };
-        let row = current.map(|value| {
-            let mut row = self.named(&key);
-            self.global.notation().add_json(&mut row, "value", &value);
-            row
-        });
-        self.refuse(output, &text, json!({ "succeeded": false, "current": row }))?;
-        Ok(End::No)
-    }
-
-    /// Sends one write under a name of its own, so that an unknown outcome can be settled.
-    async fn write(&mut self, kind: WriteKind, output: &mut Output) -> anyhow::Result<End> {
-        let (key, name) = (kind.record_key().clone(), self.client.new_idempotency());
-        let options = WriteOptions { idempotency: Some(name.clone()), ..WriteOptions::default() };
-        let written = self.interrupts.unless(self.client.write(kind, options)).await;
-        let answer =
-            written.unwrap_or_else(|| Err(unanswered())).map_err(|error| self.to_settle(&key, &name, error))?;
-        output.flush()?;
-        kv::print_written(self.global, output, &key, answer)
-    }
-
-    /// Adds to an unknown error how to find out.
-    fn to_settle(&self, key: &[u8], name: &Idempotency, error: Error) -> Error {
-        if !error.is_unknown() {
-            return error;
-        }
-        let command = format!("settle {} {}", word(self.global.notation(), key), kv::settle_flags(name));
-        Error { message: format!("{}\nto find out what became of it: {command}", error.message), ..error }
-    }
-
-    async fn scan(&mut self, scan: Scan, output: &mut Output) -> anyhow::Result<End> {
-        let Scan { interval, reverse, limit, keys_only, at } = scan;
-        let mut rows = Rows { keys_only, json: Vec::new() };
-        if let Some(open) = &self.open {
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let found = self.interrupts.unless(open.txn.scan(interval, reverse, limit)).await.ok_or(Interrupted)??;
-            for (key, value) in found {
-                let mut object = self.named(&key);
-                if !keys_only {
-                    self.global.notation().add_json(&mut object, "value", &value);
-                }
-                self.row(&mut rows, &key, &value, object.into(), output)?;
-            }
-        } else {
-            let query = ScanQuery { at, reverse, keys_only, limit, ..ScanQuery::new(interval) };
-            let mut scan = self.client.scan(query);
-            while let Some(page) = self.interrupts.unless(scan.next_page()).await.ok_or(Interrupted)?? {
-                for Entry { key, version } in page.entries {
-                    let object = kv::row_json(self.global.notation(), &key, &version, keys_only);
-                    self.row(&mut rows, &key, &version.value, object, output)?;
-                }
-                output.flush()?;
-            }
-        }
-        if self.global.json {
-            output.json(&json!({ "rows": rows.json }))?;
-        }
-        Ok(End::Done)
-    }
-
-    /// One row of a scan: printed at once for people, kept for the one object.
-    fn row(
-        &mut self,
-        rows: &mut Rows,
-        key: &Bytes,
-        value: &[u8],
-        object: Value,
-        output: &mut Output,
-    ) -> std::io::Result<()> {
-        self.known.key(key);
-        match (self.global.json, rows.keys_only) {
-            (true, _) => rows.json.push(object),
-            (false, true) => output.line(&self.format(key))?,
-            (false, false) => output.line(&kv::row_line(self.global.notation(), key, value))?,
-        }
-        Ok(())
-    }
-
-    async fn count(&mut self, interval: Interval, at: Option<Timestamp>, output: &mut Output) -> anyhow::Result<End> {
-        let counted = async {
-            match &self.open {
-                Some(open) => open.txn.scan(interval, false, 0).await.map(|rows| rows.len() as u64),
-                None => self.client.count(interval, at).await,
-            }
-        };
-        let rows = self.interrupts.unless(counted).await.ok_or(Interrupted)??;
-        kv::print_count(self.global, output, rows)
     }
 
     fn begin(&mut self, read_only: bool, at: Option<Timestamp>, output: &mut Output) -> anyhow::Result<End> {
@@ -384,14 +220,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Rows of a scan that is to be one object.
-struct Rows {
-    keys_only: bool,
-    json: Vec<Value>,
-}
-
 /// A write that was interrupted: whether it was sent is not asked, so it may have been.
-fn unanswered() -> Error {
+pub(super) fn unanswered() -> Error {
     Error::unknown(
         Reason::TimeoutIndefinite,
         "interrupted before the answer came; it may have happened or may still happen",
