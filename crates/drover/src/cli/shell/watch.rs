@@ -109,8 +109,11 @@ const POLL: Duration = Duration::from_millis(50);
 /// Waits for Enter at the terminal and takes the line; for good if nobody sits there. Looks every now and then: a read that
 /// waits could not be called off, and would take what is typed at the next prompt.
 async fn enter(attended: bool) {
+    if !attended {
+        return std::future::pending().await;
+    }
     let stdin = std::io::stdin();
-    while attended {
+    loop {
         let mut typed = [PollFd::new(&stdin, PollFlags::IN)];
         if poll(&mut typed, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
             // There is something to read, so this does not block. What it is does not matter.
@@ -119,7 +122,6 @@ async fn enter(attended: bool) {
         }
         tokio::time::sleep(POLL).await;
     }
-    std::future::pending().await
 }
 
 #[cfg(test)]
