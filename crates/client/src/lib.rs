@@ -84,4 +84,4 @@ pub use range_delete::RangeProgress;
 pub use retry::{Class, Decision, History, RetryPolicy, decide};
 pub use routes::{RouteWatch, Routes};
 pub use scan::{Page, Scan, ScanQuery};
-pub use txn::{PreparedTransaction, Snapshot, Transaction, TransactionOptions, TransactionStatus};
+pub use txn::{PreparedTransaction, Snapshot, Transaction, TransactionContents, TransactionOptions, TransactionStatus};

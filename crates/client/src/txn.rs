@@ -78,12 +78,31 @@ pub struct PreparedTransaction {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     client: Client,
+    id: TxnId,
     inner: Arc<Mutex<Buffer>>,
     /// Held by the read that takes the snapshot.
     first_read: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// What a transaction has done so far, for people to look at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TransactionContents {
+    /// The snapshot that it reads, once it has one.
+    pub start_ts: Option<Timestamp>,
+    /// What it will write, in the order of the first writes: the first key is its primary.
+    pub writes: Vec<(Bytes, Update)>,
+    /// The keys that it has read.
+    pub read_keys: Vec<Bytes>,
+    /// The ranges that it has read, in the order of the reads.
+    pub read_intervals: Vec<Interval>,
+}
+
 impl Transaction {
+    fn new(client: Client, start_ts: Option<Timestamp>) -> Self {
+        let buffer = Buffer { start_ts, ..Buffer::default() };
+        Self { client, id: TxnId(rand::random()), inner: Arc::new(Mutex::new(buffer)), first_read: Arc::default() }
+    }
+
     /// The snapshot to read at. Without one yet, whoever gets the turn takes it with its read; others wait for that.
     async fn read_at(&self) -> (Option<Timestamp>, Option<OwnedMutexGuard<()>>) {
         if let Some(start_ts) = self.start_ts() {
@@ -157,7 +176,7 @@ impl Client {
         let due = self.due();
         for run in 1.. {
             let client = self.with_deadline(due.saturating_duration_since(Instant::now()));
-            let transaction = Transaction { client, inner: Arc::default(), first_read: Arc::default() };
+            let transaction = Transaction::new(client, None);
             let conflict = match work(transaction.clone()).await {
                 Ok(done) => match transaction.commit_run().await {
                     Ran::Committed(_) => return Ok(done),
@@ -181,14 +200,18 @@ impl Client {
 
     /// Begins a transaction that the caller commits. Nothing happens on the servers before that.
     pub fn begin(&self) -> Transaction {
-        Transaction { client: self.clone(), inner: Arc::default(), first_read: Arc::default() }
+        Transaction::new(self.clone(), None)
+    }
+
+    /// As [`Client::begin`], with a snapshot of the past: what was written to the keys that it reads since then is a conflict.
+    /// A snapshot in the future, or one that is too old, is refused by the first read or the commit.
+    pub fn begin_at(&self, at: Timestamp) -> Transaction {
+        Transaction::new(self.clone(), Some(at))
     }
 
     /// Reads at one timestamp: `at`, or that of the first read.
     pub fn snapshot(&self, at: Option<Timestamp>) -> Snapshot {
-        let inner = Buffer { start_ts: at, ..Buffer::default() };
-        let inner = Arc::new(Mutex::new(inner));
-        Snapshot(Transaction { client: self.clone(), inner, first_read: Arc::default() })
+        Snapshot(Transaction::new(self.clone(), at))
     }
 
     /// What became of a transaction whose first write was to `primary`.
@@ -286,6 +309,22 @@ impl Client {
 }
 
 impl Transaction {
+    /// Its name, for [`Client::transaction_status`] after a commit with an unknown outcome.
+    pub fn id(&self) -> TxnId {
+        self.id
+    }
+
+    /// What it has read and written so far.
+    pub fn contents(&self) -> TransactionContents {
+        let inner = self.inner.lock();
+        TransactionContents {
+            start_ts: inner.start_ts,
+            writes: inner.order.iter().map(|key| (key.clone(), inner.writes[key].clone())).collect(),
+            read_keys: inner.read_keys.iter().cloned().collect(),
+            read_intervals: inner.read_intervals.clone(),
+        }
+    }
+
     /// The snapshot that it reads, once it has one: it takes it with its first read.
     pub fn start_ts(&self) -> Option<Timestamp> {
         self.inner.lock().start_ts
@@ -386,6 +425,11 @@ impl Transaction {
         self.inner.lock().write(key.into(), Update::Put { value: value.into(), ttl_ms: Some(ttl_ms) });
     }
 
+    /// Writes or deletes a key when the transaction is committed.
+    pub fn write(&self, key: impl Into<Bytes>, update: Update) {
+        self.inner.lock().write(key.into(), update);
+    }
+
     /// Deletes a key when the transaction is committed.
     pub fn delete(&self, key: impl Into<Bytes>) {
         self.inner.lock().write(key.into(), Update::Delete);
@@ -483,7 +527,7 @@ impl Transaction {
                 Err(error) => return Ran::Failed(error),
             }
         }
-        let (id, primary) = (TxnId(rand::random()), mutations[0].key.clone());
+        let (id, primary) = (self.id, mutations[0].key.clone());
         let call = Call::Commit(v1::TxnCommitRequest {
             txn_id: encode_txn_id(id),
             attempt: 1,

@@ -128,6 +128,32 @@ fn an_unknown_outcome_has_its_own_code_and_says_how_to_settle_it() {
 }
 
 #[test]
+fn a_script_for_the_shell_stops_at_an_unknown_outcome_and_says_how_to_settle_it() {
+    let server = Memory::start_losing("cursed");
+    let shell = |input: &str| fed(server, &["shell", "--timeout", "300ms"], input.as_bytes());
+    let lost = shell("put k 1\nput cursed v\nput k 2\n");
+    assert_eq!(code(&lost), 3, "{}", err(&lost));
+    assert!(err(&lost).starts_with("error: line 2: "), "{}", err(&lost));
+    assert_eq!(out(&run(server, &["kv", "get", "k"])), "1");
+    let settle = err(&lost).lines().last().unwrap().strip_prefix("to find out what became of it: ").unwrap();
+    let settled = shell(&format!("{settle}\nput k 3\n"));
+    assert_eq!((code(&settled), out(&settled)), (1, "it did not happen and never will\n"), "{}", err(&settled));
+    assert_eq!(out(&run(server, &["kv", "get", "k"])), "1");
+}
+
+#[test]
+fn a_shell_whose_answers_nobody_reads_any_more_is_no_failure() {
+    let server = Memory::start();
+    let mut child =
+        drover(server, &["shell"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"put k 1\n").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((code(&ended), err(&ended)), (0, ""));
+}
+
+#[test]
 fn a_cluster_that_is_not_there_is_a_definite_failure() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = run(port, &["kv", "put", "k", "v", "--timeout", "500ms"]);

@@ -11,6 +11,7 @@
 //! - [`ledger`]: every write that was acknowledged must be found, none that was refused may be.
 //! - [`workload`]: closed-loop clients that feed both.
 //! - [`nemesis`]: kills and stops nodes meanwhile.
+//! - [`terminal`]: a program at a terminal of its own, typed at and read from.
 //!
 //! # Invariants
 //!
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod history;
 pub mod ledger;
 pub mod nemesis;
+pub mod terminal;
 pub mod traffic;
 pub mod wait;
 pub mod workload;

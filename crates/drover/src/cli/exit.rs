@@ -33,7 +33,8 @@ pub enum End {
 }
 
 impl End {
-    fn code(self) -> u8 {
+    /// The exit code.
+    pub fn code(self) -> u8 {
         match self {
             End::Done => 0,
             End::No => 1,

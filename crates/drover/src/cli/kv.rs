@@ -60,15 +60,25 @@ pub enum Command {
         all: bool,
     },
     /// Tells what became of a write with an unknown outcome, or makes sure that it never happens
-    Settle {
-        key: String,
-        /// As printed with the unknown outcome
-        #[arg(long, value_name = "HEX", value_parser = parse_hex)]
-        idempotency_key: Bytes,
-        /// As printed with the unknown outcome
-        #[arg(long, value_name = "TIMESTAMP")]
-        not_after: Timestamp,
-    },
+    Settle(SettleArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SettleArgs {
+    pub key: String,
+    /// As printed with the unknown outcome
+    #[arg(long, value_name = "HEX", value_parser = parse_hex)]
+    idempotency_key: Bytes,
+    /// As printed with the unknown outcome
+    #[arg(long, value_name = "TIMESTAMP")]
+    not_after: Timestamp,
+}
+
+impl SettleArgs {
+    /// The name of the write.
+    pub fn name(&self) -> Idempotency {
+        Idempotency { key: self.idempotency_key.clone(), not_after: self.not_after }
+    }
 }
 
 /// A value: an argument, a file, or else standard input.
@@ -159,7 +169,8 @@ pub struct ScanArgs {
     at: Option<Timestamp>,
 }
 
-fn ttl_ms(ttl: Option<Duration>) -> Option<u64> {
+/// As it is sent.
+pub fn ttl_ms(ttl: Option<Duration>) -> Option<u64> {
     ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -195,19 +206,19 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             spinner.enable_steady_tick(Duration::from_millis(200));
             let rows = global.connect().await?.count(interval, at).await?;
             spinner.finish_and_clear();
-            match global.json {
-                true => output.json(&json!({ "count": rows }))?,
-                false => output.line(&rows.to_string())?,
-            }
-            Ok(End::Done)
+            print_count(global, output, rows)
         }
         Command::DeleteRange { range, all } => delete_range(global, &range, all, output).await,
-        Command::Settle { key, idempotency_key, not_after } => {
-            let name = Idempotency { key: idempotency_key, not_after };
-            let settled = global.connect().await?.settle(notation.parse(&key)?, &name).await?;
+        Command::Settle(args) => {
+            let settled = global.connect().await?.settle(notation.parse(&args.key)?, &args.name()).await?;
             print_settled(global, output, settled)
         }
     }
+}
+
+/// One row as text.
+pub fn row_line(notation: Notation, key: &[u8], value: &[u8]) -> String {
+    format!("{}\t{}", notation.format(key), notation.format(value))
 }
 
 /// One row as JSON.
@@ -251,16 +262,30 @@ async fn write(global: &Global, kind: WriteKind, output: &mut Output) -> anyhow:
 fn advise(global: &Global, key: &[u8], name: &Idempotency, error: &Error) {
     if error.is_unknown() {
         notice(&format!(
-            "to find out what became of it: drover kv settle --hex {} --idempotency-key {} --not-after {} --endpoints {}",
+            "to find out what became of it: drover kv settle --hex {} {} --endpoints {}",
             format_hex(key),
-            format_hex(&name.key),
-            name.not_after,
+            settle_flags(name),
             global.endpoints.join(",")
         ));
     }
 }
 
-fn print_written(global: &Global, output: &mut Output, key: &[u8], answer: WriteAnswer) -> anyhow::Result<End> {
+/// The flags that tell [`SettleArgs`] the name of a write.
+pub fn settle_flags(name: &Idempotency) -> String {
+    format!("--idempotency-key {} --not-after {}", format_hex(&name.key), name.not_after)
+}
+
+/// What a count came to.
+pub fn print_count(global: &Global, output: &mut Output, rows: u64) -> anyhow::Result<End> {
+    match global.json {
+        true => output.json(&json!({ "count": rows }))?,
+        false => output.line(&rows.to_string())?,
+    }
+    Ok(End::Done)
+}
+
+/// What a write to one key came to.
+pub fn print_written(global: &Global, output: &mut Output, key: &[u8], answer: WriteAnswer) -> anyhow::Result<End> {
     let written = |output: &mut Output, commit_ts: Timestamp| {
         match global.json {
             true => output.json(&json!({ "commit_ts": commit_ts.to_string() })),
@@ -315,9 +340,7 @@ async fn scan(global: &Global, args: &ScanArgs, output: &mut Output) -> anyhow::
             match (global.json, args.keys_only) {
                 (true, keys_only) => output.json(&row_json(notation, key, version, keys_only))?,
                 (false, true) => output.line(&notation.format(key))?,
-                (false, false) => {
-                    output.line(&format!("{}\t{}", notation.format(key), notation.format(&version.value)))?;
-                }
+                (false, false) => output.line(&row_line(notation, key, &version.value))?,
             }
         }
         output.flush()?;
@@ -344,7 +367,8 @@ async fn delete_range(global: &Global, range: &RangeArgs, all: bool, output: &mu
     Ok(End::Done)
 }
 
-fn print_settled(global: &Global, output: &mut Output, settled: Settled) -> anyhow::Result<End> {
+/// What became of a write.
+pub fn print_settled(global: &Global, output: &mut Output, settled: Settled) -> anyhow::Result<End> {
     let (verdict, commit_ts) = match settled {
         Settled::Applied { commit_ts } => ("applied", Some(commit_ts.to_string())),
         Settled::CompareFailed => ("comparison failed", None),

@@ -25,6 +25,7 @@ mod notation;
 mod output;
 mod records;
 mod route;
+mod shell;
 mod status;
 mod txn;
 
@@ -112,6 +113,8 @@ pub enum Command {
     /// Runs several operations as one transaction, and settles what transactions left behind
     #[command(subcommand)]
     Txn(txn::Command),
+    /// Reads commands from a prompt, or from standard input: keys, transactions, the status of the cluster
+    Shell(shell::Args),
     /// Measures throughput and latency with a closed loop of clients
     Bench(bench::Args),
 }
@@ -137,6 +140,7 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
         Command::Audit(args) => node::audit(global, args, &mut output).await,
         Command::Route(command) => route::run(global, command, &mut output).await,
         Command::Txn(command) => txn::run(global, command, &mut output).await,
+        Command::Shell(args) => shell::run(global, args, &mut output).await,
         Command::Bench(args) => bench::run(global, args, &mut output).await,
     }?;
     output.flush()?;

@@ -9,10 +9,14 @@ use super::exit::End;
 use super::output::Output;
 
 pub async fn run(global: &Global, output: &mut Output) -> anyhow::Result<End> {
-    let status = global.connect().await?.status().await?;
-    if global.json {
-        output.json(&status_json(&status))?;
-        return Ok(End::Done);
+    show(global.json, output, &global.connect().await?.status().await?)?;
+    Ok(End::Done)
+}
+
+/// Nodes, groups and leaders.
+pub fn show(as_json: bool, output: &mut Output, status: &ClusterStatus) -> std::io::Result<()> {
+    if as_json {
+        return output.json(&status_json(status));
     }
     output.line(&format!("cluster {}", status.cluster_id))?;
     output.line("")?;
@@ -24,8 +28,7 @@ pub async fn run(global: &Global, output: &mut Output) -> anyhow::Result<End> {
     output.table(
         &["group", "node", "role", "term", "leader", "last", "committed", "applied", "flushed", "state size", "lag"],
         replica_rows(&status.nodes),
-    )?;
-    Ok(End::Done)
+    )
 }
 
 fn node_row(node: &NodeStatus) -> Vec<String> {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Subcommand;
-use drover_client::{End as Bound, Error, Expectation, Interval, Transaction, TransactionStatus, TxnId};
+use drover_client::{
+    Client, End as Bound, Error, Expectation, Interval, PreparedTransaction, Transaction, TransactionStatus, TxnId,
+};
 use serde_json::{Map, Value, json};
 
 use super::Global;
@@ -200,41 +202,53 @@ fn print(global: &Global, output: &mut Output, key: &[u8], value: Option<&Bytes>
 }
 
 async fn list(global: &Global, output: &mut Output) -> anyhow::Result<End> {
-    let (client, notation) = (global.connect().await?, global.notation());
-    let (mut rows, mut cursor) = (Vec::new(), None);
-    loop {
-        let (page, next) = client.prepared_transactions(cursor).await?;
-        for txn in page {
-            let waits = waits_for(txn.status);
-            if global.json {
-                let mut row = Map::new();
-                row.insert("id".to_owned(), txn.id.to_string().into());
-                row.insert("start_ts".to_owned(), txn.start_ts.to_string().into());
-                notation.add_json(&mut row, "primary", &txn.primary);
-                let keys = txn.keys.iter().map(|key| notation.format(key));
-                row.insert("keys".to_owned(), keys.collect::<Vec<_>>().into());
-                row.insert("status".to_owned(), status_json(txn.status));
-                row.insert("waits_for".to_owned(), waits.into());
-                output.json(&row)?;
-            } else {
-                rows.push(vec![
-                    txn.id.to_string(),
-                    notation.format(&txn.primary),
-                    txn.keys.len().to_string(),
-                    txn.start_ts.to_string(),
-                    waits,
-                ]);
-            }
-        }
-        cursor = next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    if !global.json {
-        output.table(&["transaction", "primary", "locks", "snapshot", "waits for"], rows)?;
+    let (found, notation) = (prepared(&global.connect().await?).await?, global.notation());
+    if global.json {
+        found.iter().try_for_each(|txn| output.json(&prepared_json(notation, txn)))?;
+    } else {
+        prepared_table(notation, output, &found)?;
     }
     Ok(End::Done)
+}
+
+/// All transactions that hold locks.
+pub async fn prepared(client: &Client) -> Result<Vec<PreparedTransaction>, Error> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let (page, next) = client.prepared_transactions(cursor).await?;
+        found.extend(page);
+        cursor = next;
+        if cursor.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// A transaction that holds locks, as JSON.
+pub fn prepared_json(notation: Notation, txn: &PreparedTransaction) -> Value {
+    let mut row = Map::new();
+    row.insert("id".to_owned(), txn.id.to_string().into());
+    row.insert("start_ts".to_owned(), txn.start_ts.to_string().into());
+    notation.add_json(&mut row, "primary", &txn.primary);
+    let keys = txn.keys.iter().map(|key| notation.format(key));
+    row.insert("keys".to_owned(), keys.collect::<Vec<_>>().into());
+    row.insert("status".to_owned(), status_json(txn.status));
+    row.insert("waits_for".to_owned(), waits_for(txn.status).into());
+    row.into()
+}
+
+/// Transactions that hold locks, for people.
+pub fn prepared_table(notation: Notation, output: &mut Output, found: &[PreparedTransaction]) -> std::io::Result<()> {
+    let row = |txn: &PreparedTransaction| {
+        vec![
+            txn.id.to_string(),
+            notation.format(&txn.primary),
+            txn.keys.len().to_string(),
+            txn.start_ts.to_string(),
+            waits_for(txn.status),
+        ]
+    };
+    output.table(&["transaction", "primary", "locks", "snapshot", "waits for"], found.iter().map(row).collect())
 }
 
 /// What the locks of a transaction in this state wait for.
@@ -262,7 +276,8 @@ fn status_json(status: TransactionStatus) -> Value {
     }
 }
 
-fn show_status(as_json: bool, output: &mut Output, id: TxnId, status: TransactionStatus) -> std::io::Result<()> {
+/// What became of a transaction.
+pub fn show_status(as_json: bool, output: &mut Output, id: TxnId, status: TransactionStatus) -> std::io::Result<()> {
     if as_json {
         return output.json(&json!({ "id": id.to_string(), "status": status_json(status) }));
     }
