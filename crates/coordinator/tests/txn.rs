@@ -332,6 +332,8 @@ async fn a_snapshot_that_was_read_while_locks_were_set_stays_as_it_was() {
     });
     fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await.unwrap();
     *fixture.clock.hook.lock() = None;
+    // Not through the locks: they are versions by now.
+    fixture.unlocked().await;
     let seen = std::mem::take(&mut *seen.lock());
     assert!(!seen.is_empty());
     for (at, before) in seen {

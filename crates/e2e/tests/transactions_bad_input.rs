@@ -346,7 +346,7 @@ async fn a_commit_takes_no_longer_than_is_configured_whatever_its_caller_allows(
 }
 
 /// A cluster whose oracle and right group are on node 1, and whose left group is on the others.
-async fn apart() -> Fixture {
+async fn apart(settings: &[(&str, i64)]) -> Fixture {
     let group = |id: i64, replicas: &[i64]| {
         let replicas = replicas.iter().map(|node| toml::Value::Integer(*node)).collect::<Vec<_>>();
         let fields = [("id".to_owned(), id.into()), ("replicas".to_owned(), replicas.into())];
@@ -354,6 +354,7 @@ async fn apart() -> Fixture {
     };
     let groups = vec![group(1, &[1]), group(2, &[2, 3, 4]), group(3, &[1])];
     let builder = Cluster::builder().nodes(4).data_groups(2).set("bootstrap.groups", groups);
+    let builder = settings.iter().fold(builder, |builder, (path, value)| builder.set(path, *value));
     Fixture::over(builder.start().await.unwrap()).await
 }
 
@@ -392,7 +393,7 @@ impl Fixture {
 
 #[tokio::test]
 async fn the_outcome_of_a_commit_whose_deadline_passed_in_the_middle_is_unknown_and_its_status_tells_it_later() {
-    let mut this = apart().await;
+    let mut this = apart(&[]).await;
     let start_ts = this.begin().await;
     let stopped = this.stop_followers().await;
     // It is in the log of a leader that reaches nobody.
@@ -424,9 +425,51 @@ async fn the_outcome_of_a_commit_whose_deadline_passed_in_the_middle_is_unknown_
     assert_eq!((this.value(LEFT).await, this.value("b").await), (Some("1".into()), Some("1".into())));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_is_if_the_decision_of_a_commit_over_several_groups_reaches_nobody() {
+    let mut this = apart(&[("txn.lock_ttl_ms", 600_000)]).await;
+    let start_ts = this.begin().await;
+    // A later transaction has locked what this one has read, and its coordinator is lost: the refresh waits for it.
+    let node = this.cluster.node(NodeId(2));
+    node.crash_at(Some("txn.prepared"));
+    node.restart().unwrap();
+    this.cluster.wait_ready(PATIENCE).await.unwrap();
+    let later = this.begin().await;
+    let node = this.cluster.node(NodeId(2));
+    let mut through = TxnClient::connect(format!("http://{}", node.grpc_address())).await.unwrap();
+    through.commit(request(9, later, vec![put("r", "held"), put("b", "held")])).await.unwrap_err();
+    assert!(!node.wait_exit(PATIENCE).await.unwrap().success());
+    node.crash_at(None);
+    node.start().unwrap();
+    this.cluster.wait_ready(PATIENCE).await.unwrap();
+    let read_keys = vec!["r".into()];
+    let commit = v1::TxnCommitRequest { read_keys, timeout_ms: 8_000, ..request(1, start_ts, both("1")) };
+    let mut txn = this.txn.clone();
+    let committing = tokio::spawn(async move { txn.commit(commit).await.map_err(|status| status_to_error(&status)) });
+    wait_until("everything to be locked", PATIENCE, || async {
+        let (prepared, _) = this.client.prepared_transactions(None).await.map_err(|error| error.to_string())?;
+        let keys = prepared.iter().find(|txn| txn.id == TxnId([1; 16])).map_or(0, |txn| txn.keys.len());
+        if keys == 2 { Ok(()) } else { Err(format!("{prepared:?}")) }
+    })
+    .await
+    .unwrap();
+    // The decision goes into the log of a leader that reaches nobody.
+    let stopped = this.stop_followers().await;
+    assert_eq!(this.abort(9, "r", later).await.kind(), Kind::RolledBack);
+    let error = committing.await.unwrap().unwrap_err();
+    assert_eq!((error.reason, error.certainty), (Reason::TimeoutIndefinite, Certainty::Unknown), "{error}");
+    this.resume(&stopped);
+    // Its locks would live for ten minutes; nobody meets them.
+    let outcome = this.outcome(1, LEFT).await;
+    let value = (outcome.kind() == Kind::Committed).then(|| Bytes::from("1"));
+    assert_eq!((this.value(LEFT).await, this.value(RIGHT).await), (value.clone(), value));
+    assert_eq!(this.value("b").await, None);
+    this.unlocked().await;
+}
+
 #[tokio::test]
 async fn a_commit_whose_deadline_passes_before_its_decision_has_changed_nothing() {
-    let mut this = apart().await;
+    let mut this = apart(&[]).await;
     let start_ts = this.begin().await;
     let stopped = this.stop_followers().await;
     for (id, mutations) in [(1, vec![put(LEFT, "1"), put(RIGHT, "1")]), (2, vec![put("y", "1"), put("b", "1")])] {

@@ -76,7 +76,7 @@ fn puts(store: &Arc<GroupStore>, batch_rows: u64, read_first: bool) -> Outcome {
             if read_first {
                 batch.newest(SHARD, &key)?;
             }
-            batch.put_version(SHARD, &key, Timestamp::from_raw(at), &value).unwrap();
+            batch.put_version(SHARD, &key, Timestamp::from_raw(at), &value)?;
         }
         batch.put_applied_state(at.to_be_bytes().to_vec().into());
         batch.commit()?;
@@ -90,7 +90,7 @@ fn memtable(env: &StoreEnv, root: &Path) -> Outcome {
     let mut batch = store.batch();
     let value = Stored::Put { value: vec![7; VALUE_BYTES].into(), expire_at: None };
     for n in 0..READS / 4 {
-        batch.put_version(SHARD, &key(n), Timestamp::from_raw(1), &value).unwrap();
+        batch.put_version(SHARD, &key(n), Timestamp::from_raw(1), &value)?;
     }
     batch.commit()?;
     let snapshot = store.snapshot();
@@ -157,7 +157,7 @@ fn hot_key(store: &Arc<GroupStore>) -> Outcome {
     let hot = LogicalKey::plain("hot");
     let mut batch = store.batch();
     for at in 1..=HOT_VERSIONS {
-        batch.put_version(SHARD, &hot, Timestamp::from_raw(at), &Stored::Tombstone).unwrap();
+        batch.put_version(SHARD, &hot, Timestamp::from_raw(at), &Stored::Tombstone)?;
     }
     batch.commit()?;
     store.flush()?;
