@@ -139,7 +139,7 @@ async fn what_a_lost_coordinator_leaves_behind_is_settled_by_others() {
         node.restart().unwrap();
         cluster.wait_ready(PATIENCE).await.unwrap();
         let through = Client::builder().endpoints([node.grpc_address()]).only_these_endpoints();
-        let through = through.deadline(Duration::from_secs(5)).connect().await.unwrap();
+        let through = through.deadline(Duration::from_secs(2)).connect().await.unwrap();
         let others = Client::connect(cluster.endpoints()).await.unwrap();
         let before = others.get("a").await.unwrap().map(|version| version.value);
         let txn = through.begin();

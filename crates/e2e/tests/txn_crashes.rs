@@ -132,6 +132,8 @@ impl Scene {
             } else {
                 victim.wait_crash(point, PATIENCE).await.unwrap();
             }
+            // The others go on without it, past what it has left.
+            load.advance(5).await;
             victim.crash_at(None);
             victim.start().unwrap();
             victim.wait_ready(PATIENCE).await.unwrap();
@@ -196,7 +198,7 @@ impl std::fmt::Display for Load {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [ok, fail, info] = ["ok", "fail", "info"].map(|kind| self.recorder.count(kind));
         write!(f, "lists {ok} committed, {fail} refused, {info} unknown; ")?;
-        write!(f, "{} transfers, {} wide", self.report.moved(), self.wide.load(Ordering::SeqCst))
+        write!(f, "{} transfers, {} wide committed", self.report.moved(), self.wide.load(Ordering::SeqCst))
     }
 }
 

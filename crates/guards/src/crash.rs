@@ -260,6 +260,40 @@ mod tests {
         assert_eq!(CrashPoint::Txn(TxnEntry::Decide, Moment::Applied).to_string(), "txn.decide.applied");
     }
 
+    /// The text of all sources of the workspace but this file.
+    fn sources() -> String {
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+        let mut text = String::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.extension().and_then(|extension| extension.to_str()) {
+                    _ if path.is_dir() && !path.ends_with("tests") => folders.push(path),
+                    Some("rs") if !path.ends_with("guards/src/crash.rs") => {
+                        text.push_str(&std::fs::read_to_string(path).unwrap());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_code_comes_to_every_point_of_the_table_and_to_no_other() {
+        let text = sources();
+        for place in Place::ALL {
+            assert_eq!(text.matches(&format!("crash_point(Place::{place:?})")).count(), 1, "{place:?}");
+        }
+        // The one call besides is that of `TxnCrash`, which takes every entry and moment.
+        assert_eq!(text.matches("crash_point(").count(), Place::ALL.len() + 1);
+        for moment in Moment::ALL {
+            let of_an_entry = format!(".at(Moment::{moment:?})");
+            let of_a_write = format!("Moment::{moment:?}));");
+            assert!(text.contains(&of_an_entry) || text.contains(&of_a_write), "{moment:?}");
+        }
+    }
+
     #[cfg(debug_assertions)]
     #[test]
     fn a_point_may_be_passed_a_number_of_times_before() {
