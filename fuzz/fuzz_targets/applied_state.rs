@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drover_fuzz::run("applied_state", data));
+drover_fuzz::target!("applied_state");

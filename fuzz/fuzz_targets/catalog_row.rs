@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drover_fuzz::run("catalog_row", data));
+drover_fuzz::target!("catalog_row");

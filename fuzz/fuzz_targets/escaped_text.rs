@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drover_fuzz::run("escaped_text", data));
+drover_fuzz::target!("escaped_text");

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drover_fuzz::run("peer_identities", data));
+drover_fuzz::target!("peer_identities");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drover_e2e::decoders::ALL;
+use drover_e2e::decoders::{ALL, named};
 use proptest::prelude::*;
 
 #[test]
@@ -25,16 +25,36 @@ fn every_decoder_accepts_its_seeds_and_survives_each_cut_and_each_flipped_bit_of
 }
 
 #[test]
+fn no_input_that_a_fuzzer_found_breaks_its_decoder_again() {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/found");
+    let mut inputs = 0;
+    for folder in std::fs::read_dir(found).unwrap() {
+        let folder = folder.unwrap();
+        let decoder = named(folder.file_name().to_str().unwrap());
+        for input in std::fs::read_dir(folder.path()).unwrap() {
+            (decoder.run)(&std::fs::read(input.unwrap().path()).unwrap());
+            inputs += 1;
+        }
+    }
+    assert!(inputs > 0);
+}
+
+#[test]
 fn every_decoder_has_a_fuzz_target_and_every_target_a_decoder() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/fuzz_targets");
-    let mut targets: Vec<String> = std::fs::read_dir(folder)
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let mut files: Vec<String> = std::fs::read_dir(fuzz.join("fuzz_targets"))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    targets.sort();
+    files.sort();
+    let manifest: toml::Table = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap().parse().unwrap();
+    let mut built: Vec<&str> =
+        manifest["bin"].as_array().unwrap().iter().map(|target| target["name"].as_str().unwrap()).collect();
+    built.sort_unstable();
     let mut decoders: Vec<&str> = ALL.iter().map(|decoder| decoder.name).collect();
     decoders.sort_unstable();
-    assert_eq!(targets, decoders);
+    assert_eq!(files, decoders);
+    assert_eq!(built, decoders);
 }
 
 /// A seed with several places overwritten, doubled or removed.

@@ -43,15 +43,25 @@ pub fn records() -> Vec<Vec<u8>> {
     entries.chain([vote_to_record(&vote), window_to_record(&window)]).collect()
 }
 
-/// Whether the end of a log file passes for whole or torn, and not for damaged.
+/// Whether the end of a log file passes for whole or torn, and not for damaged. It is also read with the right checksums in its
+/// batches: hardly any other bytes would come past them.
 ///
 /// # Panics
-/// If the damage is not where a message could point to.
+/// If the damage is not where a message could point to, or not the first.
 pub fn tail(bytes: &[u8]) -> bool {
+    let mut sealed = bytes.to_vec();
+    torn::seal(&mut sealed, FILE_NUMBER);
+    undamaged(&sealed);
+    undamaged(bytes)
+}
+
+fn undamaged(bytes: &[u8]) -> bool {
+    let first = torn::end_of_whole(bytes, FILE_NUMBER);
     match torn::check(bytes, FILE_NUMBER) {
         Ok(()) => true,
         Err(damage) => {
             assert!(damage.offset < damage.next_whole && damage.next_whole < bytes.len(), "{damage:?}");
+            assert_eq!(first, Some(damage.offset));
             false
         }
     }

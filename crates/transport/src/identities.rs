@@ -161,10 +161,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<BTreeMap<NodeId, StoreId>, &'static
     let mut known = BTreeMap::new();
     for chunk in chunks {
         let (node, store) = chunk.split_first_chunk::<8>().expect("24 bytes start with 8");
+        let node = NodeId(u64::from_be_bytes(*node));
         let store = StoreId(store.try_into().expect("24 bytes less 8 are 16"));
-        if known.insert(NodeId(u64::from_be_bytes(*node)), store).is_some() {
-            return Err("it names a peer twice");
+        if known.last_key_value().is_some_and(|(last, _)| *last >= node) {
+            return Err("its peers are not in ascending order");
         }
+        known.insert(node, store);
     }
     Ok(known)
 }
@@ -191,6 +193,17 @@ mod tests {
         assert_eq!(encode(&known), golden);
         assert_eq!(golden[57..], [0xf6, 0x85, 0xae, 0x08]);
         assert_eq!(decode(&golden), Ok(known));
+    }
+
+    #[test]
+    fn peers_that_do_not_ascend_are_refused() {
+        let good = encode(&BTreeMap::from([(NodeId(1), store(1)), (NodeId(3), store(3))]));
+        for (second, ascends) in [(0, false), (1, false), (2, true)] {
+            let mut file = good[..good.len() - CRC].to_vec();
+            file[HEADER + ENTRY + 7] = second;
+            file.extend_from_slice(&crc32c::crc32c(&file).to_be_bytes());
+            assert_eq!(decode(&file).is_ok(), ascends, "1, then {second}");
+        }
     }
 
     #[test]

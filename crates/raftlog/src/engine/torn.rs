@@ -57,7 +57,7 @@ pub fn first_damage(dir: &Path) -> Option<Place> {
 }
 
 /// Where a file stops to be whole batches; `None` if it is whole.
-fn end_of_whole(file: &[u8], signature: u32) -> Option<usize> {
+pub(crate) fn end_of_whole(file: &[u8], signature: u32) -> Option<usize> {
     if !header_is_whole(file) {
         return Some(0);
     }
@@ -118,16 +118,19 @@ fn header_is_whole(file: &[u8]) -> bool {
 
 /// Length of the batch at the start of `bytes`, if it is one and undamaged.
 fn whole_batch(bytes: &[u8], signature: u32) -> Option<usize> {
-    let header = be_u64(bytes)?;
-    let (compression, len) = (header & 0xff, usize::try_from(header >> 8).ok()?);
-    let items = usize::try_from(be_u64(&bytes[8..])?).ok()?;
-    let plausible = compression <= 1 && items >= BATCH_HEADER_LEN && len <= bytes.len();
-    if !plausible || items >= len {
-        return None;
-    }
+    let (items, len) = extent(bytes)?;
     let entries = &bytes[BATCH_HEADER_LEN..items];
     let whole = (entries.is_empty() || sealed(entries, 0)) && sealed(&bytes[items..len], signature);
     whole.then_some(len)
+}
+
+/// Where the items of the batch at the start of `bytes` begin, and its length, as its header says; if that can be.
+fn extent(bytes: &[u8]) -> Option<(usize, usize)> {
+    let header = be_u64(bytes)?;
+    let (compression, len) = (header & 0xff, usize::try_from(header >> 8).ok()?);
+    let items = usize::try_from(be_u64(&bytes[8..])?).ok()?;
+    let plausible = compression <= 1 && items >= BATCH_HEADER_LEN && items < len && len <= bytes.len();
+    plausible.then_some((items, len))
 }
 
 /// Whether `bytes` ends with the checksum of what stands before it.
@@ -145,9 +148,25 @@ pub(crate) fn file_of(contents: &[&[u8]], signature: u32) -> Vec<u8> {
         file.extend_from_slice(&(len << 8).to_be_bytes());
         file.extend_from_slice(&(BATCH_HEADER_LEN as u64).to_be_bytes());
         file.extend_from_slice(items);
-        file.extend_from_slice(&(crc32fast::hash(items) ^ signature).to_le_bytes());
+        file.extend_from_slice(&[0; CHECKSUM_LEN]);
     }
+    seal(&mut file, signature);
     file
+}
+
+/// Puts the right checksums into the batches of a file, as far as their headers can be followed.
+pub(crate) fn seal(file: &mut [u8], signature: u32) {
+    let mut rest = file.get_mut(FILE_HEADER_LEN..).unwrap_or_default();
+    while let Some((items, len)) = extent(rest) {
+        let (batch, behind) = rest.split_at_mut(len);
+        let (entries, items) = batch[BATCH_HEADER_LEN..].split_at_mut(items - BATCH_HEADER_LEN);
+        for (part, signature) in [(entries, 0), (items, signature)] {
+            if let Some((content, checksum)) = part.split_last_chunk_mut::<CHECKSUM_LEN>() {
+                *checksum = (crc32fast::hash(content) ^ signature).to_le_bytes();
+            }
+        }
+        rest = behind;
+    }
 }
 
 fn be_u64(bytes: &[u8]) -> Option<u64> {
