@@ -86,3 +86,15 @@ end_bench() {
     done
     rm -rf "$WORK"
 }
+
+# Takes a Debian package apart in a folder, without installing it: nothing starts, and no root is needed. A machine that has
+# never updated its package lists does so first, if it may.
+unpack_package() {
+    local package="$1" folder="$2"
+    mkdir -p "$folder"
+    (
+        cd "$folder"
+        apt-get download -qq "$package" >&2 || { apt-get update -qq >&2 && apt-get download -qq "$package" >&2; }
+        dpkg-deb -x "$package"_*.deb . && rm -f "$package"_*.deb
+    )
+}

@@ -78,6 +78,8 @@ pub struct PreparedTransaction {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     client: Client,
+    /// When all of it has to be over; `None`: the client's deadline counts for each call.
+    due: Option<Instant>,
     id: TxnId,
     inner: Arc<Mutex<Buffer>>,
     /// Held by the read that takes the snapshot.
@@ -100,7 +102,16 @@ pub struct TransactionContents {
 impl Transaction {
     fn new(client: Client, start_ts: Option<Timestamp>) -> Self {
         let buffer = Buffer { start_ts, ..Buffer::default() };
-        Self { client, id: TxnId(rand::random()), inner: Arc::new(Mutex::new(buffer)), first_read: Arc::default() }
+        let (id, inner) = (TxnId(rand::random()), Arc::new(Mutex::new(buffer)));
+        Self { client, due: None, id, inner, first_read: Arc::default() }
+    }
+
+    /// The client, with what is left of the time for a call.
+    fn client(&self) -> Client {
+        match self.due {
+            Some(due) => self.client.with_deadline(due.saturating_duration_since(Instant::now())),
+            None => self.client.clone(),
+        }
     }
 
     /// The snapshot to read at. Without one yet, whoever gets the turn takes it with its read; others wait for that.
@@ -175,8 +186,7 @@ impl Client {
     {
         let due = self.due();
         for run in 1.. {
-            let client = self.with_deadline(due.saturating_duration_since(Instant::now()));
-            let transaction = Transaction::new(client, None);
+            let transaction = Transaction { due: Some(due), ..Transaction::new(self.clone(), None) };
             let conflict = match work(transaction.clone()).await {
                 Ok(done) => match transaction.commit_run().await {
                     Ran::Committed(_) => return Ok(done),
@@ -360,7 +370,7 @@ impl Transaction {
         let foreign: Vec<Bytes> = keys.iter().filter(|key| !found.contains_key(*key)).cloned().collect();
         if !foreign.is_empty() {
             let (start_ts, _turn) = self.read_at().await;
-            let got = self.noting_stale(self.client.batch_get(foreign.clone(), start_ts).await)?;
+            let got = self.noting_stale(self.client().batch_get(foreign.clone(), start_ts).await)?;
             let mut inner = self.inner.lock();
             inner.start_ts.get_or_insert(got.read_ts);
             for (key, version) in foreign.into_iter().zip(got.versions) {
@@ -392,7 +402,7 @@ impl Transaction {
             // Own deletions may hide as many.
             query = query.page((limit + own.len()) as u64, 0);
         }
-        let mut scan = self.client.scan(query);
+        let mut scan = self.client().scan(query);
         let mut merge = Merge { own: own.into(), rows: Vec::new(), reverse, limit };
         let mut finished = false;
         while !merge.is_full() && !finished {
@@ -476,7 +486,7 @@ impl Transaction {
 
     async fn version(&self, key: &Bytes) -> Result<Option<Versioned>, Error> {
         let (start_ts, _turn) = self.read_at().await;
-        let mut got = self.noting_stale(self.client.batch_get(vec![key.clone()], start_ts).await)?;
+        let mut got = self.noting_stale(self.client().batch_get(vec![key.clone()], start_ts).await)?;
         let mut inner = self.inner.lock();
         inner.start_ts.get_or_insert(got.read_ts);
         inner.read_keys.insert(key.clone());
@@ -522,7 +532,7 @@ impl Transaction {
             return Ran::Failed(error);
         }
         if start_ts.is_none() {
-            match self.client.begin_timestamp().await {
+            match self.client().begin_timestamp().await {
                 Ok(begun) => start_ts = Some(begun),
                 Err(error) => return Ran::Failed(error),
             }
@@ -538,7 +548,7 @@ impl Transaction {
             timeout_ms: 0,
         });
         let attempted = Attempted { call, key: primary.clone(), class: Class::NamedWrite, foreign_key: false };
-        match self.client.inner.drive(attempted, self.client.due()).await {
+        match self.client.inner.drive(attempted, self.client().due()).await {
             Ok(Answer::Commit(answer)) => Ran::Committed(Timestamp::from_raw(answer.commit_ts)),
             Ok(_) => Ran::Failed(malformed("an answer to something else than a commit")),
             Err(error) if error.is_unknown() => {

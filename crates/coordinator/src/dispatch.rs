@@ -143,7 +143,7 @@ impl Dispatcher {
             let believed = hint.or_else(|| self.believed_leader(group)).filter(|_| round < 2 || hint.is_some());
             let target = believed.unwrap_or_else(|| members[round % members.len()]);
             let until = match repeat {
-                Repeat::Read | Repeat::Recognised => deadline.min(Instant::now() + ATTEMPT),
+                Repeat::Read | Repeat::Recognised | Repeat::Holder => deadline.min(Instant::now() + ATTEMPT),
                 Repeat::Never => deadline,
             };
             let failure = match self.attempt(target, group, op.clone(), until).await {

@@ -11,6 +11,9 @@ pub enum Repeat {
     Read,
     /// Apply recognises the second time by its idempotency key.
     Recognised,
+    /// As `Recognised`; it is the step of a transaction that holds locks, which waits for no fence: what the fence waits for may
+    /// be one of them.
+    Holder,
     /// It would be applied twice.
     Never,
 }
@@ -49,6 +52,13 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
         Failure::Answered(error) if error.is_unknown() => after_unknown(repeat, error),
         Failure::Answered(error) if is_misrouted(error.reason) => Next::Reroute { error, unknown },
         Failure::Answered(error) if error.lock.is_some() => Next::Unblock(error),
+        Failure::Answered(error)
+            if error.reason == Reason::RouteFenced
+                && repeat == Repeat::Holder
+                && guards::on(Guard::HolderNeverParks) =>
+        {
+            Next::GiveUp(settle(unknown, error))
+        }
         // The time of one attempt is over, not the caller's: that is for the caller of this function to know.
         Failure::Answered(error) if error.is_transient() || error.reason == Reason::Timeout => {
             Next::Again { leader: error.leader_hint, unknown }
@@ -65,7 +75,7 @@ pub fn is_misrouted(reason: Reason) -> bool {
 fn after_unknown(repeat: Repeat, error: Error) -> Next {
     match repeat {
         Repeat::Read => Next::Again { leader: error.leader_hint, unknown: false },
-        Repeat::Recognised => Next::Again { leader: error.leader_hint, unknown: true },
+        Repeat::Recognised | Repeat::Holder => Next::Again { leader: error.leader_hint, unknown: true },
         Repeat::Never if !guards::on(Guard::BlindWriteOnce) => Next::Again { leader: error.leader_hint, unknown: true },
         Repeat::Never => Next::GiveUp(Error { certainty: drover_kv::Certainty::Unknown, ..error }),
     }

@@ -13,9 +13,12 @@ use bytes::Bytes;
 use drover_catalog::{Route, RouteMap, RouteState};
 use drover_coordinator::txn::LockSweep;
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
-use drover_fsm::{FsmStateMachine, Grant};
+use drover_fsm::moving::MoveStep;
+use drover_fsm::{Command, FsmStateMachine, Grant, MoveCommand};
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId, StoreId};
+use drover_keys::{
+    CatalogVersion, ClusterId, End, GroupId, Interval, JobEpoch, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId,
+};
 use drover_kv::{
     Attempt, Error, Expectation, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RollbackCause, TxnDecide,
     TxnId, TxnPrepare, TxnRef, TxnRollback, TxnStatus, TxnWrite, Update, WriteKind, WriteOp,
@@ -24,7 +27,7 @@ use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{OracleClient, OracleNetwork};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
-use drover_rafttypes::Node;
+use drover_rafttypes::{ControlReply, Node};
 use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use drover_wire::CommitRequest;
 use futures::FutureExt;
@@ -727,4 +730,46 @@ async fn an_id_that_another_transaction_was_committed_under_is_refused_wherever_
         assert_eq!(value.as_deref(), expect.map(str::as_bytes), "{key}");
     }
     assert_eq!(fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await, Ok(commit_ts));
+}
+
+/// Moves the keys from "x" on away from the group on the right, as far as this step.
+async fn move_step(group: &Group, epoch: u64, step: MoveStep) {
+    let leadership = group.leadership().unwrap();
+    let command = Command::Move(Box::new(MoveCommand { job: JobId(1), epoch: JobEpoch(epoch), step }));
+    let reply = group.propose(&leadership, command.encode(leadership.term).unwrap(), soon()).await.unwrap();
+    assert_eq!(reply, ControlReply::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h45_who_holds_locks_waits_for_no_fence() {
+    let fixture = Fixture::new().await;
+    let right = fixture.group("z");
+    let interval = Interval::new("x", End::Unbounded).unwrap();
+    move_step(&right, 1, MoveStep::ArmMigration { interval, target: GroupId(9) }).await;
+    move_step(&right, 1, MoveStep::ApplyWriteFence).await;
+    let (coordinator, start_ts) = (Arc::clone(&fixture.coordinator), fixture.now().await);
+    let both = request(7, start_ts, vec![set("a", "both"), set("z", "both")], &[]);
+    let committing = tokio::spawn(async move { coordinator.commit(both, soon()).await });
+    // A fence on the left would be waiting for the lock on "a" now; so does a write.
+    let put = drover_wire::Request::Write {
+        kind: WriteKind::Put { key: "b".into(), value: "x".into(), ttl_ms: None },
+        options: drover_wire::WriteOptions::default(),
+    };
+    fixture.coordinator.handle(put, soon()).await.unwrap();
+    let mut applied = fixture.group("a").fsm().applied_log_id();
+    let patience = Instant::now() + Duration::from_secs(10);
+    for locked in [true, false, true, false] {
+        let until = |group: &Group| (group.fsm().state().locks > 0) == locked;
+        while !until(&fixture.group("a")) {
+            tokio::time::timeout_at(patience.into(), applied.changed())
+                .await
+                .expect("the lock neither comes nor goes")
+                .unwrap();
+        }
+    }
+    assert!(!committing.is_finished(), "it is waiting for the fence without locks");
+    move_step(&right, 2, MoveStep::Clear).await;
+    let commit_ts = committing.await.unwrap().unwrap();
+    fixture.unlocked().await;
+    assert_eq!(fixture.value_at("z", commit_ts).await.unwrap().unwrap(), "both");
 }

@@ -260,6 +260,62 @@ async fn sizes_follow_what_was_written_to_each_route() {
     }
 }
 
+/// What reflection tells of a node, in alphabetical order.
+const SERVICES: [&str; 8] = [
+    "drover.v1.Cluster",
+    "drover.v1.Compat",
+    "drover.v1.Distribution",
+    "drover.v1.Internal",
+    "drover.v1.Kv",
+    "drover.v1.Txn",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+];
+
+/// Asks for the services by reflection, and for the file that describes one of them.
+async fn listed(channel: tonic::transport::Channel) -> Vec<String> {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+    let requests = [
+        ask(MessageRequest::FileContainingSymbol("drover.v1.Kv".to_owned())),
+        ask(MessageRequest::ListServices(String::new())),
+    ];
+    let mut client = ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(futures::stream::iter(requests)).await.unwrap().into_inner();
+    let file = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    assert!(matches!(file, MessageResponse::FileDescriptorResponse(file) if !file.file_descriptor_proto.is_empty()));
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("reflection lists no services")
+    };
+    let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_gone_when_its_time_to_live_has_passed() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let written = client.put_ttl("k", "v", std::time::Duration::from_millis(300)).await.unwrap();
+    let before = client.get_at("k", written).await.unwrap().unwrap();
+    assert_eq!((before.commit_ts, &before.value[..]), (written, &b"v"[..]));
+    let expiry = before.expire_at.unwrap();
+    wait_until("the value to expire", PATIENCE, async || match client.get("k").await.unwrap() {
+        None => Ok(()),
+        Some(version) => Err(format!("{version:?}")),
+    })
+    .await
+    .unwrap();
+    assert!(client.latest_commit_ts("k").await.unwrap() == Some(written), "its version is there, and expired");
+    assert!(client.put("other", "x").await.unwrap() >= expiry, "it lived at least that long");
+    let rows = client.scan(drover_client::ScanQuery::new(drover_client::Interval::all())).next_page().await.unwrap();
+    assert_eq!(rows.unwrap().entries.len(), 1, "a scan does not show it either");
+}
+
 /// Raw calls, so that no client library picks the node.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_takes_every_request_says_what_it_serves_and_whether_it_is_healthy() {
@@ -275,8 +331,15 @@ async fn every_node_takes_every_request_says_what_it_serves_and_whether_it_is_he
             let put = v1::PutRequest { key: key.into(), value: value.clone().into(), ..Default::default() };
             kv.put(put).await.unwrap();
             let got = kv.get(v1::GetRequest { key: key.into(), ..Default::default() }).await.unwrap().into_inner();
-            assert_eq!(got.version.unwrap().value, value);
+            let version = got.version.unwrap();
+            assert_eq!(version.value, value);
+            let latest = v1::LatestCommitTsRequest { key: key.into(), ..Default::default() };
+            let latest = kv.latest_commit_ts(latest).await.unwrap().into_inner();
+            assert_eq!(latest.commit_ts, version.commit_ts);
         }
+        let never = v1::LatestCommitTsRequest { key: "never".into(), ..Default::default() };
+        assert_eq!(kv.latest_commit_ts(never).await.unwrap().into_inner().commit_ts, 0, "there is none");
+        assert_eq!(listed(channel.clone()).await, SERVICES);
         for reverse in [false, true] {
             let scanned = kv.scan(v1::ScanRequest { reverse, ..Default::default() }).await.unwrap().into_inner();
             let mut keys: Vec<_> = scanned.entries.into_iter().map(|entry| entry.key).collect();

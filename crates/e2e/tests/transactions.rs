@@ -184,3 +184,23 @@ async fn a_transaction_can_be_asked_about_and_given_up() {
     let error = client.resolve_transaction(id, true).await.unwrap_err();
     assert_eq!((error.reason, error.is_unknown()), (Reason::FailedPrecondition, false));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_keeps_its_deadline_over_all_its_calls() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = cluster.client().await.unwrap().with_deadline(Duration::from_secs(2));
+    let reads = std::sync::atomic::AtomicU32::new(0);
+    let ended: Result<(), Error> = client
+        .transaction(async |txn| {
+            for _ in 0..200 {
+                txn.get("k").await?;
+                reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(())
+        })
+        .await;
+    let error = ended.unwrap_err();
+    assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
+    assert!((1..200).contains(&reads.into_inner()), "each call had a deadline of its own");
+}

@@ -439,4 +439,7 @@ guards! {
     /// H26: a replica that lags would pass for sealed by the seal of an older course, and what came between would be lost.
     SealOfThisCourse:
         "drover-fsm::moving" "h26_a_replica_that_knows_an_older_seal_does_not_pass_for_sealed";
+    /// H45: two transactions that hold locks would wait for two fences, which wait for those locks.
+    HolderNeverParks:
+        "drover-coordinator::txn" "h45_who_holds_locks_waits_for_no_fence";
 }

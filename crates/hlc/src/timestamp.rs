@@ -4,7 +4,24 @@ use std::str::FromStr;
 const LOGICAL_BITS: u32 = 16;
 const PHYSICAL_BITS: u32 = 48;
 
-/// Milliseconds since the Unix epoch, at most 48 bits: the physical half of a [`Timestamp`].
+/// Milliseconds since the Unix epoch, at most 48 bits: the physical half of a [`Timestamp`]. The two are not mixed up: neither
+/// is taken for the other, nor compared with it.
+///
+/// ```compile_fail,E0308
+/// # use drover_hlc::{PhysicalMs, Timestamp};
+/// let at: Timestamp = PhysicalMs::MAX;
+/// ```
+///
+/// ```compile_fail,E0308
+/// # use drover_hlc::{PhysicalMs, Timestamp};
+/// let is_over = Timestamp::MAX > PhysicalMs::MAX;
+/// ```
+///
+/// ```
+/// # use drover_hlc::{PhysicalMs, Timestamp};
+/// let at = Timestamp::new(PhysicalMs::MAX, 0);
+/// assert_eq!(at.physical(), PhysicalMs::MAX);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysicalMs(u64);
 

@@ -317,8 +317,7 @@ impl Try<'_> {
         crash.at(Moment::Unsent);
         let op = self.write(plan, step);
         let mut attempts = Attempts::default();
-        let call =
-            self.coordinator.dispatcher().call_routed(group, op, Repeat::Recognised, &mut attempts, self.deadline);
+        let call = self.coordinator.dispatcher().call_routed(group, op, Repeat::Holder, &mut attempts, self.deadline);
         match call.await {
             Ok(GroupAnswer::Written(Outcome::TxnLocked { changes_at, .. })) => {
                 crash.at(Moment::Answered);
@@ -330,6 +329,8 @@ impl Try<'_> {
             Ok(other) => Err(misfit(&other).into()),
             Err(CallError::Misrouted(_)) => Err(Ended::Again),
             Err(CallError::Blocked(error)) => Err(self.blocked(error).await),
+            // It holds locks elsewhere: it gives them up, and begins again.
+            Err(CallError::Failed(error)) if error.reason == Reason::RouteFenced => Err(Ended::Again),
             // Whatever became of the prepare: without a decision it is nothing.
             Err(CallError::Failed(error)) if error.reason == Reason::TimeoutIndefinite => {
                 let message = "the deadline passed before the transaction was decided; nothing was changed";

@@ -216,10 +216,23 @@ pub async fn prepared(client: &Client) -> Result<Vec<PreparedTransaction>, Error
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let (page, next) = client.prepared_transactions(cursor).await?;
-        found.extend(page);
+        join_pages(&mut found, page);
         cursor = next;
         if cursor.is_none() {
             return Ok(found);
+        }
+    }
+}
+
+/// Locks come page by page, in key order: a transaction may have some on several of them.
+fn join_pages(found: &mut Vec<PreparedTransaction>, page: Vec<PreparedTransaction>) {
+    for txn in page {
+        match found.iter_mut().find(|known| known.id == txn.id) {
+            Some(known) => {
+                known.keys.extend(txn.keys);
+                known.status = txn.status;
+            }
+            None => found.push(txn),
         }
     }
 }
@@ -297,6 +310,21 @@ pub fn show_status(as_json: bool, output: &mut Output, id: TxnId, status: Transa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_with_locks_on_several_pages_is_listed_once() {
+        let txn = |id: u8, key: &'static str| PreparedTransaction {
+            id: drover_client::TxnId([id; 16]),
+            start_ts: drover_client::Timestamp::from_raw(9),
+            primary: "p".into(),
+            keys: vec![key.into()],
+            status: TransactionStatus::Nothing,
+        };
+        let mut found = Vec::new();
+        join_pages(&mut found, vec![txn(1, "a"), txn(2, "b")]);
+        join_pages(&mut found, vec![txn(1, "c")]);
+        assert_eq!(found.iter().map(|txn| txn.keys.len()).collect::<Vec<_>>(), [2, 1]);
+    }
 
     #[test]
     fn a_script_is_read_line_by_line() {
