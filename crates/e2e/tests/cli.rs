@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::Stdio;
+use std::time::Duration;
 
-use drover_client::NodeId;
+use drover_client::{Client, NodeId, TransactionStatus};
+use drover_guards::{CrashPoint, Place};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::{PATIENCE, Split, drover_binary};
 use drover_testkit::wait::wait_until;
@@ -352,4 +354,51 @@ async fn transactions_are_measured_and_the_bank_is_audited() {
     // Of the first half of the keys there is only one group.
     let ended = cli.run("bench --mix txn-two-groups --keys 100 --seconds 1 --no-prefill").await;
     assert!(ended.code == 1 && ended.err.contains("all keys lie in one group"), "{} {}", ended.code, ended.err);
+}
+
+/// A transaction whose coordinator is gone, with locks that live for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_coordinator_has_locked_is_listed_kept_alive_and_settled_by_hand() {
+    let builder = Cluster::builder().data_groups(2).set("txn.lock_ttl_ms", 60_000);
+    let cluster = builder.start().await.unwrap();
+    let node = cluster.node(NodeId(3));
+    let point = CrashPoint::At(Place::TxnPrepared);
+    node.crash_at(Some(&point.to_string()));
+    node.restart().unwrap();
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    let through = Client::builder().endpoints([node.grpc_address()]).only_these_endpoints();
+    let through = through.deadline(Duration::from_secs(2)).connect().await.unwrap();
+    let txn = through.begin();
+    let id = txn.id();
+    txn.put("a", "1");
+    txn.put("z", "1");
+    assert!(txn.commit().await.unwrap_err().is_unknown());
+    node.wait_crash(point, PATIENCE).await.unwrap();
+    node.crash_at(None);
+    node.start().unwrap();
+    cluster.wait_ready(PATIENCE).await.unwrap();
+
+    let (cli, client) = (Cli::of(&cluster), cluster.client().await.unwrap());
+    let listed = cli.json("txn list").await;
+    assert_eq!((listed["id"].as_str(), listed["primary"].as_str()), (Some(&*id.to_string()), Some("a")), "{listed}");
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2, "{listed}");
+    assert!(listed["waits_for"].as_str().unwrap().starts_with("its coordinator to decide"), "{listed}");
+    let text = cli.text("txn list").await;
+    assert!(text.contains(&id.to_string()) && text.contains("its coordinator to decide"), "{text}");
+    let expires = |status| match status {
+        TransactionStatus::Prepared { expire_at } => expire_at,
+        other => panic!("{other:?}"),
+    };
+    let before = expires(client.transaction_status(id, "a").await.unwrap());
+    let after = expires(client.keep_transaction_alive(id, "a").await.unwrap());
+    assert!(after > before, "{before} {after}");
+    // Its coordinator might still be at work; only who knows better may end it.
+    cli.refused(&format!("txn resolve {id}"), "FAILED_PRECONDITION").await;
+    cli.text(&format!("txn resolve {id} --force")).await;
+    assert_eq!(rows(&cli.text("txn list").await), Vec::<Vec<&str>>::new());
+    assert_eq!(client.get("a").await.unwrap(), None);
+    assert!(matches!(
+        client.transaction_status(id, "a").await.unwrap(),
+        TransactionStatus::RolledBack { .. } | TransactionStatus::Nothing
+    ));
 }

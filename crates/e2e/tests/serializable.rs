@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use drover_client::{Client, Interval};
+use drover_client::{Client, End, Error, Interval};
 use drover_testkit::Cluster;
 use drover_testkit::check::strictly_serializable;
 use drover_testkit::cluster::PATIENCE;
@@ -91,37 +92,68 @@ async fn a_bank_never_makes_or_loses_money_in_any_snapshot() {
     cluster.assert_replicas_equal().await.unwrap();
 }
 
+/// Writes a key if another one is not there, by key or by a scan of a range that would hold it; whether it did.
+async fn write_unless(client: &Client, own: &str, other: &str, scans: bool) -> Result<bool, Error> {
+    let txn = client.begin();
+    let there = match scans {
+        true => {
+            let around = Interval::new(other.to_owned(), End::Key(format!("{other}~").into())).unwrap();
+            !txn.scan(around, false, 0).await?.is_empty()
+        }
+        false => txn.get(other.to_owned()).await?.is_some(),
+    };
+    if there {
+        return Ok(false);
+    }
+    txn.put(own.to_owned(), "1");
+    txn.commit().await.map(|_| true)
+}
+
 /// Of two transactions that each look for the other's write before they write their own, at most one comes through.
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_write_skew_nor_phantoms_come_through() {
-    let cluster = Cluster::builder().data_groups(3).start().await.unwrap();
-    let client = cluster.client().await.unwrap();
-    for round in 0..30 {
-        // By key, and by a scan of a range that is empty; in one group, and in two.
-        let (left, right) = match round % 2 {
-            0 => (format!("b/{round}/x"), format!("b/{round}/y")),
-            _ => (format!("b/{round}/x"), format!("y/{round}/y")),
-        };
-        let attempt = |own: String, other: String, scans: bool| {
-            let client = client.clone();
-            async move {
-                let txn = client.begin();
-                let there = match scans {
-                    true => !txn.scan(Interval::point(other), false, 0).await.unwrap().is_empty(),
-                    false => txn.get(other).await.unwrap().is_some(),
-                };
-                if there {
-                    return false;
-                }
-                txn.put(own, "1");
-                txn.commit().await.is_ok()
+    let cluster = Cluster::builder().data_groups(3).set("txn.lock_ttl_ms", 1_000).start().await.unwrap();
+    let clients = clients(&cluster).await;
+    let (through, stop) = (AtomicUsize::new(0), CancellationToken::new());
+    let nemesis = async {
+        let struck = strike(&cluster, &cluster.groups(), &FAULTS, 11, 10, || through.load(Ordering::Relaxed)).await;
+        stop.cancel();
+        struck.unwrap();
+    };
+    let rounds = async {
+        let mut rounds = Vec::new();
+        for round in 0usize.. {
+            if stop.is_cancelled() {
+                break;
             }
-        };
-        let scans = round % 4 < 2;
-        let (one, two) =
-            tokio::join!(attempt(left.clone(), right.clone(), scans), attempt(right.clone(), left.clone(), scans));
-        assert!(!(one && two), "round {round}: both came through");
-        let written = [client.get(left).await.unwrap(), client.get(right).await.unwrap()].map(|value| value.is_some());
-        assert_eq!(written, [one, two], "round {round}");
+            // In one group, and in two.
+            let left = format!("b/{round}/x");
+            let right = format!("{}/{round}/y", if round % 2 == 0 { "b" } else { "y" });
+            let (here, there) = (&clients[round % clients.len()], &clients[(round / 2) % clients.len()]);
+            let scans = round % 4 < 2;
+            let (one, two) =
+                tokio::join!(write_unless(here, &left, &right, scans), write_unless(there, &right, &left, scans));
+            let came = [&one, &two].into_iter().filter(|came| matches!(came, Ok(true))).count();
+            assert!(came < 2, "round {round}: both came through");
+            through.fetch_add(came, Ordering::Relaxed);
+            rounds.push(([left, right], [one, two]));
+        }
+        rounds
+    };
+    let (rounds, ()) = tokio::join!(rounds, nemesis);
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    let client = cluster.client().await.unwrap();
+    for (keys, outcomes) in rounds {
+        let mut written = [false; 2];
+        for ((key, outcome), written) in keys.iter().zip(outcomes).zip(&mut written) {
+            *written = client.get(key.clone()).await.unwrap().is_some();
+            match outcome {
+                Ok(came) => assert_eq!(came, *written, "{key}"),
+                Err(error) if error.is_unknown() => {}
+                Err(error) => assert!(!*written, "{key} was refused and is there: {error}"),
+            }
+        }
+        assert_ne!(written, [true, true], "both of {keys:?} are there");
     }
+    cluster.assert_replicas_equal().await.unwrap();
 }

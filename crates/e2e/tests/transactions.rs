@@ -204,3 +204,34 @@ async fn a_transaction_keeps_its_deadline_over_all_its_calls() {
     assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
     assert!((1..200).contains(&reads.into_inner()), "each call had a deadline of its own");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_hold_until_the_commit_or_nothing_is_written() {
+    let cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let put = |value: &str| Update::Put { value: value.to_owned().into(), ttl_ms: None };
+    let mut written = client.put("a", "1").await.unwrap();
+    for case in 0..6 {
+        let (expect, holds) = match case {
+            0 => (Expectation::Present, true),
+            1 => (Expectation::Value("1".into()), true),
+            2 => (Expectation::Version(written), true),
+            3 => (Expectation::Absent, false),
+            4 => (Expectation::Value("2".into()), false),
+            _ => (Expectation::Version(written.next().unwrap()), false),
+        };
+        let txn = client.begin();
+        assert_eq!(txn.update_if("a", expect.clone(), put("2")).await.unwrap(), holds, "{expect:?}");
+        assert_eq!(txn.get("a").await.unwrap().unwrap(), if holds { "2" } else { "1" }, "{expect:?}");
+        txn.put("z", "too");
+        // Whether it held or not, it was looked at: if it changes, neither write happens.
+        written = client.put("a", "1").await.unwrap();
+        assert_eq!(txn.commit().await.unwrap_err().reason, Reason::TxnConflict, "{expect:?}");
+        assert_eq!(client.get("z").await.unwrap(), None, "{expect:?}");
+    }
+    let txn = client.begin();
+    assert!(txn.update_if("a", Expectation::Present, Update::Delete).await.unwrap());
+    txn.put("z", "too");
+    txn.commit().await.unwrap();
+    assert_eq!((client.get("a").await.unwrap(), client.get("z").await.unwrap().is_some()), (None, true));
+}
