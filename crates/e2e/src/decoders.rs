@@ -1,13 +1,14 @@
 //! Everything that reads foreign bytes, in one list.
 
 mod link;
+mod moving;
 
 use std::fmt::Debug;
 
 use bytes::Bytes;
 use drover_catalog::{
     CatalogCommand, CatalogCommandKind, CatalogReply, CatalogRow, GroupDescriptor, RequestId, Route, RouteDelta,
-    RouteState, Split,
+    RouteMap, RouteState, Split,
 };
 use drover_coordinator::cursor::Cursor;
 use drover_fsm::codec::record::OutcomeRecord;
@@ -62,13 +63,19 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "catalog_reply", run: catalog_reply, seeds: catalog_reply_seeds },
     Decoder { name: "catalog_row", run: catalog_row, seeds: catalog_row_seeds },
     Decoder { name: "route_delta", run: route_delta, seeds: route_delta_seeds },
+    Decoder { name: "route_event", run: route_event, seeds: route_event_seeds },
     Decoder { name: "topology", run: topology, seeds: topology_seeds },
     Decoder { name: "session_response", run: session_response, seeds: session_response_seeds },
     Decoder { name: "handshake", run: transport::handshake, seeds: transport::handshakes },
     Decoder { name: "snapshot_offer", run: transport::snapshot_offer, seeds: transport::snapshot_offers },
+    Decoder { name: "snapshot_chunk", run: transport::snapshot_chunk, seeds: transport::snapshot_chunks },
+    Decoder { name: "snapshot_install", run: transport::snapshot_install, seeds: transport::snapshot_installs },
     Decoder { name: "raftlog_record", run: raftlog::record, seeds: raftlog::records },
     Decoder { name: "raftlog_tail", run: raftlog::tail, seeds: raftlog::tails },
     Decoder { name: "record_key", run: mvcc::record, seeds: mvcc::records },
+    Decoder { name: "stored_key", run: mvcc::stored_key, seeds: mvcc::stored_keys },
+    Decoder { name: "tracker_row", run: mvcc::tracker_row, seeds: mvcc::tracker_rows },
+    Decoder { name: "copied_row", run: mvcc::copied_row, seeds: mvcc::copied_rows },
     Decoder { name: "store_format", run: mvcc::store_format, seeds: mvcc::store_formats },
     Decoder { name: "active_store", run: drover_fsm::fuzzing::active, seeds: drover_fsm::fuzzing::actives },
     Decoder { name: "identity", run: |bytes| sealed(bytes, identity), seeds: identity_seeds },
@@ -78,7 +85,10 @@ pub const ALL: &[Decoder] = &[
         run: |bytes| sealed(bytes, server::replica_records),
         seeds: server::replica_files,
     },
+    Decoder { name: "known_nodes", run: server::nodes, seeds: server::nodes_files },
     Decoder { name: "configuration", run: server::configuration, seeds: server::configurations },
+    Decoder { name: "timeout_header", run: server::timeout_header, seeds: server::timeout_headers },
+    Decoder { name: "unary_request", run: server::unary_request, seeds: server::unary_requests },
 ];
 
 /// The decoder called `name`, found while compiling: a program that keeps it in a constant links no other.
@@ -195,7 +205,7 @@ fn catalog_command_seeds() -> Vec<Vec<u8>> {
         let command = CatalogCommand { request_id, actor, now: PhysicalMs::default(), kind };
         drover_fsm::encode_catalog_command(&command).expect("it is acceptable").to_vec()
     };
-    kinds.map(encode).into()
+    kinds.into_iter().chain(moving::catalog_kinds()).map(encode).collect()
 }
 
 fn catalog_reply(bytes: &[u8]) -> bool {
@@ -210,6 +220,7 @@ fn catalog_reply_seeds() -> Vec<Vec<u8>> {
         CatalogReply::Split(Box::new(split)),
         CatalogReply::Group(GroupDescriptor::new(GroupId(2), &[NodeId(1), NodeId(2)].into())),
         CatalogReply::Drain { node: NodeId(1), on: true, changed: false },
+        CatalogReply::Job(Box::new(moving::job())),
     ];
     replies.iter().map(|reply| drover_fsm::encode_catalog_reply(reply).to_vec()).collect()
 }
@@ -230,6 +241,7 @@ fn catalog_row_seeds() -> Vec<Vec<u8>> {
         CatalogRow::Route(a_route()),
         CatalogRow::Delta(delta.into()),
         CatalogRow::Group(GroupDescriptor::new(GroupId(2), &[NodeId(1)].into())),
+        CatalogRow::Job(moving::job().into()),
     ];
     let encode = |row: &CatalogRow| {
         let key = codec::catalog::row::encode_key(&row.key());
@@ -248,6 +260,54 @@ fn route_delta_seeds() -> Vec<Vec<u8>> {
 
 fn a_delta() -> RouteDelta {
     RouteDelta { version: CatalogVersion(2), removed: vec![RouteId(9)], upserted: vec![a_route()] }
+}
+
+/// What a node that follows the routes is told: all of them, or what changed.
+fn route_event(bytes: &[u8]) -> bool {
+    use v1::route_event::Event;
+    let event = v1::RouteEvent::decode(bytes).ok().and_then(|event| event.event);
+    match event {
+        Some(Event::Snapshot(part)) => {
+            let routes = part.routes.into_iter().map(drover_wire::decode_route).collect::<Result<Vec<_>, _>>();
+            let map = routes.ok().and_then(|routes| RouteMap::new(CatalogVersion(part.version), routes).ok());
+            map.is_some_and(|map| {
+                let everything = Interval::all();
+                assert_eq!(map.intersecting(&everything).next().map(|first| first.interval.start().len()), Some(0));
+                true
+            })
+        }
+        Some(Event::Delta(delta)) => {
+            let known = RouteMap::new(CatalogVersion(2), two_routes()).expect("they are the whole key space");
+            drover_wire::decode_route_delta(delta).is_ok_and(|delta| {
+                known.apply(&delta).is_ok_and(|next| {
+                    assert_eq!(next.version(), delta.version);
+                    true
+                })
+            })
+        }
+        None => false,
+    }
+}
+
+fn two_routes() -> Vec<Route> {
+    let route = |id, start: &'static str, end| Route {
+        id: RouteId(id),
+        interval: Interval::new(start, end).expect("its bounds are in order"),
+        state: RouteState::Active,
+        ..a_route()
+    };
+    vec![route(1, "", End::Key("m".into())), route(2, "m", End::Unbounded)]
+}
+
+fn route_event_seeds() -> Vec<Vec<u8>> {
+    use v1::route_event::Event;
+    let routes = two_routes().iter().map(|route| drover_wire::encode_route(route, Some(NodeId(1)))).collect();
+    let snapshot = v1::RouteSnapshotPart { version: 2, routes, more: false };
+    let state = RouteState::WriteFenced { job: JobId(5) };
+    let fenced = Route { id: RouteId(9), state, ..two_routes().remove(1) };
+    let delta = RouteDelta { version: CatalogVersion(3), removed: vec![RouteId(2)], upserted: vec![fenced] };
+    let events = [Event::Snapshot(snapshot), Event::Delta(drover_wire::encode_route_delta(&delta))];
+    events.map(|event| v1::RouteEvent { event: Some(event) }.encode_to_vec()).into()
 }
 
 fn topology(bytes: &[u8]) -> bool {
@@ -466,8 +526,12 @@ fn command_seeds() -> Vec<Vec<u8>> {
             records: vec![stored::TxnRecordName { route_key: "k".into(), txn_id: txn_id(), marker: true }],
         }),
     ];
-    let commands = bodies.map(|body| stored::Command { format: 1, admitted_term: 3, body: Some(body) });
-    commands.iter().map(Message::encode_to_vec).collect()
+    let commands = bodies.into_iter().chain(moving::commands()).map(|body| stored::Command {
+        format: 1,
+        admitted_term: 3,
+        body: Some(body),
+    });
+    commands.map(|command| command.encode_to_vec()).collect()
 }
 
 fn whole_range() -> stored::Range {
@@ -490,7 +554,8 @@ fn group_state_seeds() -> Vec<Vec<u8>> {
         ..stored::OwnedInterval::default()
     };
     let granted = stored::GroupState { bootstrapped: true, owned: vec![owned], ..stored::GroupState::default() };
-    vec![Vec::new(), granted.encode_to_vec()]
+    let moving = moving::remembered(granted.clone());
+    vec![Vec::new(), granted.encode_to_vec(), moving.encode_to_vec()]
 }
 
 fn applied_state(bytes: &[u8]) -> bool {

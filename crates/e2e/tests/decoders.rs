@@ -57,6 +57,16 @@ fn every_decoder_has_a_fuzz_target_and_every_target_a_decoder() {
     assert_eq!(built, decoders);
 }
 
+#[test]
+fn the_documentation_says_of_every_decoder_what_it_covers() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/fuzzing.md");
+    let text = std::fs::read_to_string(docs).unwrap();
+    let covered = text.split("\n## ").find(|section| section.starts_with("What is covered\n")).unwrap();
+    for decoder in ALL {
+        assert!(covered.contains(&format!("`{}`", decoder.name)), "{} is not in docs/fuzzing.md", decoder.name);
+    }
+}
+
 /// A seed with several places overwritten, doubled or removed.
 fn mutated() -> impl Strategy<Value = (usize, Vec<u8>)> {
     let edits = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 1..12);

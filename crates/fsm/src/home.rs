@@ -170,3 +170,25 @@ pub(crate) fn parse_active(text: &str) -> Option<u64> {
 pub(crate) fn render_active(number: u64) -> String {
     format!("{number}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_active() {
+        for (number, golden) in [(1, "1\n"), (42, "42\n"), (u64::MAX, "18446744073709551615\n")] {
+            assert_eq!(render_active(number), golden);
+            assert_eq!(parse_active(golden), Some(number));
+        }
+        // As somebody may have written it by hand.
+        assert_eq!(parse_active("7"), Some(7));
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_not_taken_for_one() {
+        for text in ["", "\n", "seven", "-1\n", "1 2\n", " 1\n", "18446744073709551616\n"] {
+            assert_eq!(parse_active(text), None, "{text:?}");
+        }
+    }
+}

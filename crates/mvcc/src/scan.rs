@@ -23,15 +23,15 @@ const SHARD_BYTES: usize = 8;
 pub(crate) type Visit<'v> = dyn FnMut(Bytes, Timestamp, Stored) -> ControlFlow<()> + 'v;
 
 /// The part of a physical key that all versions share, taken apart.
-struct RowName {
-    route_key: Vec<u8>,
+pub(crate) struct RowName {
+    pub(crate) route_key: Vec<u8>,
     /// Length of `shard | memcomparable(route_key)`.
     route_len: usize,
     family: KeyFamily,
 }
 
 impl RowName {
-    fn decode(prefix: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn decode(prefix: &[u8]) -> Result<Self, StoreError> {
         let bad = |reason: &dyn std::fmt::Display| StoreError::bad_row(Family::Data.name(), prefix, reason);
         let rest = prefix.get(SHARD_BYTES..).ok_or_else(|| bad(&"key ends inside the shard"))?;
         let (route_key, used) = memcomparable::decode(rest).map_err(|e| bad(&e))?;
@@ -44,7 +44,7 @@ impl RowName {
 
     /// The least physical key above every row under this route key, whatever its family: the terminator `00 01` of
     /// the route key becomes `00 02`, which no encoding holds.
-    fn route_end(&self, prefix: &[u8]) -> Vec<u8> {
+    pub(crate) fn route_end(&self, prefix: &[u8]) -> Vec<u8> {
         let mut end = prefix[..self.route_len].to_vec();
         *end.last_mut().expect("an encoded route key ends with its terminator") += 1;
         end

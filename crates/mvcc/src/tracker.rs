@@ -15,6 +15,9 @@ use crate::engine::Family;
 use crate::error::StoreError;
 use crate::row::{RowKind, RowSum};
 
+/// Shard, job and number.
+const KEY_BYTES: usize = 24;
+
 /// What is tracked for one job, and what has come together so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tracking {
@@ -61,14 +64,22 @@ pub(crate) fn encode_entry(kind: RowKind, key: &[u8]) -> Bytes {
 /// The number of an entry, and the row that it names.
 pub(crate) fn decode_entry<'v>(key: &[u8], value: &'v [u8]) -> Result<(u64, RowKind, &'v [u8]), StoreError> {
     let bad = |why: &str| StoreError::bad_row(Family::Tracker.name(), key, why);
-    let number = key.last_chunk().ok_or_else(|| bad("the key is too short"))?;
+    let number =
+        key.last_chunk().filter(|_| key.len() == KEY_BYTES).ok_or_else(|| bad("its key has another length"))?;
+    let number = u64::from_be_bytes(*number);
+    // Whoever reads on starts behind it.
+    if number == u64::MAX {
+        return Err(bad("no entry could follow it"));
+    }
     let (tag, row) = value.split_first().ok_or_else(|| bad("it names no row"))?;
     let kind = RowKind::from_tag(*tag).ok_or_else(|| bad("it names a row of an unknown kind"))?;
-    Ok((u64::from_be_bytes(*number), kind, row))
+    Ok((number, kind, row))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -86,8 +97,37 @@ mod tests {
     #[test]
     fn damaged_entries_are_corruption() {
         let key = tracker_key(ShardId(1), JobId(2), 3);
-        for (key, value) in [(&key[..], &b""[..]), (&key, b"\x07row"), (b"short", b"\x01row")] {
+        let last = tracker_key(ShardId(1), JobId(2), u64::MAX);
+        let longer = [&key[..], b"\0"].concat();
+        for (key, value) in [
+            (&key[..], &b""[..]),
+            (&key, b"\x07row"),
+            (b"short", b"\x01row"),
+            (&longer, b"\x01row"),
+            (&last, b"\x01row"),
+        ] {
             assert!(matches!(decode_entry(key, value), Err(StoreError::Corruption { .. })), "{key:?} {value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn entries_round_trip(shard: u64, job: u64, number in 0..u64::MAX, tag in 1u8..=2, row: Vec<u8>) {
+            let kind = RowKind::from_tag(tag).unwrap();
+            let key = tracker_key(ShardId(shard), JobId(job), number);
+            let entry = encode_entry(kind, &row);
+            prop_assert_eq!(decode_entry(&key, &entry).unwrap(), (number, kind, &row[..]));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_are_read_in_one_way(
+            key in proptest::collection::vec(any::<u8>(), 22..26),
+            value in proptest::collection::vec(0u8..4, 0..4),
+        ) {
+            if let Ok((number, kind, row)) = decode_entry(&key, &value) {
+                prop_assert_eq!(&key[16..], number.to_be_bytes());
+                prop_assert_eq!(&encode_entry(kind, row)[..], &value[..]);
+            }
         }
     }
 }

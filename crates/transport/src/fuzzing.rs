@@ -85,21 +85,69 @@ pub fn snapshot_offer(bytes: &[u8]) -> bool {
 
 /// Offers of snapshots.
 pub fn snapshot_offers() -> Vec<Vec<u8>> {
+    vec![offer().encode_to_vec()]
+}
+
+/// Whether the bytes are a chunk of a file of the offered snapshot. It is also judged with the right checksum.
+///
+/// # Panics
+/// If a chunk is taken that reaches beyond the end of its file.
+pub fn snapshot_chunk(bytes: &[u8]) -> bool {
+    let Ok(chunk) = v1::SnapshotChunk::decode(bytes) else { return false };
+    let mended = v1::SnapshotChunk { crc: crc32c::crc32c(&chunk.data), ..chunk.clone() };
+    let fits = snapshot::takes_chunk(offer().files, &mended);
+    let taken = snapshot::takes_chunk(offer().files, &chunk);
+    assert!(fits || !taken);
+    taken
+}
+
+/// Chunks of files of the offered snapshot.
+pub fn snapshot_chunks() -> Vec<Vec<u8>> {
+    let chunk = |file, offset, data: &'static [u8]| {
+        let crc = crc32c::crc32c(data);
+        v1::SnapshotChunk { group_id: 2, snapshot_id: "s".to_owned(), file, offset, data: data.into(), crc }
+    };
+    [chunk(0, 0, b"first"), chunk(1, 297, b"end")].iter().map(Message::encode_to_vec).collect()
+}
+
+/// Whether the bytes ask, as a leader may, to install the offered snapshot.
+///
+/// # Panics
+/// If a leader of an earlier term than the snapshot's is let.
+pub fn snapshot_install(bytes: &[u8]) -> bool {
+    let Ok(request) = v1::InstallSnapshotRequest::decode(bytes) else { return false };
+    let meta = offer().meta.expect("an offer has it");
+    let installs = snapshot::installs(&meta, &request);
+    let vote = request.vote.unwrap_or_default();
+    assert!(!installs || (vote.committed && vote.term >= 2));
+    installs
+}
+
+/// Requests to install the offered snapshot.
+pub fn snapshot_installs() -> Vec<Vec<u8>> {
+    let vote = |term| Some(pb::Vote { term, node_id: 1, committed: true });
+    let request = |term| {
+        let (group_id, replica_id, snapshot_id) = (2, 2, "s".to_owned());
+        v1::InstallSnapshotRequest { group_id, replica_id, vote: vote(term), snapshot_id }
+    };
+    [2, 300].map(|term| request(term).encode_to_vec()).into()
+}
+
+fn offer() -> v1::OfferSnapshotRequest {
     let log_id = |index| Some(pb::LogId { term: 2, index });
     let members = vec![pb::Member { node_id: 1, address: "a:1".to_owned(), replica_id: 2 }];
     let configs = vec![pb::NodeSet { node_ids: vec![1] }];
     let membership = Some(pb::Membership { configs, members });
     let last_membership = Some(pb::StoredMembership { log_id: log_id(1), membership });
     let file = |name: &str| v1::SnapshotFile { name: name.to_owned(), bytes: 300, checksum: vec![0xcc; 16].into() };
-    let offer = v1::OfferSnapshotRequest {
+    v1::OfferSnapshotRequest {
         replica_id: 2,
         group_id: 2,
         vote: Some(pb::Vote { term: 3, node_id: 1, committed: true }),
         meta: Some(pb::SnapshotMeta { last_log_id: log_id(9), last_membership }),
         files: vec![file("CURRENT"), file("db/000012.sst")],
         snapshot_id: "s".to_owned(),
-    };
-    vec![offer.encode_to_vec()]
+    }
 }
 
 /// Whether a body of a link's message that is about Raft is one that a peer sends. The other bodies are.

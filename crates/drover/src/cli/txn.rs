@@ -359,4 +359,17 @@ mod tests {
             assert!(error.contains(part), "{text:?}: {error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_scripts_never_panic(
+            any: String,
+            words in "((get|put|delete|scan|expect|expect-absent|#|-|[a-z0-9]{0,3}|\\\\x[0-9a-f]{0,2})[ \n]){0,16}",
+        ) {
+            for notation in [Notation::Escaped, Notation::Hex] {
+                let _ = parse(&any, notation);
+                let _ = parse(&words, notation);
+            }
+        }
+    }
 }

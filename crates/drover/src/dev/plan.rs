@@ -1,5 +1,6 @@
 //! What a development cluster consists of.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -13,14 +14,17 @@ const DEFAULT_GROUP: u64 = 1;
 /// Replicas of a group, if there are as many nodes.
 const REPLICAS: u64 = 3;
 
+const NODES: RangeInclusive<u64> = 1..=99;
+const DATA_GROUPS: RangeInclusive<u64> = 1..=999;
+
 /// What the command line says. Options that are not given leave a cluster as it is, or take their defaults.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PlanArgs {
     /// Number of nodes [default: 3].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=99))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(NODES))]
     nodes: Option<u64>,
     /// Number of groups that own keys, beside group 1 [default: 3].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=999))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(DATA_GROUPS))]
     data_groups: Option<u64>,
     /// Node N listens on this port plus 2N - 2 (gRPC) and 2N - 1 (health and metrics) [default: 7400].
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -98,7 +102,7 @@ impl Plan {
         let path = dir.join("plan.json");
         match std::fs::read(&path) {
             Ok(text) => {
-                let plan: Self = serde_json::from_slice(&text)
+                let plan = Self::parse(&text)
                     .with_context(|| format!("{} is damaged; use another directory", path.display()))?;
                 plan.check_args(args).with_context(|| format!("the cluster in {} stays as it is", dir.display()))?;
                 Ok(plan)
@@ -113,9 +117,20 @@ impl Plan {
         }
     }
 
+    /// A plan that was kept. It must be one that the command line could have asked for: counts from elsewhere could be zero, or
+    /// more than there is room for.
+    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+        let Self { cluster_id, nodes, data_groups, base_port, split_at } = serde_json::from_slice(text)?;
+        let (nodes, data_groups, base_port) = (Some(nodes), Some(data_groups), Some(base_port));
+        Self::new(cluster_id, &PlanArgs { nodes, data_groups, base_port, split_at: Some(split_at) })
+    }
+
     fn new(cluster_id: ClusterId, args: &PlanArgs) -> anyhow::Result<Self> {
         let (nodes, data_groups) = (args.nodes.unwrap_or(3), args.data_groups.unwrap_or(3));
         let base_port = args.base_port.unwrap_or(7400);
+        if !NODES.contains(&nodes) || !DATA_GROUPS.contains(&data_groups) || base_port == 0 {
+            bail!("there is no cluster of {nodes} nodes and {data_groups} data groups from port {base_port} on");
+        }
         if u64::from(base_port) + 2 * nodes > 1 << 16 {
             bail!("--base-port {base_port}: there are not enough ports above it for {nodes} nodes");
         }
@@ -235,6 +250,7 @@ mod as_text {
 #[cfg(test)]
 mod tests {
     use drover_server::config::{Config, Sources};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -325,6 +341,59 @@ mod tests {
         std::fs::write(temp.path().join("plan.json"), "{").unwrap();
         let error = format!("{:#}", Plan::open(temp.path(), &PlanArgs::default()).unwrap_err());
         assert!(error.contains("plan.json is damaged"), "{error}");
+    }
+
+    fn kept(nodes: &str, data_groups: &str, base_port: &str, split_at: &str) -> String {
+        let cluster_id = ClusterId([5; 16]);
+        format!(
+            r#"{{"cluster_id":"{cluster_id}","nodes":{nodes},"data_groups":{data_groups},"base_port":{base_port},"split_at":{split_at}}}"#
+        )
+    }
+
+    #[test]
+    fn a_kept_plan_that_nobody_could_have_asked_for_is_refused() {
+        let good = Plan::parse(kept("4", "2", "9000", r#"["m"]"#).as_bytes()).unwrap();
+        assert_eq!(good, Plan::new(ClusterId([5; 16]), &args(4, 2, Some(&["m"]))).unwrap());
+        for bad in [
+            kept("0", "1", "9000", "[]"),
+            kept("18446744073709551615", "1", "9000", "[]"),
+            kept("3", "0", "9000", "[]"),
+            kept("3", "18446744073709551615", "9000", "[]"),
+            kept("3", "1", "0", "[]"),
+            kept("3", "1", "65535", "[]"),
+            kept("3", "2", "9000", "[]"),
+            kept("3", "2", "9000", r#"["\\q"]"#),
+            kept("3", "3", "9000", r#"["b", "a"]"#),
+        ] {
+            assert!(Plan::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    fn number() -> impl Strategy<Value = String> {
+        prop_oneof![(0u64..120).prop_map(|n| n.to_string()), any::<u64>().prop_map(|n| n.to_string()), "[0-9.e-]{0,4}"]
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(text: Vec<u8>) {
+            let _ = Plan::parse(&text);
+        }
+
+        #[test]
+        fn whatever_a_kept_plan_says_it_is_refused_or_every_node_gets_a_configuration(
+            nodes in number(),
+            groups in number(),
+            port in number(),
+            split in prop_oneof![Just("[]".to_owned()), r#"\["[a-z\\x0-9]{0,4}"(,"[a-z]{0,2}")?\]"#],
+        ) {
+            if let Ok(plan) = Plan::parse(kept(&nodes, &groups, &port, &split).as_bytes()) {
+                prop_assert_eq!(plan.routes().len() as u64, plan.data_groups);
+                for id in plan.node_ids() {
+                    prop_assert!(plan.node_config(id, Path::new("/data")).is_ok());
+                }
+                prop_assert_eq!(Plan::parse(serde_json::to_string(&plan).unwrap().as_bytes()).unwrap(), plan);
+            }
+        }
     }
 
     #[test]

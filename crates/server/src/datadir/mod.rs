@@ -182,8 +182,7 @@ impl DataDir {
 
     /// Where the nodes of the cluster were when that was last noted. Hints, to be tried: nothing if they cannot be read.
     pub fn known_nodes(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.root.join(NODES)).unwrap_or_default();
-        text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        parse_nodes(&fs::read(self.root.join(NODES)).unwrap_or_default())
     }
 
     /// Notes where the nodes of the cluster are.
@@ -192,8 +191,11 @@ impl DataDir {
     /// If the file cannot be written; then the older hints are left.
     pub fn note_nodes(&self, addresses: &[String]) -> Result<(), DataDirError> {
         let path = self.root.join(NODES);
-        let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
-        durable::write(&path, text.as_bytes()).map_err(|source| DataDirError::Io { doing: "write", path, source })
+        durable::write(&path, render_nodes(addresses).as_bytes()).map_err(|source| DataDirError::Io {
+            doing: "write",
+            path,
+            source,
+        })
     }
 
     /// Removes what is left of a replica, durably. Nothing in it is open.
@@ -216,6 +218,17 @@ impl DataDir {
     pub fn peers(&self) -> PathBuf {
         self.root.join(PEERS)
     }
+}
+
+/// The addresses in a `nodes` file; none if it is no text.
+pub(crate) fn parse_nodes(bytes: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// The content of a `nodes` file.
+pub(crate) fn render_nodes(addresses: &[String]) -> String {
+    addresses.iter().map(|address| format!("{address}\n")).collect()
 }
 
 fn read_identity(root: &Path) -> Result<Option<Identity>, DataDirError> {
@@ -322,6 +335,15 @@ mod tests {
         assert_eq!(dir.known_nodes(), ["a:1", "b:2"]);
         fs::write(temp.path().join(NODES), [0xff, 0xfe]).unwrap();
         assert_eq!(dir.known_nodes(), [""; 0]);
+    }
+
+    #[test]
+    fn golden_bytes_of_the_addresses_of_nodes() {
+        let addresses = ["127.0.0.1:7400".to_owned(), "b.example:2".to_owned()];
+        assert_eq!(render_nodes(&addresses), "127.0.0.1:7400\nb.example:2\n");
+        assert_eq!(parse_nodes(b"127.0.0.1:7400\nb.example:2\n"), addresses);
+        // As an editor may leave it.
+        assert_eq!(parse_nodes(b"127.0.0.1:7400 \r\n\n b.example:2"), addresses);
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn method(request: &Request) -> &'static str {
 pub fn grpc_timeout(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 {
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let n: u64 = digits.parse().ok()?;
@@ -250,6 +250,8 @@ mod tests {
             ("", None),
             ("5x", None),
             ("-5S", None),
+            ("+5S", None),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
         ];
         for (text, expect) in table {
             let mut metadata = tonic::metadata::MetadataMap::new();

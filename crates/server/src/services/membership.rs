@@ -120,31 +120,40 @@ pub async fn register_node(
     request: v1::RegisterNodeRequest,
 ) -> Result<v1::RegisterNodeResponse, Error> {
     check_cluster(cluster, &request.cluster_id)?;
-    let invalid = |what: &str| Error::definite(Reason::InvalidArgument, format!("{what}; nothing was changed"));
-    let store =
-        request.store_id.as_ref().try_into().map(StoreId).map_err(|_| invalid("store_id is not 16 bytes long"))?;
-    let node = (request.node_id != 0).then_some(NodeId(request.node_id));
+    let id = request_id(&request.request_id)?;
+    let (actor, deadline) = (actor(request.actor.clone()), deadline(request.timeout_ms));
+    let registration = registration(request)?;
     // The catalog may never have heard of the directory that its peers have met, and promised things to.
-    if let Some((node, registered)) = node.and_then(|node| Some((node, remembered(node)?)))
+    let store = registration.store;
+    if let Some((node, registered)) = registration.node.and_then(|node| Some((node, remembered(node)?)))
         && registered != store
     {
         return Err(catalog_refusal_to_error(&CatalogRefusal::OtherStore { node, registered, store }));
     }
-    let kind = CatalogCommandKind::RegisterNode(RegisterNode {
-        node,
-        store,
-        address: request.grpc_address,
-        admin_address: request.admin_address,
-        version: version_of(request.version).ok_or_else(|| invalid("the version is missing or too large"))?,
-        capabilities: request.capabilities.into_iter().collect(),
-    });
-    let id = request_id(&request.request_id)?;
-    match front.change_catalog(id, actor(request.actor), kind, deadline(request.timeout_ms)).await? {
+    match front.change_catalog(id, actor, CatalogCommandKind::RegisterNode(registration), deadline).await? {
         CatalogReply::Registered { node, .. } => {
             Ok(v1::RegisterNodeResponse { node_id: node.0, cluster_id: cluster.to_string() })
         }
         other => Err(misfit(&other)),
     }
+}
+
+/// What a node says of itself.
+pub(super) fn registration(request: v1::RegisterNodeRequest) -> Result<RegisterNode, Error> {
+    let invalid = |what: &str| Error::definite(Reason::InvalidArgument, format!("{what}; nothing was changed"));
+    Ok(RegisterNode {
+        node: (request.node_id != 0).then_some(NodeId(request.node_id)),
+        store: request
+            .store_id
+            .as_ref()
+            .try_into()
+            .map(StoreId)
+            .map_err(|_| invalid("store_id is not 16 bytes long"))?,
+        address: request.grpc_address,
+        admin_address: request.admin_address,
+        version: version_of(request.version).ok_or_else(|| invalid("the version is missing or too large"))?,
+        capabilities: request.capabilities.into_iter().collect(),
+    })
 }
 
 fn version_of(version: Option<v1::SoftwareVersion>) -> Option<Version> {

@@ -4,6 +4,7 @@ mod cluster;
 mod compat;
 mod distribution;
 mod front;
+pub(crate) mod fuzzing;
 mod kv;
 mod membership;
 mod session;

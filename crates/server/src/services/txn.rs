@@ -51,7 +51,8 @@ fn prepared(txn: PreparedTxn) -> v1::PreparedTxn {
     }
 }
 
-fn id(bytes: &[u8]) -> Result<TxnId, Error> {
+/// The identity of a transaction, from its bytes.
+pub(super) fn id(bytes: &[u8]) -> Result<TxnId, Error> {
     decode_txn_id(bytes).map_err(|_| {
         let message = format!("a transaction id has 16 bytes, not {}; nothing was changed", bytes.len());
         Error::definite(Reason::InvalidArgument, message)

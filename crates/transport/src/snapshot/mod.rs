@@ -27,3 +27,26 @@ pub(crate) fn survives(files: Vec<drover_wire::proto::v1::SnapshotFile>) -> bool
     assert_eq!(manifest::decode(manifest::encode(&files)), Ok(files));
     true
 }
+
+/// Whether a chunk belongs to one of the files that an offer lists, and is not damaged, for fuzzing.
+///
+/// # Panics
+/// If a chunk is taken that reaches beyond the end of its file.
+pub(crate) fn takes_chunk(
+    files: Vec<drover_wire::proto::v1::SnapshotFile>,
+    chunk: &drover_wire::proto::v1::SnapshotChunk,
+) -> bool {
+    let files = manifest::decode(files).expect("files that are offered in a proper way");
+    let Ok(content) = receive::place(&files, chunk) else { return false };
+    assert!(u128::from(chunk.offset) + chunk.data.len() as u128 <= u128::from(content.bytes));
+    receive::intact(chunk).is_ok()
+}
+
+/// Whether a snapshot with this description is installed for whoever asks, for fuzzing.
+pub(crate) fn installs(
+    meta: &drover_wire::proto::storage::v1::SnapshotMeta,
+    request: &drover_wire::proto::v1::InstallSnapshotRequest,
+) -> bool {
+    let Ok(vote) = crate::codec::leader_vote(request.vote.as_ref()) else { return false };
+    receive::of_leader(meta, &vote).is_ok()
+}

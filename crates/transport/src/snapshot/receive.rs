@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_kv::{Error, Reason};
-use drover_rafttypes::{SnapshotDir, decode_snapshot_meta, encode_vote};
+use drover_rafttypes::{SnapshotDir, SnapshotMeta, Vote, decode_snapshot_meta, encode_vote};
 use drover_wire::proto::storage::v1 as pb;
 use drover_wire::proto::v1;
 use futures::{Stream, StreamExt};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use super::manifest::{self, ManifestFile};
+use super::manifest::{self, Content, ManifestFile};
 use super::staging::{PartFile, Staging, StagingError};
 use crate::codec;
 use crate::service::{NodeService, Snapshot};
@@ -127,17 +127,10 @@ impl Receiver {
         let mut progress = slot.lock_owned().await;
         let offer = present(&progress, from, &chunk.snapshot_id)?;
         progress.touched = Some(Instant::now());
-        let file = usize::try_from(chunk.file).ok().and_then(|at| offer.files.get(at));
-        let content = file.ok_or_else(|| invalid("the chunk belongs to a file that was not offered"))?.content;
-        let end = chunk.offset.checked_add(chunk.data.len() as u64);
-        if end.is_none_or(|end| end > content.bytes) {
-            return Err(invalid("the chunk reaches beyond the end of its file"));
-        }
+        let content = place(&offer.files, &chunk)?;
         blocking(move || {
             let _held = progress;
-            if crc32c::crc32c(&chunk.data) != chunk.crc {
-                return Err(invalid("the checksum of a chunk does not match"));
-            }
+            intact(&chunk)?;
             let mut part = match part {
                 Some(part) if part.content == content => part,
                 Some(_) | None => offer.staging.append_to(content).map_err(|e| disk(&e))?,
@@ -163,10 +156,7 @@ impl Receiver {
         let slot = self.slot(group, replica)?;
         let mut progress = slot.lock_owned().await;
         let offer = present(&progress, from, &request.snapshot_id)?;
-        let meta = decode_snapshot_meta(&offer.meta).map_err(invalid)?;
-        if meta.last_log_id.is_some_and(|last| *last.leader_id > vote.leader_id.term) {
-            return Err(invalid("the snapshot is newer than the leader that sends it"));
-        }
+        let meta = of_leader(&offer.meta, &vote)?;
         let raft = self.service.raft(group, replica).ok_or_else(|| no_replica(group, replica))?;
         let dir = {
             let offer = Arc::clone(&offer);
@@ -182,6 +172,35 @@ impl Receiver {
         blocking(move || offer.staging.keep_only(&[]).map_err(|e| disk(&e))).await?;
         Ok(encode_vote(&response.vote))
     }
+}
+
+/// Which of the files that were offered a chunk is a part of.
+pub(super) fn place(files: &[ManifestFile], chunk: &v1::SnapshotChunk) -> Result<Content, Error> {
+    let file = usize::try_from(chunk.file).ok().and_then(|at| files.get(at));
+    let content = file.ok_or_else(|| invalid("the chunk belongs to a file that was not offered"))?.content;
+    let end = chunk.offset.checked_add(chunk.data.len() as u64);
+    if end.is_none_or(|end| end > content.bytes) {
+        return Err(invalid("the chunk reaches beyond the end of its file"));
+    }
+    Ok(content)
+}
+
+/// Refuses a chunk that was damaged on its way.
+pub(super) fn intact(chunk: &v1::SnapshotChunk) -> Result<(), Error> {
+    if crc32c::crc32c(&chunk.data) == chunk.crc {
+        Ok(())
+    } else {
+        Err(invalid("the checksum of a chunk does not match"))
+    }
+}
+
+/// The description of a snapshot, if the leader with this vote may send it.
+pub(super) fn of_leader(meta: &pb::SnapshotMeta, vote: &Vote) -> Result<SnapshotMeta, Error> {
+    let meta = decode_snapshot_meta(meta).map_err(invalid)?;
+    if meta.last_log_id.is_some_and(|last| *last.leader_id > vote.leader_id.term) {
+        return Err(invalid("the snapshot is newer than the leader that sends it"));
+    }
+    Ok(meta)
 }
 
 fn prepare(dir: PathBuf, fresh: bool, files: &[ManifestFile]) -> std::io::Result<(Staging, Vec<u64>)> {
