@@ -353,7 +353,7 @@ async fn transactions_are_measured_and_the_bank_is_audited() {
     }
     // Of the first half of the keys there is only one group.
     let ended = cli.run("bench --mix txn-two-groups --keys 100 --seconds 1 --no-prefill").await;
-    assert!(ended.code == 1 && ended.err.contains("all keys lie in one group"), "{} {}", ended.code, ended.err);
+    assert!(ended.code == 5 && ended.err.contains("all keys lie in one group"), "{} {}", ended.code, ended.err);
 }
 
 /// A transaction whose coordinator is gone, with locks that live for a while.
