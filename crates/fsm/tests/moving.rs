@@ -429,6 +429,31 @@ fn only_a_range_that_serves_nobody_is_released() {
 }
 
 #[test]
+fn a_step_that_is_refused_changes_nothing_not_even_the_epoch() {
+    let mut this = Move::begun();
+    this.source.write(at(10, put("d", "x"))).unwrap();
+    let moves = |this: &Move| (this.source.state.moves.clone(), this.target.state.moves.clone());
+    let before = moves(&this);
+    this.epoch = 2;
+    let early = || Chunk {
+        armed_at: 10,
+        rows: ChunkRows::Tracked { from: 0, to: 5, rows: Vec::new() },
+        close: Some(RowSum::default()),
+    };
+    let other = MoveStep::PrepareImport { interval: interval("c", "e"), shard: COPY, source: GROUP };
+    for step in [MoveStep::ImportChunk(early()), this.activation(20), other] {
+        assert!(matches!(this.at_target(step.clone()), ControlReply::Refused(_)), "{step:?}");
+        assert_eq!(moves(&this), before, "{step:?}");
+    }
+    let other = MoveStep::ArmMigration { interval: interval("c", "e"), target: GroupId(4) };
+    let release = MoveStep::Release { version: CatalogVersion(8) };
+    for step in [MoveStep::Seal, MoveStep::ArmReadFence, release, other] {
+        assert!(matches!(this.at_source(step.clone()), ControlReply::Refused(_)), "{step:?}");
+        assert_eq!(moves(&this), before, "{step:?}");
+    }
+}
+
+#[test]
 fn h26_a_change_of_course_lifts_the_fences_of_older_ones_and_a_late_step_none() {
     let mut this = Move::begun();
     this.finish_copy();

@@ -95,17 +95,33 @@ impl Prepared<'_> {
             }
             MoveStep::ImportChunk(chunk) => self.import_chunk(job, epoch, chunk),
             MoveStep::ApplyWriteFence => {
-                let locked = self.is_locked(self.source(job, epoch)?)?;
-                Ok(self.source_mut(job, epoch)?.fence_writes(index, locked)?)
+                let mut source = self.source(job, epoch)?;
+                let locked = self.is_locked(&source)?;
+                let changed = source.fence_writes(index, locked)?;
+                Ok(self.keep_source(source, changed))
             }
             MoveStep::Seal => {
-                let locked = self.is_locked(self.source(job, epoch)?)?;
-                Ok(self.source_mut(job, epoch)?.seal(index, locked)?)
+                let mut source = self.source(job, epoch)?;
+                let locked = self.is_locked(&source)?;
+                let changed = source.seal(index, locked)?;
+                Ok(self.keep_source(source, changed))
             }
-            MoveStep::ArmReadFence => Ok(self.source_mut(job, epoch)?.fence_reads()?),
+            MoveStep::ArmReadFence => {
+                let mut source = self.source(job, epoch)?;
+                let changed = source.fence_reads()?;
+                Ok(self.keep_source(source, changed))
+            }
             MoveStep::Clear => match self.state.moves.import(job).is_some() {
-                true => Ok(self.import_mut(job, epoch)?.clear()),
-                false => Ok(self.source_mut(job, epoch)?.clear()),
+                true => {
+                    let mut import = self.import(job, epoch)?;
+                    let changed = import.clear();
+                    Ok(self.keep_import(import, changed))
+                }
+                false => {
+                    let mut source = self.source(job, epoch)?;
+                    let changed = source.clear();
+                    Ok(self.keep_source(source, changed))
+                }
             },
             MoveStep::Activate(activation) => self.activate(job, epoch, activation),
             MoveStep::Release { version } => self.release(job, epoch, *version),
@@ -113,25 +129,31 @@ impl Prepared<'_> {
         }
     }
 
-    /// A job's state, once its epoch was judged; nothing is changed.
-    fn source(&self, job: JobId, epoch: JobEpoch) -> Result<&SourceJob, Stop> {
-        let source = self.state.moves.source(job).ok_or(MoveRefusal::NotBegun { job })?;
-        source.clone().enter(epoch)?;
-        Ok(source)
-    }
-
-    fn source_mut(&mut self, job: JobId, epoch: JobEpoch) -> Result<&mut SourceJob, Stop> {
-        let found = self.state.moves.sources.iter_mut().find(|source| source.job == job);
-        let source = found.ok_or(MoveRefusal::NotBegun { job })?;
+    /// A copy of what is known of a job at its source, as it is in the course of `epoch`. A step changes the copy and keeps it
+    /// at its end, so that one which is refused changes nothing, not even the epoch.
+    fn source(&self, job: JobId, epoch: JobEpoch) -> Result<SourceJob, Stop> {
+        let mut source = self.state.moves.source(job).ok_or(MoveRefusal::NotBegun { job })?.clone();
         source.enter(epoch)?;
         Ok(source)
     }
 
-    fn import_mut(&mut self, job: JobId, epoch: JobEpoch) -> Result<&mut ImportJob, Stop> {
-        let found = self.state.moves.imports.iter_mut().find(|import| import.job == job);
-        let import = found.ok_or(MoveRefusal::NotBegun { job })?;
+    /// The same at its target.
+    fn import(&self, job: JobId, epoch: JobEpoch) -> Result<ImportJob, Stop> {
+        let mut import = self.state.moves.import(job).ok_or(MoveRefusal::NotBegun { job })?.clone();
         import.enter(epoch)?;
         Ok(import)
+    }
+
+    fn keep_source(&mut self, source: SourceJob, changed: bool) -> bool {
+        let known = self.state.moves.sources.iter_mut().find(|known| known.job == source.job);
+        *known.expect("it is the copy of one that is there") = source;
+        changed
+    }
+
+    fn keep_import(&mut self, import: ImportJob, changed: bool) -> bool {
+        let known = self.state.moves.imports.iter_mut().find(|known| known.job == import.job);
+        *known.expect("it is the copy of one that is there") = import;
+        changed
     }
 
     fn prepare_import(&mut self, import: ImportJob) -> Changed {
@@ -139,15 +161,18 @@ impl Prepared<'_> {
         if let Some(known) = self.state.moves.import(job) {
             let same_range = (&known.interval, known.source) == (&import.interval, import.source);
             return match same_range {
-                true if known.shard == import.shard => self.import_mut(job, epoch).map(|_| false),
+                true if known.shard == import.shard => {
+                    let known = self.import(job, epoch)?;
+                    Ok(self.keep_import(known, false))
+                }
                 // The copy is void: a later course begins another one.
                 true if epoch > known.epoch => {
+                    let void = known.shard;
                     self.check_shard(import.shard)?;
-                    let void = std::mem::replace(self.import_mut(job, epoch)?, import);
-                    self.batch.empty(void.shard, &Interval::all());
-                    Ok(true)
+                    self.batch.empty(void, &Interval::all());
+                    Ok(self.keep_import(import, true))
                 }
-                true => self.import_mut(job, epoch).and(Err(MoveRefusal::Differs { job }.into())),
+                true => self.import(job, epoch).and(Err(MoveRefusal::Differs { job }.into())),
                 false => Err(MoveRefusal::Differs { job }.into()),
             };
         }
@@ -177,7 +202,10 @@ impl Prepared<'_> {
         let SourceJob { job, epoch, .. } = armed;
         if let Some(known) = self.state.moves.source(job) {
             return match (&known.interval, known.target) == (&armed.interval, armed.target) {
-                true => self.source_mut(job, epoch).map(|_| false),
+                true => {
+                    let known = self.source(job, epoch)?;
+                    Ok(self.keep_source(known, false))
+                }
                 false => Err(MoveRefusal::Differs { job }.into()),
             };
         }
@@ -195,7 +223,7 @@ impl Prepared<'_> {
     }
 
     fn import_chunk(&mut self, job: JobId, epoch: JobEpoch, chunk: &Chunk) -> Changed {
-        let mut import = self.import_mut(job, epoch)?.clone();
+        let mut import = self.import(job, epoch)?;
         import.take(chunk)?;
         for row in chunk.rows.rows() {
             let commit_ts = row.check(&import.interval).map_err(|why| ChunkRefusal::BadRow { job, why })?;
@@ -209,12 +237,11 @@ impl Prepared<'_> {
             import.close(expected);
         }
         self.state.max_commit_ts = self.state.max_commit_ts.max(import.highest);
-        *self.import_mut(job, epoch)? = import;
-        Ok(true)
+        Ok(self.keep_import(import, true))
     }
 
     fn activate(&mut self, job: JobId, epoch: JobEpoch, activation: &Activation) -> Changed {
-        let import = self.import_mut(job, epoch)?.clone();
+        let import = self.import(job, epoch)?;
         let closed = import.phase == ImportPhase::Closed && import.closed_in == import.epoch;
         if !closed && guards::on(Guard::ActivateClosed) {
             return Err(MoveRefusal::OutOfOrder { job, phase: import.phase.name(), wanted: "activated" }.into());
@@ -246,7 +273,7 @@ impl Prepared<'_> {
     }
 
     fn release(&mut self, job: JobId, epoch: JobEpoch, version: CatalogVersion) -> Changed {
-        let source = self.source_mut(job, epoch)?.clone();
+        let source = self.source(job, epoch)?;
         if source.fence != Fence::Read && guards::on(Guard::ReleaseFenced) {
             return Err(MoveRefusal::OutOfOrder { job, phase: source.fence.name(), wanted: "released" }.into());
         }
@@ -259,10 +286,10 @@ impl Prepared<'_> {
 
     fn retire(&mut self, job: JobId, epoch: JobEpoch) -> Changed {
         if self.state.moves.source(job).is_some() {
-            let source = self.source_mut(job, epoch)?.clone();
+            let source = self.source(job, epoch)?;
             self.end_source(&source);
         } else if self.state.moves.import(job).is_some() {
-            let import = self.import_mut(job, epoch)?.clone();
+            let import = self.import(job, epoch)?;
             self.batch.empty(import.shard, &Interval::all());
             self.state.moves.retire(job);
         } else {
