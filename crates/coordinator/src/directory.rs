@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use drover_fsm::moving::MoveStep;
+use drover_fsm::{decode_move_command, encode_move_facts};
 use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_raftgroup::Group;
@@ -70,28 +72,35 @@ impl GroupDirectory {
         self.members.read().keys().copied().collect()
     }
 
+    /// The running replica of `group` on this node, for somebody who was sent here.
+    ///
+    /// # Errors
+    /// [`Reason::Unavailable`], [`Reason::ReplicaStopped`] or [`Reason::NotLeader`] if there is none.
+    pub fn serving(&self, group: GroupId) -> Result<Arc<Group>, Error> {
+        match self.replica(group) {
+            Some(Replica::Running(replica)) => Ok(replica),
+            Some(Replica::Starting) => {
+                let message = format!("the replica of group {group} on this node is starting; nothing happened");
+                Err(Error::definite(Reason::Unavailable, message))
+            }
+            Some(Replica::Stopped(why)) => {
+                let message = format!("the replica of group {group} on this node has stopped: {why}");
+                Err(Error::definite(Reason::ReplicaStopped, message))
+            }
+            None => {
+                let message = format!("this node has no replica of group {group}; nothing happened");
+                Err(Error::definite(Reason::NotLeader, message))
+            }
+        }
+    }
+
     /// Does what a node is asked to do in one group, on the replica here.
     ///
     /// # Errors
     /// As the operation's; [`Reason::Unavailable`], [`Reason::ReplicaStopped`] or [`Reason::NotLeader`] if there is no running
     /// replica.
     pub async fn serve(&self, call: GroupCall, deadline: Instant) -> Result<GroupAnswer, Error> {
-        let group = self.local.read().get(&call.group).cloned();
-        let group = match group {
-            Some(Replica::Running(group)) => group,
-            Some(Replica::Starting) => {
-                let message = format!("the replica of group {} on this node is starting; nothing happened", call.group);
-                return Err(Error::definite(Reason::Unavailable, message));
-            }
-            Some(Replica::Stopped(why)) => {
-                let message = format!("the replica of group {} on this node has stopped: {why}", call.group);
-                return Err(Error::definite(Reason::ReplicaStopped, message));
-            }
-            None => {
-                let message = format!("this node has no replica of group {}; nothing happened", call.group);
-                return Err(Error::definite(Reason::NotLeader, message));
-            }
-        };
+        let group = self.serving(call.group)?;
         match call.op {
             GroupOp::Write(op) => group.write(op, deadline).await.map(GroupAnswer::Written),
             GroupOp::Read { op, observed_version } => {
@@ -106,6 +115,19 @@ impl GroupDirectory {
                 group.read_catalog(part, limit, deadline).await.map(GroupAnswer::CatalogRows)
             }
             GroupOp::Catalog { command } => group.catalog(command, deadline).await.map(GroupAnswer::Catalog),
+            GroupOp::MoveStep { command } => {
+                let command = decode_move_command(command)?;
+                if let MoveStep::ImportChunk(_) = command.step {
+                    let message = "rows of a move go by ImportRangeVersions; nothing was changed";
+                    return Err(Error::definite(Reason::InvalidArgument, message));
+                }
+                group.move_step(command, deadline).await.map(GroupAnswer::Moved)
+            }
+            GroupOp::ObserveMove { job } => {
+                let facts = group.observe_move(job, deadline).await?;
+                Ok(GroupAnswer::MoveFacts(encode_move_facts(&facts)))
+            }
+            GroupOp::SumRange { job, armed_at } => group.sum_range(job, armed_at).await.map(GroupAnswer::RangeSum),
         }
     }
 }

@@ -23,6 +23,7 @@ use drover_wire::{
     encode_group_response, encode_route_delta,
 };
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -128,6 +129,17 @@ impl NodeService for Peer {
 
     async fn timestamps(&self, _count: u32) -> Result<Timestamp, Error> {
         Err(Error::definite(Reason::NotLeader, "no oracle here"))
+    }
+
+    fn export(
+        &self,
+        _request: v1::ExportRangeVersionsRequest,
+    ) -> BoxStream<'static, Result<v1::ExportRangeVersionsResponse, Error>> {
+        unreachable!("nothing moves")
+    }
+
+    async fn import(&self, _request: v1::ImportRangeVersionsRequest) -> Result<v1::ImportRangeVersionsResponse, Error> {
+        unreachable!("nothing moves")
     }
 
     fn snapshot_staging_dir(&self, group: GroupId) -> PathBuf {

@@ -64,6 +64,11 @@ pub use codec::catalog::{
     encode_catalog_reply,
 };
 pub use codec::command::{Command, Grant, MoveCommand, RecordName, TimedWrite, TxnRecordName};
+pub use codec::export::{
+    decode_export, decode_exported, decode_import_answer, decode_import_request, decode_move_facts, encode_export,
+    encode_exported, encode_import_answer, encode_import_request, encode_move_facts,
+};
+pub use codec::moving::{decode_move_command, encode_move_command};
 pub use crash::TxnCrash;
 pub use error::{ApplyError, ReadError};
 pub use fingerprint::txn_fingerprint;

@@ -25,6 +25,7 @@ mod duties;
 mod group;
 mod leadership;
 mod membership;
+mod moving;
 mod options;
 mod pending;
 mod proposer;

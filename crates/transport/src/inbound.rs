@@ -178,7 +178,7 @@ impl Inbound {
 fn may_change(request: &v1::GroupRequest) -> bool {
     use v1::group_request::Body;
     match request.body {
-        Some(Body::Write(_) | Body::Catalog(_)) => true,
+        Some(Body::Write(_) | Body::Catalog(_) | Body::MoveStep(_)) => true,
         Some(
             Body::Get(_)
             | Body::BatchGet(_)
@@ -189,7 +189,9 @@ fn may_change(request: &v1::GroupRequest) -> bool {
             | Body::ReadCatalog(_)
             | Body::TxnRefresh(_)
             | Body::TxnStatus(_)
-            | Body::Locks(_),
+            | Body::Locks(_)
+            | Body::ObserveMove(_)
+            | Body::SumRange(_),
         )
         | None => false,
     }

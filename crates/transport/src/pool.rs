@@ -5,10 +5,12 @@ use drover_hlc::Timestamp;
 use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1;
-use drover_wire::status_bytes_to_error;
+use drover_wire::{status_bytes_to_error, status_to_error};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::CallError;
 use crate::identities::PeerIdentities;
@@ -103,8 +105,7 @@ impl PeerPool {
         mut request: v1::GroupRequest,
         deadline: Instant,
     ) -> Result<v1::GroupResponse, CallError> {
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        request.timeout_ms = u32::try_from(left).unwrap_or(u32::MAX);
+        request.timeout_ms = millis_until(deadline);
         let connection = self.peer(node)?.connection(deadline).await?;
         match connection.operations.call(Answer::GroupRequest(request), deadline).await? {
             Answer::GroupResponse(response) => Ok(response),
@@ -125,6 +126,42 @@ impl PeerPool {
             },
             _ => Err(wrong_answer(node).into()),
         }
+    }
+
+    /// Asks another node for what a range that moves away holds, portion by portion.
+    ///
+    /// # Errors
+    /// If the peer cannot be reached, or refuses it: nothing is changed by it. What comes later ends the stream.
+    pub async fn export_range_versions(
+        &self,
+        node: NodeId,
+        request: v1::ExportRangeVersionsRequest,
+        deadline: Instant,
+    ) -> Result<BoxStream<'static, Result<v1::ExportRangeVersionsResponse, Error>>, Error> {
+        let connection = self.peer(node)?.connection(deadline).await?;
+        let mut client = connection.client();
+        let asked = timeout_at(deadline, client.export_range_versions(connection.request(request))).await;
+        let portions = asked.map_err(|_| no_answer(node))?.map_err(|status| status_to_error(&status))?.into_inner();
+        Ok(portions.map_err(|status| status_to_error(&status)).boxed())
+    }
+
+    /// Sends a portion of the copy of a range to the node that is believed to lead the group it moves to. The request's timeout
+    /// is set to what is left until the deadline.
+    ///
+    /// # Errors
+    /// If there is no answer, or what the group refuses; each says whether anything can have been changed.
+    pub async fn import_range_versions(
+        &self,
+        node: NodeId,
+        mut request: v1::ImportRangeVersionsRequest,
+        deadline: Instant,
+    ) -> Result<v1::ImportRangeVersionsResponse, Error> {
+        request.timeout_ms = millis_until(deadline);
+        let connection = self.peer(node)?.connection(deadline).await?;
+        let mut client = connection.client();
+        let asked = timeout_at(deadline, client.import_range_versions(connection.request(request))).await;
+        let answer = asked.map_err(|_| no_answer(node))?;
+        answer.map(tonic::Response::into_inner).map_err(|status| status_to_error(&status))
     }
 
     /// What openraft needs to talk to the other replicas of a group.
@@ -163,6 +200,14 @@ impl PeerPool {
     pub(crate) fn stats_of(&self, node: NodeId) -> Arc<PeerStats> {
         Arc::clone(self.stats.lock().entry(node).or_default())
     }
+}
+
+fn millis_until(deadline: Instant) -> u32 {
+    u32::try_from(deadline.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u32::MAX)
+}
+
+fn no_answer(node: NodeId) -> Error {
+    CallError::unknown(node, Reason::TimeoutIndefinite, "no answer came in time").into()
 }
 
 fn wrong_answer(node: NodeId) -> CallError {

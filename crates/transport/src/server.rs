@@ -83,6 +83,7 @@ fn status(error: Error) -> Status {
 #[tonic::async_trait]
 impl Internal for InternalServer {
     type LinkStream = BoxStream<'static, Result<v1::LinkFrame, Status>>;
+    type ExportRangeVersionsStream = BoxStream<'static, Result<v1::ExportRangeVersionsResponse, Status>>;
 
     async fn handshake(
         &self,
@@ -171,5 +172,22 @@ impl Internal for InternalServer {
                 status(error)
             })?;
         Ok(Response::new(v1::InstallSnapshotResponse { vote: Some(vote) }))
+    }
+
+    async fn export_range_versions(
+        &self,
+        request: Request<v1::ExportRangeVersionsRequest>,
+    ) -> Result<Response<Self::ExportRangeVersionsStream>, Status> {
+        self.peer(request.metadata())?;
+        let portions = self.service.export(request.into_inner());
+        Ok(Response::new(portions.map(|portion| portion.map_err(status)).boxed()))
+    }
+
+    async fn import_range_versions(
+        &self,
+        request: Request<v1::ImportRangeVersionsRequest>,
+    ) -> Result<Response<v1::ImportRangeVersionsResponse>, Status> {
+        self.peer(request.metadata())?;
+        self.service.import(request.into_inner()).await.map(Response::new).map_err(status)
     }
 }

@@ -32,6 +32,18 @@ pub trait NodeService: Send + Sync + 'static {
     /// The lowest of `count` consecutive timestamps, if this node is the oracle.
     async fn timestamps(&self, count: u32) -> Result<Timestamp, drover_kv::Error>;
 
+    /// What a range that moves away from here holds, portion by portion.
+    fn export(
+        &self,
+        request: v1::ExportRangeVersionsRequest,
+    ) -> BoxStream<'static, Result<v1::ExportRangeVersionsResponse, drover_kv::Error>>;
+
+    /// A portion of a range that moves here.
+    async fn import(
+        &self,
+        request: v1::ImportRangeVersionsRequest,
+    ) -> Result<v1::ImportRangeVersionsResponse, drover_kv::Error>;
+
     /// Folder in which an arriving snapshot of the group is put together. It is this group's alone, on the file system
     /// of the group's store, and everything in it may be removed.
     fn snapshot_staging_dir(&self, group: GroupId) -> PathBuf;

@@ -1,12 +1,14 @@
 use bytes::Bytes;
 use drover_catalog::RouteDelta;
+use drover_catalog::job::BaseSum;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, GroupId, Interval, ShardId};
+use drover_keys::{CatalogVersion, GroupId, Interval, JobId, ShardId};
 use drover_kv::{Entry, Error, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage, ScanRequest};
 use drover_kv::{Versioned, WriteOp};
 
 use crate::WireError;
 use crate::answer::{key_value, maybe_version};
+use crate::base_sum::{decode_base_sum, encode_base_sum};
 use crate::error::{error_to_status_bytes, status_bytes_to_error};
 use crate::operation::{decode_operation, encode_operation};
 use crate::proto::v1;
@@ -32,6 +34,12 @@ pub enum GroupOp {
     Catalog { command: Bytes },
     /// Rows of the catalog, at most `limit`; on the leader of the default group.
     ReadCatalog { part: CatalogPart, limit: u32 },
+    /// A step of a range's move, an encoded `drover.storage.v1.MoveCommand` without rows; on the leader.
+    MoveStep { command: Bytes },
+    /// What the group's log says of a job; on the leader.
+    ObserveMove { job: JobId },
+    /// The sum of a range that moves away, as of the log entry that armed it; on any replica that has applied that.
+    SumRange { job: JobId, armed_at: u64 },
 }
 
 /// Rows of the catalog that are read together.
@@ -110,6 +118,12 @@ pub enum GroupAnswer {
     Catalog(Bytes),
     /// To [`GroupOp::ReadCatalog`]: key and value of each row, as they stand in the store.
     CatalogRows(Vec<(Bytes, Bytes)>),
+    /// To [`GroupOp::MoveStep`]: whether anything was changed.
+    Moved(bool),
+    /// To [`GroupOp::ObserveMove`]: an encoded `drover.v1.MoveFacts`.
+    MoveFacts(Bytes),
+    /// To [`GroupOp::SumRange`].
+    RangeSum(BaseSum),
 }
 
 /// A call as a message.
@@ -134,6 +148,11 @@ pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
                 CatalogPart::Audit => v1::group_read_catalog::Part::Audit,
             };
             (None, Body::ReadCatalog(v1::GroupReadCatalog { part: part.into(), limit: *limit }))
+        }
+        GroupOp::MoveStep { command } => (None, Body::MoveStep(command.clone())),
+        GroupOp::ObserveMove { job } => (None, Body::ObserveMove(v1::GroupObserveMove { job_id: job.0 })),
+        GroupOp::SumRange { job, armed_at } => {
+            (None, Body::SumRange(v1::GroupSumRange { job_id: job.0, armed_at: *armed_at }))
         }
     };
     v1::GroupRequest {
@@ -189,6 +208,9 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
             };
             GroupOp::ReadCatalog { part, limit }
         }
+        Body::MoveStep(command) => GroupOp::MoveStep { command },
+        Body::ObserveMove(v1::GroupObserveMove { job_id }) => GroupOp::ObserveMove { job: JobId(job_id) },
+        Body::SumRange(v1::GroupSumRange { job_id, armed_at }) => GroupOp::SumRange { job: JobId(job_id), armed_at },
     };
     Ok(GroupCall { group: GroupId(request.group_id), timeout_ms: request.timeout_ms, op })
 }
@@ -266,6 +288,9 @@ pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupRes
             let rows = rows.into_iter().map(|(key, value)| v1::CatalogRowBytes { key, value });
             Body::CatalogRows(v1::GroupCatalogRows { rows: rows.collect() })
         }
+        Ok(GroupAnswer::Moved(changed)) => Body::Moved(changed),
+        Ok(GroupAnswer::MoveFacts(facts)) => Body::MoveFacts(facts),
+        Ok(GroupAnswer::RangeSum(sum)) => Body::RangeSum(encode_base_sum(&sum)),
     };
     v1::GroupResponse { body: Some(body), lock, newer_routes: Vec::new() }
 }
@@ -352,6 +377,9 @@ fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>
         Body::CatalogRows(v1::GroupCatalogRows { rows }) => {
             Ok(Ok(GroupAnswer::CatalogRows(rows.into_iter().map(|row| (row.key, row.value)).collect())))
         }
+        Body::Moved(changed) => Ok(Ok(GroupAnswer::Moved(changed))),
+        Body::MoveFacts(facts) => Ok(Ok(GroupAnswer::MoveFacts(facts))),
+        Body::RangeSum(sum) => Ok(Ok(GroupAnswer::RangeSum(decode_base_sum(&sum)))),
     }
 }
 

@@ -21,6 +21,7 @@
 //! Knows nothing of sockets, Raft, storage, clocks or configured limits.
 
 mod answer;
+mod base_sum;
 mod catalog_refusal;
 mod error;
 mod group;
@@ -39,6 +40,7 @@ pub use answer::{
     batch_get_response, compare_and_set_response, delete_range_response, delete_response, get_response,
     latest_commit_ts_response, put_response, scan_response, settle_response,
 };
+pub use base_sum::{decode_base_sum, encode_base_sum};
 pub use catalog_refusal::catalog_refusal_to_error;
 pub use error::{
     ERROR_DOMAIN, code_of, error_to_status, error_to_status_bytes, status_bytes_to_error, status_to_error,

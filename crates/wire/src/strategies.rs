@@ -1,8 +1,9 @@
 //! Generators of domain values for the round-trip tests.
 
 use bytes::Bytes;
+use drover_catalog::job::BaseSum;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, NodeId, ShardId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, NodeId, ShardId};
 use drover_kv::*;
 use proptest::option;
 use proptest::prelude::*;
@@ -205,6 +206,9 @@ pub fn group_call() -> impl Strategy<Value = GroupCall> {
             any::<u32>(),
         )
             .prop_map(|(part, limit)| GroupOp::ReadCatalog { part, limit }),
+        bytes().prop_map(|command| GroupOp::MoveStep { command }),
+        any::<u64>().prop_map(|job| GroupOp::ObserveMove { job: JobId(job) }),
+        any::<(u64, u64)>().prop_map(|(job, armed_at)| GroupOp::SumRange { job: JobId(job), armed_at }),
     ];
     (any::<u64>(), any::<u32>(), op).prop_map(|(group, timeout_ms, op)| GroupCall {
         group: GroupId(group),
@@ -279,6 +283,13 @@ pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
         proptest::collection::vec(range_facts(), 0..3).prop_map(|facts| Ok(GroupAnswer::Described(facts))),
         bytes().prop_map(|reply| Ok(GroupAnswer::Catalog(reply))),
         proptest::collection::vec((bytes(), bytes()), 0..3).prop_map(|rows| Ok(GroupAnswer::CatalogRows(rows))),
+        any::<bool>().prop_map(|changed| Ok(GroupAnswer::Moved(changed))),
+        bytes().prop_map(|facts| Ok(GroupAnswer::MoveFacts(facts))),
+        any::<(u64, u128, u64)>().prop_map(|(armed_at, hash, rows)| Ok(GroupAnswer::RangeSum(BaseSum {
+            armed_at,
+            hash,
+            rows
+        }))),
         (error(), option::of(lock())).prop_map(|(error, lock)| Err(Error { lock: lock.map(Box::new), ..error })),
     ]
 }

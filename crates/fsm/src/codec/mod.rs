@@ -3,6 +3,7 @@
 pub mod applied;
 pub mod catalog;
 pub mod command;
+pub mod export;
 pub mod moving;
 pub mod record;
 pub mod state;

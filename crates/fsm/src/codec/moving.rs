@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
+use drover_kv::{Error, Reason};
 use drover_mvcc::{RawRow, RowKind, RowSum};
 use drover_wire::proto::storage::v1 as pb;
 use drover_wire::{decode_range, encode_range};
 use pb::import_chunk::Rows;
 use pb::move_command::Step;
+use prost::Message;
 
 use super::command::MoveCommand;
 use crate::moving::{
@@ -45,6 +48,23 @@ pub fn encode(command: &MoveCommand) -> pb::MoveCommand {
     pb::MoveCommand { job_id: command.job.0, epoch: command.epoch.0, step: Some(step) }
 }
 
+/// A command by itself, as nodes send it to each other.
+pub fn encode_move_command(command: &MoveCommand) -> Bytes {
+    encode(command).encode_to_vec().into()
+}
+
+/// A command by itself.
+///
+/// # Errors
+/// What is wrong with it; definite.
+pub fn decode_move_command(bytes: Bytes) -> Result<MoveCommand, Error> {
+    let command = pb::MoveCommand::decode(bytes).map_err(|error| error.to_string()).and_then(decode);
+    command.map_err(|why| {
+        let message = format!("a step of a move cannot be read: {why}; nothing was changed");
+        Error::definite(Reason::InvalidArgument, message)
+    })
+}
+
 /// Reads a command whose step is known.
 ///
 /// # Errors
@@ -78,7 +98,7 @@ pub fn decode(message: pb::MoveCommand) -> Result<MoveCommand, String> {
     Ok(MoveCommand { job: JobId(message.job_id), epoch: JobEpoch(message.epoch), step })
 }
 
-fn encode_chunk(chunk: &Chunk) -> pb::ImportChunk {
+pub(super) fn encode_chunk(chunk: &Chunk) -> pb::ImportChunk {
     let rows = match &chunk.rows {
         ChunkRows::Copied { kind, from, to, done, rows } => Rows::Copied(pb::CopiedRows {
             kind: encode_kind(*kind).into(),
@@ -106,7 +126,7 @@ fn encode_chunk(chunk: &Chunk) -> pb::ImportChunk {
     pb::ImportChunk { armed_at: chunk.armed_at, rows: Some(rows), close: chunk.close.map(encode_sum) }
 }
 
-fn decode_chunk(message: pb::ImportChunk) -> Result<Chunk, String> {
+pub(super) fn decode_chunk(message: pb::ImportChunk) -> Result<Chunk, String> {
     let rows = match message.rows.ok_or("a chunk without rows")? {
         Rows::Copied(copied) => {
             let kind = decode_kind(copied.kind)?;
@@ -125,14 +145,14 @@ fn decode_chunk(message: pb::ImportChunk) -> Result<Chunk, String> {
     Ok(Chunk { armed_at: message.armed_at, rows, close: message.close.map(decode_sum) })
 }
 
-fn encode_kind(kind: RowKind) -> pb::RowKind {
+pub(super) fn encode_kind(kind: RowKind) -> pb::RowKind {
     match kind {
         RowKind::Version => pb::RowKind::Version,
         RowKind::Record => pb::RowKind::Record,
     }
 }
 
-fn decode_kind(raw: i32) -> Result<RowKind, String> {
+pub(super) fn decode_kind(raw: i32) -> Result<RowKind, String> {
     match pb::RowKind::try_from(raw) {
         Ok(pb::RowKind::Version) => Ok(RowKind::Version),
         Ok(pb::RowKind::Record) => Ok(RowKind::Record),
@@ -187,7 +207,7 @@ pub fn decode_moves(state: &mut pb::GroupState) -> Result<Moves, String> {
     })
 }
 
-fn encode_source(source: &SourceJob) -> pb::SourceJob {
+pub(super) fn encode_source(source: &SourceJob) -> pb::SourceJob {
     let fence = match source.fence {
         Fence::Open => pb::Fence::Open,
         Fence::Written => pb::Fence::Written,
@@ -212,7 +232,7 @@ fn encode_source(source: &SourceJob) -> pb::SourceJob {
     }
 }
 
-fn decode_source(message: pb::SourceJob) -> Result<SourceJob, String> {
+pub(super) fn decode_source(message: pb::SourceJob) -> Result<SourceJob, String> {
     let fence = match pb::Fence::try_from(message.fence) {
         Ok(pb::Fence::Open) => Fence::Open,
         Ok(pb::Fence::Written) => Fence::Written,
@@ -238,7 +258,7 @@ fn decode_source(message: pb::SourceJob) -> Result<SourceJob, String> {
     })
 }
 
-fn encode_import(import: &ImportJob) -> pb::ImportJob {
+pub(super) fn encode_import(import: &ImportJob) -> pb::ImportJob {
     let phase = match import.phase {
         ImportPhase::Open => pb::ImportPhase::Open,
         ImportPhase::Closed => pb::ImportPhase::Closed,
@@ -263,7 +283,7 @@ fn encode_import(import: &ImportJob) -> pb::ImportJob {
     }
 }
 
-fn decode_import(message: pb::ImportJob) -> Result<ImportJob, String> {
+pub(super) fn decode_import(message: pb::ImportJob) -> Result<ImportJob, String> {
     let phase = match pb::ImportPhase::try_from(message.phase) {
         Ok(pb::ImportPhase::Open) => ImportPhase::Open,
         Ok(pb::ImportPhase::Closed) => ImportPhase::Closed,
@@ -294,7 +314,6 @@ fn decode_import(message: pb::ImportJob) -> Result<ImportJob, String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use drover_rafttypes::CommandBytes;
     use proptest::prelude::*;
 

@@ -5,6 +5,8 @@
 //! step. Every step carries the epoch of the course that it belongs to; one of an older course is refused, so that nobody who
 //! was deposed, and no late message, can lift a guard that somebody relies on, or set one again.
 
+mod export;
+mod facts;
 mod import;
 mod source;
 mod step;
@@ -13,6 +15,8 @@ use std::collections::BTreeSet;
 
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId};
 
+pub use export::{ExportRequest, ExportRows, Exported};
+pub use facts::{MoveFacts, SourceFacts};
 pub use import::{ChunkRefusal, ImportJob, ImportPhase, Stream};
 pub use source::{Fence, SourceJob};
 pub use step::{Activation, Chunk, ChunkRows, MoveStep};

@@ -19,7 +19,7 @@ use crate::codec::txn::Lock;
 use crate::error::ReadError;
 use crate::handle::FsmHandle;
 use crate::home::StoreHome;
-use crate::moving::{Fence, SourceJob};
+use crate::moving::{Chunk, ChunkRows, ExportRequest, ExportRows, Exported, Fence, MoveFacts, SourceFacts, SourceJob};
 use crate::state::GroupState;
 
 /// The locks in a range.
@@ -57,6 +57,56 @@ impl MoveView {
     /// The state of that moment.
     pub fn state(&self) -> &GroupState {
         &self.state
+    }
+
+    /// What the log says of `job`.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn facts(&self, job: JobId) -> Result<MoveFacts, ReadError> {
+        let moves = &self.state.moves;
+        let retired = moves.is_retired(job);
+        let source = match moves.source(job) {
+            Some(source) => Some(self.source_facts(source)?),
+            None => None,
+        };
+        Ok(MoveFacts { retired, source, import: moves.import(job).cloned() })
+    }
+
+    fn source_facts(&self, source: &SourceJob) -> Result<SourceFacts, ReadError> {
+        let owned = self.state.owned.iter().find(|owned| owned.interval == source.interval);
+        let owned = owned.ok_or_else(|| {
+            let message = format!("job {} moves a range away that this group does not own as it is", source.job);
+            ReadError::Failed(Error::definite(Reason::Internal, message))
+        })?;
+        Ok(SourceFacts {
+            job: source.clone(),
+            oldest_lock: self.locks(source.job, 0)?.oldest,
+            history_start: owned.history_start.max(owned.safe_point),
+            txn_horizon: owned.txn_horizon,
+            record_horizon: self.state.record_horizon,
+        })
+    }
+
+    /// A portion of what is asked for.
+    ///
+    /// # Errors
+    /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise, or not sealed.
+    pub fn exported(&self, request: &ExportRequest) -> Result<Exported, ReadError> {
+        let ExportRequest { job, armed_at, budget, .. } = *request;
+        let change = self.armed(job, armed_at)?.change;
+        let (rows, done) = match &request.rows {
+            ExportRows::Copied { kind, after } => {
+                let Portion { rows, cursor, done } = self.export(job, armed_at, *kind, after, budget)?;
+                (ChunkRows::Copied { kind: *kind, from: after.clone(), to: cursor, done, rows }, done)
+            }
+            ExportRows::Tracked { from, sealed_at } => {
+                let TrackedPortion { rows, next, done } =
+                    self.export_tracked(job, armed_at, *from, *sealed_at, budget)?;
+                (ChunkRows::Tracked { from: *from, to: next, rows }, done)
+            }
+        };
+        Ok(Exported { chunk: Chunk { armed_at, rows, close: None }, done, change })
     }
 
     /// The range of `job`, if this replica has applied the entry that armed it, which stands at `armed_at`.

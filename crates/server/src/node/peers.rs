@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use drover_coordinator::{GroupDirectory, RouteCache, is_misrouted};
-use drover_fsm::decode_catalog_command;
+use drover_fsm::{decode_catalog_command, decode_export, decode_import_request, encode_exported, encode_import_answer};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, NodeId, ReplicaId};
 use drover_kv::{Error, Reason};
@@ -14,8 +14,9 @@ use drover_oracle::{Oracle, OracleNetwork};
 use drover_transport::{NodeService, PeerPool, RaftEndpoint};
 use drover_wire::proto::v1;
 use drover_wire::{GroupOp, decode_group_request, encode_group_response, encode_route_delta};
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -128,6 +129,28 @@ impl NodeService for PeerService {
         }
     }
 
+    fn export(
+        &self,
+        request: v1::ExportRangeVersionsRequest,
+    ) -> BoxStream<'static, Result<v1::ExportRangeVersionsResponse, Error>> {
+        let found = decode_export(request).and_then(|request| Ok((self.directory.serving(request.group)?, request)));
+        match found {
+            Ok((group, request)) => group.export(request).map_ok(|portion| encode_exported(&portion)).boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
+    }
+
+    async fn import(&self, request: v1::ImportRangeVersionsRequest) -> Result<v1::ImportRangeVersionsResponse, Error> {
+        let _at_work = self.calls.token();
+        if self.disk.borrow().full {
+            return Err(disk_full());
+        }
+        let deadline = Instant::now() + Duration::from_millis(u64::from(request.timeout_ms));
+        let group = self.directory.serving(GroupId(request.group_id))?;
+        let import = group.import(decode_import_request(request)?, deadline).await?;
+        Ok(encode_import_answer(&import))
+    }
+
     fn snapshot_staging_dir(&self, group: GroupId) -> PathBuf {
         self.snapshots.join(group.to_string())
     }
@@ -140,7 +163,14 @@ fn needs_space(op: &GroupOp) -> bool {
         GroupOp::Catalog { command } => {
             decode_catalog_command(command.clone()).is_ok_and(|command| !command.kind.is_upkeep())
         }
-        GroupOp::Read { .. } | GroupOp::Digest { .. } | GroupOp::Describe { .. } | GroupOp::ReadCatalog { .. } => false,
+        // What was begun is finished: the steps themselves need next to nothing, and free more.
+        GroupOp::MoveStep { .. }
+        | GroupOp::ObserveMove { .. }
+        | GroupOp::SumRange { .. }
+        | GroupOp::Read { .. }
+        | GroupOp::Digest { .. }
+        | GroupOp::Describe { .. }
+        | GroupOp::ReadCatalog { .. } => false,
     }
 }
 

@@ -3,6 +3,9 @@ use std::time::Duration;
 use drover_keys::NodeId;
 use drover_kv::{Certainty, Error, Reason};
 use drover_transport::{Sent, Tuning};
+use drover_wire::proto::storage::v1 as stored;
+use drover_wire::proto::v1;
+use futures::StreamExt;
 use futures::future::join_all;
 use tokio::time::Instant;
 
@@ -33,6 +36,35 @@ async fn timestamps_and_the_errors_of_the_oracle_come_through() {
     assert_eq!(a.pool.timestamps(b.id, 5, deadline).await.unwrap().raw(), 1_005);
     let error = a.pool.timestamps(b.id, 0, deadline).await.unwrap_err();
     assert_eq!(error, Error::definite(Reason::NotLeader, "no oracle here").leader_hint(Some(NodeId(9))));
+}
+
+#[tokio::test]
+async fn what_a_moving_range_holds_comes_portion_by_portion_until_an_error_ends_it() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    a.pool.set_address(b.id, &b.address);
+    let request = v1::ExportRangeVersionsRequest { bytes: 3, ..Default::default() };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let portions = a.pool.export_range_versions(b.id, request, deadline).await.unwrap().collect::<Vec<_>>().await;
+    let numbers = portions.into_iter().map(|portion| portion.map(|portion| portion.chunk.unwrap().armed_at));
+    let error = Error::definite(Reason::FailedPrecondition, "not armed");
+    assert_eq!(numbers.collect::<Vec<_>>(), [Ok(0), Ok(1), Ok(2), Err(error)]);
+}
+
+#[tokio::test]
+async fn a_portion_is_answered_refused_or_unknown_when_no_answer_comes() {
+    let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
+    a.pool.set_address(b.id, &b.address);
+    let import = |job_id, deadline| {
+        let command = Some(stored::MoveCommand { job_id, ..Default::default() });
+        let request = v1::ImportRangeVersionsRequest { command, ..Default::default() };
+        a.pool.import_range_versions(b.id, request, deadline)
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    assert_eq!(import(5, deadline).await.unwrap().import.unwrap().job_id, 5);
+    let refusal = Error::definite(Reason::NotLeader, "not here").leader_hint(Some(NodeId(9)));
+    assert_eq!(import(0, deadline).await, Err(refusal));
+    let error = import(u64::MAX, Instant::now() + Duration::from_millis(20)).await.unwrap_err();
+    assert_eq!((error.reason, error.certainty), (Reason::TimeoutIndefinite, Certainty::Unknown), "{error}");
 }
 
 #[tokio::test]

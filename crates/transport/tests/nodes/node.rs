@@ -12,7 +12,10 @@ use drover_transport::{
     InternalServer, LeaseTerms, NodeService, PeerIdentities, PeerOptions, PeerPool, RaftEndpoint, Tuning,
     server_builder,
 };
+use drover_wire::proto::storage::v1 as stored;
 use drover_wire::proto::v1;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -56,6 +59,31 @@ impl NodeService for Service {
         match count {
             0 => Err(Error::definite(Reason::NotLeader, "no oracle here").leader_hint(Some(NodeId(9)))),
             count => Ok(Timestamp::from_raw(1_000 + u64::from(count))),
+        }
+    }
+
+    /// Answers with a portion for each byte that is asked for, numbered by `armed_at`; behind them comes an error.
+    fn export(
+        &self,
+        request: v1::ExportRangeVersionsRequest,
+    ) -> BoxStream<'static, Result<v1::ExportRangeVersionsResponse, Error>> {
+        let portion = |armed_at| {
+            let chunk = Some(stored::ImportChunk { armed_at, ..Default::default() });
+            Ok(v1::ExportRangeVersionsResponse { chunk, ..Default::default() })
+        };
+        let end = Err(Error::definite(Reason::FailedPrecondition, "not armed"));
+        stream::iter((0..request.bytes).map(portion).chain([end])).boxed()
+    }
+
+    /// Answers with the number of the job; job zero is refused, and the last one never answered.
+    async fn import(&self, request: v1::ImportRangeVersionsRequest) -> Result<v1::ImportRangeVersionsResponse, Error> {
+        match request.command.unwrap().job_id {
+            0 => Err(Error::definite(Reason::NotLeader, "not here").leader_hint(Some(NodeId(9)))),
+            u64::MAX => std::future::pending().await,
+            job_id => {
+                let import = Some(stored::ImportJob { job_id, ..Default::default() });
+                Ok(v1::ImportRangeVersionsResponse { import })
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Operations forwarded to the leader of a group, and their answers, as the product writes and reads them.
 
+use drover_catalog::job::BaseSum;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, ShardId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, ShardId};
 use drover_kv::{
     Entry, Error, Expectation, Idempotency, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
     ScanRequest, Update, Versioned, WriteKind, WriteOp,
@@ -103,6 +104,9 @@ fn others() -> Vec<Case> {
         call("GroupRequest/catalog_nodes", rows(CatalogPart::Nodes)),
         call("GroupRequest/catalog_groups", rows(CatalogPart::Groups)),
         call("GroupRequest/catalog_audit", rows(CatalogPart::Audit)),
+        call("GroupRequest/move_step", GroupOp::MoveStep { command: "m".into() }),
+        call("GroupRequest/observe_move", GroupOp::ObserveMove { job: JobId(300) }),
+        call("GroupRequest/sum_range", GroupOp::SumRange { job: JobId(300), armed_at: 400 }),
     ]
 }
 
@@ -155,6 +159,12 @@ fn answered() -> Vec<Case> {
         answer("GroupResponse/described", Ok(GroupAnswer::Described(vec![facts]))),
         answer("GroupResponse/catalog", Ok(GroupAnswer::Catalog("r".into()))),
         answer("GroupResponse/catalog_rows", Ok(GroupAnswer::CatalogRows(rows))),
+        answer("GroupResponse/moved", Ok(GroupAnswer::Moved(true))),
+        answer("GroupResponse/move_facts", Ok(GroupAnswer::MoveFacts("f".into()))),
+        answer(
+            "GroupResponse/range_sum",
+            Ok(GroupAnswer::RangeSum(BaseSum { armed_at: 300, hash: 1 << 64 | 2, rows: 3 })),
+        ),
     ]
 }
 

@@ -6,6 +6,7 @@ mod distribution;
 mod group;
 mod internal;
 mod kv;
+mod moving;
 mod topology;
 mod txn;
 
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Case> {
         kv::cases(),
         internal::cases(),
         group::cases(),
+        moving::cases(),
         distribution::cases(),
         topology::cases(),
         cluster::cases(),

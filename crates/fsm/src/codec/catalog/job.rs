@@ -1,17 +1,16 @@
 //! `drover.storage.v1.SplitJob`, `StartJob` and `JobEventCommand`.
 
-use drover_catalog::job::{BaseSum, Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, SplitJob};
+use drover_catalog::job::{Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, SplitJob};
 use drover_catalog::{CatalogCommandKind, StartJob};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, JobEpoch, JobId, RouteId, ShardId};
 use drover_wire::proto::storage::v1 as pb;
-use drover_wire::{decode_range, encode_range};
+use drover_wire::{decode_base_sum, decode_range, encode_base_sum, encode_range};
 use pb::JobSimpleEvent as Simple;
 use pb::job_event_command::Event;
 use pb::split_job::Phase;
 
 use super::parts::{missing, time};
-use crate::codec::moving::{decode_sum, encode_sum};
 
 pub(super) fn encode_start(start: &StartJob) -> pb::StartJob {
     pb::StartJob {
@@ -36,7 +35,7 @@ pub(super) fn decode_start(start: pb::StartJob) -> Result<StartJob, String> {
 pub(super) fn encode_event(job: JobId, epoch: Option<JobEpoch>, event: &JobEvent) -> pb::JobEventCommand {
     let event = match event {
         JobEvent::Begin => simple(Simple::Begin),
-        JobEvent::Scanned(base) => Event::Scanned(encode_base(base)),
+        JobEvent::Scanned(base) => Event::Scanned(encode_base_sum(base)),
         JobEvent::Carve => simple(Simple::Carve),
         JobEvent::Fence => simple(Simple::Fence),
         JobEvent::Sealed => simple(Simple::Sealed),
@@ -62,7 +61,7 @@ fn simple(event: Simple) -> Event {
 
 pub(super) fn decode_event(command: pb::JobEventCommand) -> Result<CatalogCommandKind, String> {
     let event = match command.event.ok_or_else(missing("what happens to the job"))? {
-        Event::Scanned(base) => JobEvent::Scanned(decode_base(base)),
+        Event::Scanned(base) => JobEvent::Scanned(decode_base_sum(&base)),
         Event::HandOver(terms) => JobEvent::HandOver(decode_terms(terms)),
         Event::Fail(why) => JobEvent::Fail { why },
         Event::Simple(raw) => match Simple::try_from(raw) {
@@ -103,7 +102,7 @@ pub(super) fn encode(job: &SplitJob) -> pb::SplitJob {
         changed_ms: job.changed.unix_ms(),
         starts: job.starts,
         fences: job.fences,
-        base: job.base.as_ref().map(encode_base),
+        base: job.base.as_ref().map(encode_base_sum),
         own_route_id: job.own_route.map_or(0, |route| route.0),
         handover: job.handover.as_ref().map(|handover| pb::JobHandover {
             version: handover.version.0,
@@ -145,7 +144,7 @@ pub(super) fn decode(job: pb::SplitJob) -> Result<SplitJob, String> {
         changed: time(job.changed_ms)?,
         starts: job.starts,
         fences: job.fences,
-        base: job.base.map(decode_base),
+        base: job.base.as_ref().map(decode_base_sum),
         own_route: (job.own_route_id > 0).then_some(RouteId(job.own_route_id)),
         handover: job.handover.map(handover).transpose()?,
         failure: job.failure.map(failure).transpose()?,
@@ -159,16 +158,6 @@ fn encode_options(options: &JobOptions) -> pb::JobOptions {
 fn decode_options(options: Option<pb::JobOptions>) -> Result<JobOptions, String> {
     let pb::JobOptions { max_pause_ms, max_bytes_per_second } = options.ok_or_else(missing("the options of a job"))?;
     Ok(JobOptions { max_pause_ms, max_bytes_per_second })
-}
-
-fn encode_base(base: &BaseSum) -> pb::JobBaseSum {
-    let sum = drover_mvcc::RowSum { hash: base.hash, rows: base.rows };
-    pb::JobBaseSum { armed_at: base.armed_at, sum: Some(encode_sum(sum)) }
-}
-
-fn decode_base(base: pb::JobBaseSum) -> BaseSum {
-    let sum = base.sum.map(decode_sum).unwrap_or_default();
-    BaseSum { armed_at: base.armed_at, hash: sum.hash, rows: sum.rows }
 }
 
 fn encode_terms(terms: &HandoverTerms) -> pb::JobHandoverTerms {
