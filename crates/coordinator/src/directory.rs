@@ -10,6 +10,8 @@ use drover_raftgroup::Group;
 use drover_wire::{GroupAnswer, GroupCall, GroupDigest, GroupOp};
 use parking_lot::RwLock;
 
+use crate::JobBoard;
+
 /// A replica on this node.
 #[derive(Clone)]
 pub enum Replica {
@@ -26,6 +28,7 @@ pub enum Replica {
 pub struct GroupDirectory {
     local: RwLock<BTreeMap<GroupId, Replica>>,
     members: RwLock<BTreeMap<GroupId, Vec<NodeId>>>,
+    jobs: JobBoard,
 }
 
 impl GroupDirectory {
@@ -42,6 +45,11 @@ impl GroupDirectory {
     /// Says on which nodes a group has replicas.
     pub fn set_members(&self, group: GroupId, nodes: Vec<NodeId>) {
         self.members.write().insert(group, nodes);
+    }
+
+    /// How far the jobs are that are driven here.
+    pub fn jobs(&self) -> &JobBoard {
+        &self.jobs
     }
 
     /// The running replica of `group` on this node.

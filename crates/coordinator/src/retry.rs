@@ -29,6 +29,19 @@ pub enum Failure {
     Lost(String),
 }
 
+impl Failure {
+    /// As it is told to somebody who does not try again.
+    pub fn into_error(self) -> Error {
+        match self {
+            Failure::Answered(error) => error,
+            Failure::NotSent(why) => {
+                Error::definite(Reason::Unavailable, format!("the request was not sent: {why}; nothing happened"))
+            }
+            Failure::Lost(why) => lost(&why),
+        }
+    }
+}
+
 /// What to do after a failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {

@@ -18,7 +18,8 @@ use crate::network::GroupNetworkFactory;
 use crate::options::PeerOptions;
 use crate::peer::Peer;
 use crate::pending::Answer;
-use crate::snapshot::{RateLimit, TransferLocks};
+use crate::rate::RateLimit;
+use crate::snapshot::TransferLocks;
 use crate::stats::{PeerStats, PeerStatsSnapshot};
 
 /// A node's peers: their addresses, one connection to each, and what can be asked of them.

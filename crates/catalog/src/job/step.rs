@@ -26,6 +26,8 @@ pub enum Closed {
 /// What the source's log says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceView {
+    /// Nothing, for now: nobody leads it, or it cannot be reached.
+    Unreachable,
     /// Nothing of this job.
     Unknown,
     /// What is written is listed.
@@ -46,6 +48,8 @@ pub enum SourceView {
 /// What the target's log says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportView {
+    /// Nothing, for now: nobody leads it, or it cannot be reached.
+    Unreachable,
     /// Nothing of this job.
     Unknown,
     /// It takes the copy in.
@@ -92,6 +96,8 @@ pub struct Observed {
     pub overrun: bool,
     /// The job has been failed longer than its copy is kept.
     pub failed_for_long: bool,
+    /// A node with a replica of one of the groups concerned can no longer move ranges.
+    pub incapable: bool,
 }
 
 /// What a job waits for.
@@ -103,6 +109,10 @@ pub enum WaitingFor {
     Retry,
     /// Writes to slow down: the copy does not catch up.
     Writers,
+    /// The source to have a leader.
+    Source,
+    /// The target to have a leader.
+    Target,
     /// Nothing: it is over.
     Nothing,
 }
@@ -154,6 +164,11 @@ pub enum JobStep {
 
 /// Decides the next step of a job.
 pub fn next_step(job: &SplitJob, seen: &Observed) -> JobStep {
+    if seen.incapable && can_fail(job) {
+        return failed(
+            "a node that holds a replica of a group concerned cannot move ranges any more; see to it, then retry",
+        );
+    }
     match job.phase {
         JobPhase::Planned => planned(job, seen),
         JobPhase::Backfill => backfill(job, seen),
@@ -163,19 +178,29 @@ pub fn next_step(job: &SplitJob, seen: &Observed) -> JobStep {
         JobPhase::Cleanup => match seen.source {
             SourceView::Retired => JobStep::Event(JobEvent::Finish),
             SourceView::Armed { .. } | SourceView::Unknown => JobStep::Release,
+            SourceView::Unreachable => JobStep::Wait(WaitingFor::Source),
         },
         JobPhase::Abandoning => match (seen.source, seen.target) {
             (SourceView::Retired, ImportView::Retired) => JobStep::Event(JobEvent::Abandoned),
+            (SourceView::Retired, ImportView::Unreachable) => JobStep::Wait(WaitingFor::Target),
             (SourceView::Retired, _) => JobStep::RetireTarget,
+            (SourceView::Unreachable, _) => JobStep::Wait(WaitingFor::Source),
             (_, _) => JobStep::RetireSource,
         },
         JobPhase::Failed => match lift(job, seen) {
             Some(step) => step,
             None if seen.failed_for_long => JobStep::Event(JobEvent::Abandon),
+            None if seen.source == SourceView::Unreachable => JobStep::Wait(WaitingFor::Source),
             None => JobStep::Wait(WaitingFor::Retry),
         },
         JobPhase::Done | JobPhase::Abandoned => JobStep::Wait(WaitingFor::Nothing),
     }
+}
+
+/// Whether the job is on its way, and there is a way back.
+fn can_fail(job: &SplitJob) -> bool {
+    use JobPhase::{Backfill, Cutover, DeltaCopy, Fence, Planned};
+    matches!(job.phase, Planned | Backfill | Fence | DeltaCopy | Cutover) && !job.is_handed_over()
 }
 
 fn failed(why: &str) -> JobStep {
@@ -221,6 +246,8 @@ fn planned(job: &SplitJob, seen: &Observed) -> JobStep {
         return JobStep::Wait(WaitingFor::Resume);
     }
     match (seen.target, seen.source) {
+        (ImportView::Unreachable, _) => JobStep::Wait(WaitingFor::Target),
+        (_, SourceView::Unreachable) => JobStep::Wait(WaitingFor::Source),
         (ImportView::Open { shard, .. }, SourceView::Armed { .. }) if shard == job.shard => {
             JobStep::Event(JobEvent::Begin)
         }
@@ -237,7 +264,7 @@ fn backfill(job: &SplitJob, seen: &Observed) -> JobStep {
         return step;
     }
     let SourceView::Armed { closed, tracked: listed, .. } = seen.source else {
-        unreachable!("the other views have been dealt with")
+        return JobStep::Wait(WaitingFor::Source);
     };
     if closed > Closed::Open {
         // Fenced in this course, and the catalog was not told.
@@ -249,6 +276,7 @@ fn backfill(job: &SplitJob, seen: &Observed) -> JobStep {
             return start_over(job);
         }
         ImportView::Retired => unreachable!("what is gone has been dealt with"),
+        ImportView::Unreachable => return JobStep::Wait(WaitingFor::Target),
     };
     if job.paused {
         return JobStep::Wait(WaitingFor::Resume);
@@ -276,6 +304,8 @@ fn backfill(job: &SplitJob, seen: &Observed) -> JobStep {
 
 fn fence(job: &SplitJob, seen: &Observed) -> JobStep {
     match seen.source {
+        SourceView::Unreachable if seen.overrun => JobStep::Event(JobEvent::Unfence),
+        SourceView::Unreachable => JobStep::Wait(WaitingFor::Source),
         SourceView::Retired | SourceView::Unknown => {
             failed("the source no longer knows the job; call it off and begin another one")
         }
@@ -292,6 +322,8 @@ fn fence(job: &SplitJob, seen: &Observed) -> JobStep {
 
 fn delta_copy(job: &SplitJob, seen: &Observed) -> JobStep {
     match seen.target {
+        ImportView::Unreachable if seen.overrun => JobStep::Event(JobEvent::Unfence),
+        ImportView::Unreachable => JobStep::Wait(WaitingFor::Target),
         ImportView::Closed { shard, closed_in } if shard == job.shard && closed_in == job.epoch => {
             JobStep::Event(JobEvent::CutOver)
         }
@@ -317,6 +349,7 @@ fn cutover(job: &SplitJob, seen: &Observed) -> JobStep {
         SourceView::Armed { closed: Closed::Reads, .. } => JobStep::HandOver,
         SourceView::Armed { closed: Closed::Writes, .. } => JobStep::FenceReads,
         SourceView::Armed { .. } => JobStep::Event(JobEvent::Unfence),
+        SourceView::Unreachable => JobStep::Wait(WaitingFor::Source),
         SourceView::Retired | SourceView::Unknown => {
             failed("the source no longer knows the job; call it off and begin another one")
         }
@@ -344,6 +377,7 @@ mod tests {
             locked: false,
             overrun: false,
             failed_for_long: false,
+            incapable: false,
         }
     }
 
@@ -495,5 +529,54 @@ mod tests {
         for over in [JobPhase::Done, JobPhase::Abandoned] {
             assert_eq!(next_step(&job(over), &quiet), JobStep::Wait(WaitingFor::Nothing));
         }
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_waited_for_but_a_fence_does_not_stand_for_it() {
+        let free = armed(Closed::Open, JobEpoch(0));
+        let (sealed, reads) = (armed(Closed::Writes, E), armed(Closed::Reads, E));
+        let (no_source, no_target) = (SourceView::Unreachable, ImportView::Unreachable);
+        let (wait_source, wait_target) = (JobStep::Wait(WaitingFor::Source), JobStep::Wait(WaitingFor::Target));
+        let unfence = JobStep::Event(JobEvent::Unfence);
+        let handed = SplitJob { handover: Some(handover()), ..job(JobPhase::Cutover) };
+        // The job, its source, its target, whether its fence has stood for too long, what comes next.
+        let table = [
+            (job(JobPhase::Planned), no_source, open(false, false, 0), false, &wait_source),
+            (job(JobPhase::Planned), free, no_target, false, &wait_target),
+            (ready(), no_source, open(true, true, 0), false, &wait_source),
+            (ready(), free, no_target, false, &wait_target),
+            (job(JobPhase::Fence), no_source, open(true, true, 0), false, &wait_source),
+            (job(JobPhase::Fence), no_source, open(true, true, 0), true, &unfence),
+            (job(JobPhase::Fence), sealed, no_target, false, &JobStep::Event(JobEvent::Sealed)),
+            (job(JobPhase::DeltaCopy), sealed, no_target, false, &wait_target),
+            (job(JobPhase::DeltaCopy), sealed, no_target, true, &unfence),
+            (job(JobPhase::Cutover), no_source, closed(E), false, &wait_source),
+            (job(JobPhase::Cutover), no_source, closed(E), true, &unfence),
+            (job(JobPhase::Cutover), reads, no_target, true, &unfence),
+            (handed, reads, no_target, true, &JobStep::Activate),
+            (job(JobPhase::Cleanup), no_source, ImportView::Retired, false, &wait_source),
+            (job(JobPhase::Abandoning), no_source, closed(E), false, &wait_source),
+            (job(JobPhase::Abandoning), free, no_target, false, &JobStep::RetireSource),
+            (job(JobPhase::Abandoning), SourceView::Retired, no_target, false, &wait_target),
+            (job(JobPhase::Failed), no_source, closed(E), false, &wait_source),
+        ];
+        for (n, (job, source, target, overrun, expect)) in table.into_iter().enumerate() {
+            assert_eq!(next_step(&job, &Observed { overrun, ..seen(source, target) }), *expect, "case {n}");
+        }
+    }
+
+    #[test]
+    fn a_job_fails_when_a_node_loses_the_capability_unless_there_is_only_forward() {
+        let unable = |source| Observed { incapable: true, ..seen(source, closed(E)) };
+        for phase in [JobPhase::Planned, JobPhase::Backfill, JobPhase::Fence, JobPhase::DeltaCopy, JobPhase::Cutover] {
+            assert!(is_failure(&next_step(&job(phase), &unable(armed(Closed::Reads, E)))), "{phase}");
+        }
+        let handed = SplitJob { handover: Some(handover()), ..job(JobPhase::Cutover) };
+        assert_eq!(next_step(&handed, &unable(armed(Closed::Reads, E))), JobStep::Activate);
+        assert_eq!(next_step(&job(JobPhase::Cleanup), &unable(armed(Closed::Reads, E))), JobStep::Release);
+        let abandoning = next_step(&job(JobPhase::Abandoning), &unable(armed(Closed::Reads, E)));
+        assert_eq!(abandoning, JobStep::RetireSource);
+        let lifts = next_step(&job(JobPhase::Failed), &unable(armed(Closed::Reads, OLD)));
+        assert_eq!(lifts, JobStep::ClearSource);
     }
 }

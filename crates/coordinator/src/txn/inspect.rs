@@ -13,6 +13,7 @@ use drover_kv::{
 };
 use drover_raftgroup::Group;
 use drover_wire::{GroupAnswer, GroupOp};
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::coordinator::{Coordinator, Patience, misfit};
 use crate::dispatch::{Attempts, CallError};
@@ -42,6 +43,8 @@ pub struct LockSweep {
 
 /// Locks that are looked at together.
 const LOCKS_PER_READ: u32 = 1_000;
+/// Locks of a range that are resolved at once.
+const RESOLVED_AT_ONCE: usize = 32;
 
 impl Coordinator {
     /// Keeps the locks of a transaction alive whose commit is under way; what is known of it otherwise.
@@ -124,6 +127,25 @@ impl Coordinator {
                 Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
             }
         }
+    }
+
+    /// Resolves the locks in a range whose transactions have ended, or have had their time. How many are left: their holders may
+    /// still be at work.
+    ///
+    /// # Errors
+    /// If a group concerned cannot be reached in time; what was done stays done.
+    pub async fn resolve_range(&self, interval: &Interval, deadline: Instant) -> Result<usize, Error> {
+        let (mut from, mut left) = (Some(interval.start().clone()), 0);
+        while let Some(start) = from {
+            let (locks, next) = self.locks(start, LOCKS_PER_READ, deadline).await?;
+            let within: Vec<LockInfo> = locks.into_iter().filter(|lock| interval.contains(&lock.key)).collect();
+            let resolved =
+                stream::iter(within).map(|lock| async move { self.resolve_lock(&lock, false, deadline).await });
+            let resolved: Vec<Resolution> = resolved.buffer_unordered(RESOLVED_AT_ONCE).try_collect().await?;
+            left += resolved.iter().filter(|resolution| matches!(resolution, Resolution::Pending(_))).count();
+            from = next.filter(|next| interval.contains(next));
+        }
+        Ok(left)
     }
 
     /// Settles a transaction that holds locks: what became of it. `force`: rolls it back although its time is not over.

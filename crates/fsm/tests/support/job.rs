@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use drover_catalog::job::{
-    BaseSum, Closed, Handover, HandoverTerms, ImportView, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep,
-    Observed, SourceView, SplitJob, Surroundings, next_step,
+    BaseSum, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep, Observed, SplitJob,
+    Surroundings, next_step,
 };
-use drover_fsm::moving::{Activation, Chunk, ChunkRows, Fence, ImportPhase, MoveStep};
+use drover_fsm::moving::{Activation, Chunk, ChunkRows, MoveFacts, MoveStep, SourceFacts};
 use drover_fsm::{Command, GroupState, MoveCommand};
 use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
@@ -88,37 +88,18 @@ impl Drive {
     }
 
     pub fn observe(&self) -> Observed {
-        let moves = &self.source.state.moves;
-        let source = match moves.source(JOB) {
-            _ if moves.is_retired(JOB) => SourceView::Retired,
-            None => SourceView::Unknown,
-            Some(source) => SourceView::Armed {
-                epoch: source.epoch,
-                closed: match source.fence {
-                    Fence::Open => Closed::Open,
-                    Fence::Written => Closed::New,
-                    Fence::Sealed => Closed::Writes,
-                    Fence::Read => Closed::Reads,
-                },
-                closed_in: source.fenced_in,
-                tracked: source.tracked_rows,
-            },
+        let facts = |replica: &Replica| {
+            let moves = &replica.state.moves;
+            let source = moves.source(JOB).map(|job| SourceFacts {
+                job: job.clone(),
+                oldest_lock: None,
+                history_start: ts(0),
+                txn_horizon: ts(0),
+                record_horizon: ts(0),
+            });
+            MoveFacts { retired: moves.is_retired(JOB), source, import: moves.import(JOB).cloned() }
         };
-        let moves = &self.target.state.moves;
-        let target = match moves.import(JOB) {
-            _ if moves.is_retired(JOB) => ImportView::Retired,
-            None => ImportView::Unknown,
-            Some(import) => match import.phase {
-                ImportPhase::Open => ImportView::Open {
-                    shard: import.shard,
-                    versions: import.versions.done,
-                    records: import.records.done,
-                    tracked: import.tracked,
-                },
-                ImportPhase::Closed => ImportView::Closed { shard: import.shard, closed_in: import.closed_in },
-                ImportPhase::Differs => ImportView::Differs { shard: import.shard },
-            },
-        };
+        let (source, target) = (facts(&self.source).source_view(), facts(&self.target).import_view());
         let locked = moves_locked(&self.source);
         Observed {
             source,
@@ -128,6 +109,7 @@ impl Drive {
             locked,
             overrun: self.overrun,
             failed_for_long: false,
+            incapable: false,
         }
     }
 

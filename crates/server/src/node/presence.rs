@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::{CHANGES_REPLICAS, CatalogCommandKind, Heartbeat, RegisterNode, RequestId, Version};
+use drover_catalog::{CHANGES_REPLICAS, CatalogCommandKind, Heartbeat, MOVES_RANGES, RegisterNode, RequestId, Version};
 use drover_coordinator::Coordinator;
 use drover_keys::{ClusterId, NodeId, StoreId};
 use drover_kv::{Error, Reason};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Readiness;
 
 /// What this build can do, for commands that need all nodes to be able to.
-pub const CAPABILITIES: &[&str] = &["catalog", "split", CHANGES_REPLICAS];
+pub const CAPABILITIES: &[&str] = &["catalog", "split", CHANGES_REPLICAS, MOVES_RANGES];
 
 /// How often a node says that it is there; a tenth of the time after which it counts as gone.
 const INTERVAL: Duration = Duration::from_secs(3);

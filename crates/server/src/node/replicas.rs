@@ -12,12 +12,13 @@ use drover_coordinator::{Coordinator, GroupDirectory, Replica};
 use drover_fsm::FsmStateMachine;
 use drover_guards::{Place, crash_point};
 use drover_keys::{GroupId, NodeId, ReplicaId};
+use drover_migrator::{Cluster, ClusterParts, Migrator, MigratorOptions};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, ReplicaPlan, SharedTimestamps};
 use drover_raftlog::NodeLog;
 use drover_rafttypes::Node;
-use drover_transport::PeerPool;
+use drover_transport::{NodeService, PeerPool};
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -244,6 +245,14 @@ impl Replicas {
             self.parts.service.set_oracle(Some(Arc::clone(&oracle)));
             self.parts.time.oracle.attach(Arc::clone(&oracle));
             tasks.spawn(oracle.run(stop.clone()));
+            let cluster = Cluster::new(ClusterParts {
+                node: self.node,
+                coordinator: Arc::clone(&self.parts.coordinator),
+                peers: Arc::clone(&self.parts.peers),
+                here: Arc::clone(&self.parts.service) as Arc<dyn NodeService>,
+            });
+            let migrator = Migrator::new(cluster, MigratorOptions::default());
+            tasks.spawn(migrator.run(Arc::clone(&group), stop.clone()));
             if let Some(creation) = &self.creation {
                 tasks.spawn(catalog::create(Arc::clone(&group), creation.clone(), stop.clone()));
             }

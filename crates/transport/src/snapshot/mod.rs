@@ -9,12 +9,10 @@
 //! same, and RocksDB's immutable files are. What the present offer does not list is removed.
 
 mod manifest;
-mod rate;
 mod receive;
 mod send;
 mod staging;
 
-pub(crate) use rate::RateLimit;
 pub(crate) use receive::Receiver;
 pub(crate) use send::{TransferLocks, send};
 

@@ -5,19 +5,20 @@ use tokio::time::Instant;
 
 /// Spreads bytes over time, over all transfers of a node.
 #[derive(Debug)]
-pub(crate) struct RateLimit {
+pub struct RateLimit {
     bytes_per_second: Option<u64>,
     /// When what was let through so far is paid for.
     paid: Mutex<Option<Instant>>,
 }
 
 impl RateLimit {
-    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
+    /// `None`: no limit.
+    pub fn new(bytes_per_second: Option<u64>) -> Self {
         Self { bytes_per_second: bytes_per_second.map(|n| n.max(1)), paid: Mutex::new(None) }
     }
 
     /// Waits until `bytes` more may go.
-    pub(crate) async fn pass(&self, bytes: usize) {
+    pub async fn pass(&self, bytes: usize) {
         if let Some(start) = self.start(Instant::now(), bytes) {
             tokio::time::sleep_until(start).await;
         }

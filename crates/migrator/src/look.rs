@@ -1,0 +1,79 @@
+//! What is known when the next step of a job is decided.
+
+use std::time::Duration;
+
+use drover_catalog::job::{ImportView, JobPhase, Observed, SourceView, SplitJob};
+use drover_fsm::moving::{Fence, MoveFacts};
+use drover_hlc::{PhysicalMs, Timestamp};
+use tokio::time::Instant;
+
+use crate::measure::Measures;
+use crate::options::MigratorOptions;
+use crate::projection::{Estimate, fence_limit, likely_bytes, projected_pause};
+
+/// What source and target say; `None`: nothing, for now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Look {
+    pub(crate) source: Option<MoveFacts>,
+    pub(crate) target: Option<MoveFacts>,
+    /// By the oracle; only where something depends on it.
+    pub(crate) now: Option<Timestamp>,
+    /// A node that holds a replica of a group concerned cannot move ranges.
+    pub(crate) incapable: bool,
+}
+
+impl Look {
+    /// What of the source's list is not copied: rows, and the bytes they are likely to have.
+    pub(crate) fn behind(&self) -> (u64, u64) {
+        let source = self.source.as_ref().and_then(|facts| facts.source.as_ref());
+        let import = self.target.as_ref().and_then(|facts| facts.import.as_ref());
+        let Some(source) = source.map(|source| &source.job) else { return (0, 0) };
+        let rows = source.tracked_rows.saturating_sub(import.map_or(0, |import| import.tracked));
+        (rows, likely_bytes(rows, source.tracked_rows, source.tracked_bytes))
+    }
+
+    /// Whether the source refuses reads.
+    pub(crate) fn reads_held(&self) -> bool {
+        let source = self.source.as_ref().and_then(|facts| facts.source.as_ref());
+        source.is_some_and(|source| source.job.fence == Fence::Read)
+    }
+
+    /// How long writes would be held back from now on.
+    pub(crate) fn projected(&self, measures: &Measures) -> Duration {
+        projected_pause(&Estimate {
+            remaining_bytes: self.behind().1,
+            bytes_per_second: measures.bytes_per_second(),
+            commit: measures.commit(),
+            drain: Duration::ZERO,
+        })
+    }
+
+    /// What the next step depends on.
+    pub(crate) fn observed(
+        &self,
+        job: &SplitJob,
+        measures: &Measures,
+        options: &MigratorOptions,
+        now: Instant,
+    ) -> Observed {
+        let lock = self.source.as_ref().and_then(|facts| facts.source.as_ref()?.oldest_lock);
+        let max_pause = Duration::from_millis(job.options.max_pause_ms.into());
+        Observed {
+            source: self.source.as_ref().map_or(SourceView::Unreachable, MoveFacts::source_view),
+            target: self.target.as_ref().map_or(ImportView::Unreachable, MoveFacts::import_view),
+            pause_fits: self.projected(measures) <= max_pause,
+            old_lock: lock.is_some_and(|lock| self.is_past(lock.physical(), options.old_lock)),
+            locked: lock.is_some(),
+            overrun: measures.fenced_for(now) > fence_limit(max_pause),
+            failed_for_long: job.phase == JobPhase::Failed
+                && job.failure.as_ref().is_some_and(|failure| self.is_past(failure.at, options.failed_copy_kept)),
+            incapable: self.incapable,
+        }
+    }
+
+    /// Whether `at` is longer ago than `age`, by the oracle. Without its time nothing is.
+    fn is_past(&self, at: PhysicalMs, age: Duration) -> bool {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.now.is_some_and(|now| at.saturating_add_ms(age_ms) < now.physical())
+    }
+}

@@ -1,0 +1,72 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use drover_raftgroup::{Group, Leadership};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Cluster;
+use crate::driver::Driver;
+use crate::options::MigratorOptions;
+
+/// Drives the jobs of the catalog while the replica here leads the default group.
+pub struct Migrator {
+    cluster: Arc<Cluster>,
+    options: MigratorOptions,
+}
+
+impl Migrator {
+    /// Drives them over `cluster`.
+    pub fn new(cluster: Arc<Cluster>, options: MigratorOptions) -> Self {
+        Self { cluster, options }
+    }
+
+    /// Follows the leadership of `group`, the replica of the default group here, until `stop`.
+    pub async fn run(self, group: Arc<Group>, stop: CancellationToken) {
+        loop {
+            let leadership = tokio::select! {
+                () = stop.cancelled() => return,
+                leadership = group.led() => leadership,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = leadership.over.cancelled() => {}
+                () = self.lead(&group, &leadership) => {}
+            }
+        }
+    }
+
+    /// A driver for each job that has not ended. They end when this is dropped.
+    async fn lead(&self, group: &Arc<Group>, leadership: &Arc<Leadership>) {
+        let (mut drivers, mut driven) = (JoinSet::new(), BTreeMap::new());
+        let mut catalog = group.fsm().catalog();
+        loop {
+            let known = Arc::clone(&catalog.borrow_and_update());
+            for job in known.jobs().filter(|job| !job.phase.has_ended()) {
+                driven.entry(job.id).or_insert_with(|| {
+                    let driver = Driver {
+                        cluster: Arc::clone(&self.cluster),
+                        options: self.options.clone(),
+                        group: Arc::clone(group),
+                        leadership: Arc::clone(leadership),
+                        job: job.id,
+                    };
+                    drivers.spawn(driver.run()).id()
+                });
+            }
+            tokio::select! {
+                changed = catalog.changed() => if changed.is_err() { return },
+                Some(ended) = drivers.join_next_with_id() => {
+                    let id = match ended {
+                        Ok((id, ())) => id,
+                        Err(error) => {
+                            tracing::error!(%error, "the driver of a job ended badly; another one goes on");
+                            error.id()
+                        }
+                    };
+                    driven.retain(|_, known| *known != id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Whether now is the time to hold writes back. Pure.
+
+use std::time::Duration;
+
+/// Commits that follow each other while writes are held back: the fence, three phases of the catalog, the rest of the copy, the
+/// fence of reads, the activation.
+const COMMITS: u32 = 7;
+/// How fast a copy is taken to be before it was measured, in bytes a second.
+const UNMEASURED_RATE: u64 = 10 << 20;
+/// A fence stands at least this long before it is lifted for standing too long.
+const LEAST_LIMIT: Duration = Duration::from_millis(1_000);
+/// A fence may stand this many times longer than it should, before it is lifted.
+const LIMIT_OF_BUDGET: u32 = 5;
+
+/// What is known of what a fence would cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Bytes that are not copied yet.
+    pub remaining_bytes: u64,
+    /// How fast rows are copied, in bytes a second; zero: that was not measured.
+    pub bytes_per_second: u64,
+    /// How long a commit takes.
+    pub commit: Duration,
+    /// How long transactions that hold locks are likely to take until they have ended.
+    pub drain: Duration,
+}
+
+/// How long writes would be held back.
+pub fn projected_pause(estimate: &Estimate) -> Duration {
+    let rate = if estimate.bytes_per_second == 0 { UNMEASURED_RATE } else { estimate.bytes_per_second };
+    let copy = Duration::from_secs_f64(estimate.remaining_bytes as f64 / rate as f64);
+    copy + estimate.commit * COMMITS + estimate.drain
+}
+
+/// How long a fence may stand before it is lifted.
+pub fn fence_limit(max_pause: Duration) -> Duration {
+    (max_pause * LIMIT_OF_BUDGET).max(LEAST_LIMIT)
+}
+
+/// Bytes that `rows` of what was listed are likely to have.
+pub fn likely_bytes(rows: u64, listed_rows: u64, listed_bytes: u64) -> u64 {
+    let bytes = u128::from(rows) * u128::from(listed_bytes);
+    u64::try_from(bytes.checked_div(u128::from(listed_rows)).unwrap_or(0)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_pause_is_the_rest_of_the_copy_some_commits_and_the_drain() {
+        let estimate = |remaining_bytes, bytes_per_second, commit, drain| Estimate {
+            remaining_bytes,
+            bytes_per_second,
+            commit: ms(commit),
+            drain: ms(drain),
+        };
+        let table = [
+            (estimate(0, 0, 0, 0), 0),
+            (estimate(10 << 20, 0, 0, 0), 1_000),
+            (estimate(5 << 20, 50 << 20, 0, 0), 100),
+            (estimate(0, 50 << 20, 3, 0), 21),
+            (estimate(0, 50 << 20, 0, 40), 40),
+            (estimate(5 << 20, 50 << 20, 3, 40), 161),
+        ];
+        for (estimate, expect) in table {
+            assert_eq!(projected_pause(&estimate), ms(expect), "{estimate:?}");
+        }
+    }
+
+    #[test]
+    fn a_fence_may_stand_a_while_longer_than_it_should() {
+        assert_eq!(fence_limit(ms(10)), ms(1_000));
+        assert_eq!(fence_limit(ms(100)), ms(1_000));
+        assert_eq!(fence_limit(ms(1_000)), ms(5_000));
+    }
+
+    #[test]
+    fn what_is_left_of_a_list_is_as_large_as_the_rest_of_it() {
+        assert_eq!(likely_bytes(5, 10, 1_000), 500);
+        assert_eq!(likely_bytes(0, 10, 1_000), 0);
+        assert_eq!(likely_bytes(0, 0, 0), 0, "nothing was listed");
+        assert_eq!(likely_bytes(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+    }
+}
