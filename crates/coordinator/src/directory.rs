@@ -8,6 +8,8 @@ use drover_raftgroup::Group;
 use drover_wire::{GroupAnswer, GroupCall, GroupDigest, GroupOp};
 use parking_lot::RwLock;
 
+use crate::JobBoard;
+
 /// A replica on this node.
 #[derive(Clone)]
 pub enum Replica {
@@ -24,6 +26,7 @@ pub enum Replica {
 pub struct GroupDirectory {
     local: RwLock<BTreeMap<GroupId, Replica>>,
     members: RwLock<BTreeMap<GroupId, Vec<NodeId>>>,
+    jobs: JobBoard,
 }
 
 impl GroupDirectory {
@@ -40,6 +43,11 @@ impl GroupDirectory {
     /// Says on which nodes a group has replicas.
     pub fn set_members(&self, group: GroupId, nodes: Vec<NodeId>) {
         self.members.write().insert(group, nodes);
+    }
+
+    /// How far the jobs are that are driven here.
+    pub fn jobs(&self) -> &JobBoard {
+        &self.jobs
     }
 
     /// The running replica of `group` on this node.
@@ -106,6 +114,14 @@ impl GroupDirectory {
                 group.read_catalog(part, limit, deadline).await.map(GroupAnswer::CatalogRows)
             }
             GroupOp::Catalog { command } => group.catalog(command, deadline).await.map(GroupAnswer::Catalog),
+            GroupOp::JudgeCatalog { command } => {
+                let (reply, changes) = group.judge_catalog(command, deadline).await?;
+                Ok(GroupAnswer::Judged { reply, changes })
+            }
+            GroupOp::JobProgress { jobs } => {
+                group.leadership()?;
+                Ok(GroupAnswer::JobProgress(self.jobs.get(&jobs)))
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ mod answer;
 mod catalog_refusal;
 mod error;
 mod group;
+mod jobs;
 mod operation;
 mod range;
 mod refusal;
@@ -47,6 +48,7 @@ pub use group::{
     CatalogPart, GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts, decode_group_request,
     decode_group_response, encode_group_request, encode_group_response, take_newer_routes,
 };
+pub use jobs::{decode_job_progress, decode_phase, encode_job, encode_job_progress, encode_phase};
 pub use operation::{decode_operation, encode_operation};
 pub use range::{WireError, decode_key_range, decode_range, encode_key_range, encode_range};
 pub use refusal::refusal_to_error;

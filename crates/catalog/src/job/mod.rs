@@ -4,6 +4,8 @@
 //! the job looks there before each step ([`next_step`]).
 
 mod course;
+mod options;
+mod progress;
 mod step;
 
 use drover_hlc::{PhysicalMs, Timestamp};
@@ -12,6 +14,7 @@ use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, S
 #[cfg(test)]
 pub(crate) use course::tests::all_events;
 pub use course::{JobEvent, JobRefusal};
+pub use progress::JobProgress;
 pub use step::{Closed, ImportView, JobStep, Observed, SourceView, WaitingFor, next_step};
 
 /// Jobs that may be under way at once.

@@ -140,7 +140,12 @@ fn needs_space(op: &GroupOp) -> bool {
         GroupOp::Catalog { command } => {
             decode_catalog_command(command.clone()).is_ok_and(|command| !command.kind.is_upkeep())
         }
-        GroupOp::Read { .. } | GroupOp::Digest { .. } | GroupOp::Describe { .. } | GroupOp::ReadCatalog { .. } => false,
+        GroupOp::Read { .. }
+        | GroupOp::Digest { .. }
+        | GroupOp::Describe { .. }
+        | GroupOp::ReadCatalog { .. }
+        | GroupOp::JudgeCatalog { .. }
+        | GroupOp::JobProgress { .. } => false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Operations forwarded to the leader of a group, and their answers, as the product writes and reads them.
 
+use drover_catalog::job::JobProgress;
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, ShardId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, ShardId};
 use drover_kv::{
     Entry, Error, Expectation, Idempotency, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
     ScanRequest, Update, Versioned, WriteKind, WriteOp,
@@ -103,6 +104,9 @@ fn others() -> Vec<Case> {
         call("GroupRequest/catalog_nodes", rows(CatalogPart::Nodes)),
         call("GroupRequest/catalog_groups", rows(CatalogPart::Groups)),
         call("GroupRequest/catalog_audit", rows(CatalogPart::Audit)),
+        call("GroupRequest/catalog_jobs", rows(CatalogPart::Jobs { newest: JobId(300) })),
+        call("GroupRequest/judge_catalog", GroupOp::JudgeCatalog { command: "c".into() }),
+        call("GroupRequest/job_progress", GroupOp::JobProgress { jobs: vec![JobId(5), JobId(300)] }),
     ]
 }
 
@@ -148,6 +152,18 @@ fn answered() -> Vec<Case> {
     let facts = RangeFacts { approximate_bytes: 300, owned: vec![owned] };
     let digest = GroupDigest { index: 300, digest: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, rows: 4 };
     let rows = vec![("k".into(), "v".into())];
+    let progress = JobProgress {
+        job: JobId(5),
+        waits_for: "w".to_owned(),
+        bytes_copied: 300,
+        bytes_total: 301,
+        bytes_per_second: 302,
+        tracked_left: 303,
+        projected_pause_ms: 304,
+        eta_ms: Some(305),
+        write_pause_ms: Some(306),
+        read_pause_ms: None,
+    };
     vec![
         // Its details are a map; one item has one order.
         answer("GroupResponse/error", Err(Error::definite(Reason::RouteMoved, "no"))),
@@ -155,6 +171,8 @@ fn answered() -> Vec<Case> {
         answer("GroupResponse/described", Ok(GroupAnswer::Described(vec![facts]))),
         answer("GroupResponse/catalog", Ok(GroupAnswer::Catalog("r".into()))),
         answer("GroupResponse/catalog_rows", Ok(GroupAnswer::CatalogRows(rows))),
+        answer("GroupResponse/judged", Ok(GroupAnswer::Judged { reply: "r".into(), changes: true })),
+        answer("GroupResponse/job_progress", Ok(GroupAnswer::JobProgress(vec![progress]))),
     ]
 }
 

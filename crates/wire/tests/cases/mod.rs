@@ -5,6 +5,7 @@ mod compat;
 mod distribution;
 mod group;
 mod internal;
+mod jobs;
 mod kv;
 mod topology;
 mod txn;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Case> {
         internal::cases(),
         group::cases(),
         distribution::cases(),
+        jobs::cases(),
         topology::cases(),
         cluster::cases(),
         compat::cases(),
