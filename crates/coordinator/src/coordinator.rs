@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use drover_catalog::job::JobProgress;
 use drover_catalog::{CatalogCommand, CatalogCommandKind, CatalogReply, CatalogRow, RequestId, Route};
 use drover_fsm::{decode_catalog_reply, decode_catalog_row, encode_catalog_command};
 use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{CatalogVersion, End, GroupId, Interval};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId};
 use drover_kv::{
     Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
     ScanRequest, Update, Versioned, WriteKind, WriteOp,
@@ -106,6 +107,38 @@ impl Coordinator {
         let op = GroupOp::Catalog { command: encode_catalog_command(&command)? };
         match self.dispatcher.call(GroupId::DEFAULT, op, Repeat::Recognised, deadline).await? {
             GroupAnswer::Catalog(reply) => decode_catalog_reply(reply),
+            other => Err(misfit(&other)),
+        }
+    }
+
+    /// What a command of the catalog would be answered with now, and whether it would change something: not if it was carried
+    /// out before, or there is nothing to do. Nothing is changed.
+    ///
+    /// # Errors
+    /// What the catalog would refuse; all are definite.
+    pub async fn judge_catalog(
+        &self,
+        request_id: RequestId,
+        actor: String,
+        kind: CatalogCommandKind,
+        deadline: Instant,
+    ) -> Result<(CatalogReply, bool), Error> {
+        let command = CatalogCommand { request_id, actor, now: PhysicalMs::default(), kind };
+        let op = GroupOp::JudgeCatalog { command: encode_catalog_command(&command)? };
+        match self.dispatcher.call(GroupId::DEFAULT, op, Repeat::Read, deadline).await? {
+            GroupAnswer::Judged { reply, changes } => Ok((decode_catalog_reply(reply)?, changes)),
+            other => Err(misfit(&other)),
+        }
+    }
+
+    /// How far those of these jobs are of which something is known.
+    ///
+    /// # Errors
+    /// Definite; nothing is changed.
+    pub async fn job_progress(&self, jobs: Vec<JobId>, deadline: Instant) -> Result<Vec<JobProgress>, Error> {
+        let op = GroupOp::JobProgress { jobs };
+        match self.dispatcher.call(GroupId::DEFAULT, op, Repeat::Read, deadline).await? {
+            GroupAnswer::JobProgress(jobs) => Ok(jobs),
             other => Err(misfit(&other)),
         }
     }

@@ -136,6 +136,14 @@ impl GroupDirectory {
                 Ok(GroupAnswer::MoveFacts(encode_move_facts(&facts)))
             }
             GroupOp::SumRange { job, armed_at } => group.sum_range(job, armed_at).await.map(GroupAnswer::RangeSum),
+            GroupOp::JudgeCatalog { command } => {
+                let (reply, changes) = group.judge_catalog(command, deadline).await?;
+                Ok(GroupAnswer::Judged { reply, changes })
+            }
+            GroupOp::JobProgress { jobs } => {
+                group.leadership()?;
+                Ok(GroupAnswer::JobProgress(self.jobs.get(&jobs)))
+            }
         }
     }
 }

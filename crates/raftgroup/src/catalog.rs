@@ -26,6 +26,22 @@ impl Group {
         answer_of(self.propose(&leadership, command, deadline).await?)
     }
 
+    /// What [`Group::catalog`] would answer now, and whether anything would change. Nothing is proposed.
+    ///
+    /// # Errors
+    /// What the catalog would refuse, definite; otherwise as for [`Group::prove_leadership`].
+    pub async fn judge_catalog(&self, command: Bytes, deadline: Instant) -> Result<(Bytes, bool), Error> {
+        let leadership = self.leadership()?;
+        let mut command = decode_catalog_command(command)?;
+        command.now = self.timestamps.timestamps(1, deadline).await?.physical();
+        self.prove_leadership(&leadership, deadline).await?;
+        let catalog = Arc::clone(&self.fsm.catalog().borrow());
+        match catalog.judge(&command) {
+            Ok((reply, changes)) => Ok((encode_catalog_reply(&reply), changes)),
+            Err(refusal) => Err(catalog_refusal_to_error(&refusal)),
+        }
+    }
+
     /// Rows of the catalog as of now, at most `limit`, each as it stands in the store.
     ///
     /// # Errors

@@ -187,6 +187,8 @@ fn may_change(request: &v1::GroupRequest) -> bool {
             | Body::Digest(_)
             | Body::Describe(_)
             | Body::ReadCatalog(_)
+            | Body::JudgeCatalog(_)
+            | Body::JobProgress(_)
             | Body::TxnRefresh(_)
             | Body::TxnStatus(_)
             | Body::Locks(_)
@@ -284,6 +286,7 @@ mod tests {
             (Body::BatchGet(v1::GroupBatchGet::default()), Certainty::Definite),
             (Body::Scan(v1::GroupScan::default()), Certainty::Definite),
             (Body::ReadCatalog(v1::GroupReadCatalog::default()), Certainty::Definite),
+            (Body::JudgeCatalog(Bytes::new()), Certainty::Definite),
             (Body::Write(v1::GroupWrite::default()), Certainty::Unknown),
             (Body::Catalog(Bytes::new()), Certainty::Unknown),
         ] {

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use drover_catalog::RouteDelta;
-use drover_catalog::job::BaseSum;
+use drover_catalog::job::{BaseSum, JobProgress};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobId, ShardId};
 use drover_kv::{Entry, Error, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage, ScanRequest};
@@ -10,6 +10,7 @@ use crate::WireError;
 use crate::answer::{key_value, maybe_version};
 use crate::base_sum::{decode_base_sum, encode_base_sum};
 use crate::error::{error_to_status_bytes, status_bytes_to_error};
+use crate::jobs::{decode_job_progress, encode_job_progress};
 use crate::operation::{decode_operation, encode_operation};
 use crate::proto::v1;
 use crate::range::{decode_range, encode_range, interval};
@@ -40,6 +41,10 @@ pub enum GroupOp {
     ObserveMove { job: JobId },
     /// The sum of a range that moves away, as of the log entry that armed it; on any replica that has applied that.
     SumRange { job: JobId, armed_at: u64 },
+    /// What a command for the catalog would come to now, as [`GroupOp::Catalog`]; nothing is changed.
+    JudgeCatalog { command: Bytes },
+    /// How far these jobs are; on the leader of the default group.
+    JobProgress { jobs: Vec<JobId> },
 }
 
 /// Rows of the catalog that are read together.
@@ -53,6 +58,11 @@ pub enum CatalogPart {
     Groups,
     /// What has been done; the newest rows.
     Audit,
+    /// The jobs with this number or a lower one, the newest ones, the newest first.
+    Jobs {
+        /// The highest number.
+        newest: JobId,
+    },
 }
 
 /// What a group says of a range.
@@ -124,6 +134,16 @@ pub enum GroupAnswer {
     MoveFacts(Bytes),
     /// To [`GroupOp::SumRange`].
     RangeSum(BaseSum),
+    /// To [`GroupOp::JudgeCatalog`]: an encoded `drover.storage.v1.CatalogReply`, and whether the command would change
+    /// something. A refusal is an error.
+    Judged {
+        /// What it would be answered with.
+        reply: Bytes,
+        /// Not if it was carried out before, or there is nothing to do.
+        changes: bool,
+    },
+    /// To [`GroupOp::JobProgress`]: of the jobs of which something is known.
+    JobProgress(Vec<JobProgress>),
 }
 
 /// A call as a message.
@@ -141,13 +161,18 @@ pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
         }
         GroupOp::Catalog { command } => (None, Body::Catalog(command.clone())),
         GroupOp::ReadCatalog { part, limit } => {
-            let part = match part {
-                CatalogPart::Meta => v1::group_read_catalog::Part::Meta,
-                CatalogPart::Nodes => v1::group_read_catalog::Part::Nodes,
-                CatalogPart::Groups => v1::group_read_catalog::Part::Groups,
-                CatalogPart::Audit => v1::group_read_catalog::Part::Audit,
+            let (part, newest_job) = match part {
+                CatalogPart::Meta => (v1::group_read_catalog::Part::Meta, 0),
+                CatalogPart::Nodes => (v1::group_read_catalog::Part::Nodes, 0),
+                CatalogPart::Groups => (v1::group_read_catalog::Part::Groups, 0),
+                CatalogPart::Audit => (v1::group_read_catalog::Part::Audit, 0),
+                CatalogPart::Jobs { newest } => (v1::group_read_catalog::Part::Jobs, newest.0),
             };
-            (None, Body::ReadCatalog(v1::GroupReadCatalog { part: part.into(), limit: *limit }))
+            (None, Body::ReadCatalog(v1::GroupReadCatalog { part: part.into(), limit: *limit, newest_job }))
+        }
+        GroupOp::JudgeCatalog { command } => (None, Body::JudgeCatalog(command.clone())),
+        GroupOp::JobProgress { jobs } => {
+            (None, Body::JobProgress(v1::GroupJobs { job_ids: jobs.iter().map(|job| job.0).collect() }))
         }
         GroupOp::MoveStep { command } => (None, Body::MoveStep(command.clone())),
         GroupOp::ObserveMove { job } => (None, Body::ObserveMove(v1::GroupObserveMove { job_id: job.0 })),
@@ -196,12 +221,13 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
             intervals: ranges.into_iter().map(|range| decode_range(Some(range))).collect::<Result<_, _>>()?,
         },
         Body::Catalog(command) => GroupOp::Catalog { command },
-        Body::ReadCatalog(v1::GroupReadCatalog { part, limit }) => {
+        Body::ReadCatalog(v1::GroupReadCatalog { part, limit, newest_job }) => {
             let part = match v1::group_read_catalog::Part::try_from(part) {
                 Ok(v1::group_read_catalog::Part::Meta) => CatalogPart::Meta,
                 Ok(v1::group_read_catalog::Part::Nodes) => CatalogPart::Nodes,
                 Ok(v1::group_read_catalog::Part::Groups) => CatalogPart::Groups,
                 Ok(v1::group_read_catalog::Part::Audit) => CatalogPart::Audit,
+                Ok(v1::group_read_catalog::Part::Jobs) => CatalogPart::Jobs { newest: JobId(newest_job) },
                 Ok(v1::group_read_catalog::Part::Unspecified) | Err(_) => {
                     return Err(WireError::Malformed("part of the catalog"));
                 }
@@ -211,6 +237,10 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
         Body::MoveStep(command) => GroupOp::MoveStep { command },
         Body::ObserveMove(v1::GroupObserveMove { job_id }) => GroupOp::ObserveMove { job: JobId(job_id) },
         Body::SumRange(v1::GroupSumRange { job_id, armed_at }) => GroupOp::SumRange { job: JobId(job_id), armed_at },
+        Body::JudgeCatalog(command) => GroupOp::JudgeCatalog { command },
+        Body::JobProgress(v1::GroupJobs { job_ids }) => {
+            GroupOp::JobProgress { jobs: job_ids.into_iter().map(JobId).collect() }
+        }
     };
     Ok(GroupCall { group: GroupId(request.group_id), timeout_ms: request.timeout_ms, op })
 }
@@ -291,6 +321,10 @@ pub fn encode_group_response(answer: Result<GroupAnswer, Error>) -> v1::GroupRes
         Ok(GroupAnswer::Moved(changed)) => Body::Moved(changed),
         Ok(GroupAnswer::MoveFacts(facts)) => Body::MoveFacts(facts),
         Ok(GroupAnswer::RangeSum(sum)) => Body::RangeSum(encode_base_sum(&sum)),
+        Ok(GroupAnswer::Judged { reply, changes }) => Body::Judged(v1::GroupJudged { reply, changes }),
+        Ok(GroupAnswer::JobProgress(jobs)) => {
+            Body::JobProgress(v1::GroupJobProgress { jobs: jobs.iter().map(encode_job_progress).collect() })
+        }
     };
     v1::GroupResponse { body: Some(body), lock, newer_routes: Vec::new() }
 }
@@ -380,6 +414,10 @@ fn decode_body(response: v1::GroupResponse) -> Result<Result<GroupAnswer, Error>
         Body::Moved(changed) => Ok(Ok(GroupAnswer::Moved(changed))),
         Body::MoveFacts(facts) => Ok(Ok(GroupAnswer::MoveFacts(facts))),
         Body::RangeSum(sum) => Ok(Ok(GroupAnswer::RangeSum(decode_base_sum(&sum)))),
+        Body::Judged(v1::GroupJudged { reply, changes }) => Ok(Ok(GroupAnswer::Judged { reply, changes })),
+        Body::JobProgress(v1::GroupJobProgress { jobs }) => {
+            Ok(Ok(GroupAnswer::JobProgress(jobs.into_iter().map(decode_job_progress).collect())))
+        }
     }
 }
 

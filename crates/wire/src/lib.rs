@@ -25,6 +25,7 @@ mod base_sum;
 mod catalog_refusal;
 mod error;
 mod group;
+mod jobs;
 mod operation;
 mod range;
 mod refusal;
@@ -49,6 +50,7 @@ pub use group::{
     CatalogPart, GroupAnswer, GroupCall, GroupDigest, GroupOp, OwnershipFacts, RangeFacts, decode_group_request,
     decode_group_response, encode_group_request, encode_group_response, take_newer_routes,
 };
+pub use jobs::{decode_job_progress, decode_phase, encode_job, encode_job_progress, encode_phase};
 pub use operation::{decode_operation, encode_operation};
 pub use range::{WireError, decode_key_range, decode_range, encode_key_range, encode_range};
 pub use refusal::refusal_to_error;

@@ -1,7 +1,7 @@
 //! Generators of domain values for the round-trip tests.
 
 use bytes::Bytes;
-use drover_catalog::job::BaseSum;
+use drover_catalog::job::{BaseSum, JobProgress};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, NodeId, ShardId};
 use drover_kv::*;
@@ -194,6 +194,29 @@ fn read_op() -> impl Strategy<Value = ReadOp> {
     ]
 }
 
+fn catalog_part() -> impl Strategy<Value = CatalogPart> {
+    let parts = vec![CatalogPart::Meta, CatalogPart::Nodes, CatalogPart::Groups, CatalogPart::Audit];
+    prop_oneof![
+        prop::sample::select(parts),
+        any::<u64>().prop_map(|newest| CatalogPart::Jobs { newest: JobId(newest) }),
+    ]
+}
+
+fn job_progress() -> impl Strategy<Value = JobProgress> {
+    (".{0,20}", any::<[u64; 6]>(), any::<[Option<u64>; 3]>()).prop_map(|(waits_for, n, may)| JobProgress {
+        job: JobId(n[0]),
+        waits_for,
+        bytes_copied: n[1],
+        bytes_total: n[2],
+        bytes_per_second: n[3],
+        tracked_left: n[4],
+        projected_pause_ms: n[5],
+        eta_ms: may[0],
+        write_pause_ms: may[1],
+        read_pause_ms: may[2],
+    })
+}
+
 pub fn group_call() -> impl Strategy<Value = GroupCall> {
     let op = prop_oneof![
         write_op().prop_map(GroupOp::Write),
@@ -201,14 +224,12 @@ pub fn group_call() -> impl Strategy<Value = GroupCall> {
         any::<u64>().prop_map(|index| GroupOp::Digest { index }),
         proptest::collection::vec(interval(), 0..3).prop_map(|intervals| GroupOp::Describe { intervals }),
         bytes().prop_map(|command| GroupOp::Catalog { command }),
-        (
-            prop::sample::select(vec![CatalogPart::Meta, CatalogPart::Nodes, CatalogPart::Groups, CatalogPart::Audit]),
-            any::<u32>(),
-        )
-            .prop_map(|(part, limit)| GroupOp::ReadCatalog { part, limit }),
         bytes().prop_map(|command| GroupOp::MoveStep { command }),
         any::<u64>().prop_map(|job| GroupOp::ObserveMove { job: JobId(job) }),
         any::<(u64, u64)>().prop_map(|(job, armed_at)| GroupOp::SumRange { job: JobId(job), armed_at }),
+        (catalog_part(), any::<u32>()).prop_map(|(part, limit)| GroupOp::ReadCatalog { part, limit }),
+        bytes().prop_map(|command| GroupOp::JudgeCatalog { command }),
+        proptest::collection::vec(any::<u64>().prop_map(JobId), 0..3).prop_map(|jobs| GroupOp::JobProgress { jobs }),
     ];
     (any::<u64>(), any::<u32>(), op).prop_map(|(group, timeout_ms, op)| GroupCall {
         group: GroupId(group),
@@ -290,6 +311,8 @@ pub fn group_answer() -> impl Strategy<Value = Result<GroupAnswer, Error>> {
             hash,
             rows
         }))),
+        (bytes(), any::<bool>()).prop_map(|(reply, changes)| Ok(GroupAnswer::Judged { reply, changes })),
+        proptest::collection::vec(job_progress(), 0..3).prop_map(|jobs| Ok(GroupAnswer::JobProgress(jobs))),
         (error(), option::of(lock())).prop_map(|(error, lock)| Err(Error { lock: lock.map(Box::new), ..error })),
     ]
 }

@@ -92,6 +92,16 @@ impl Catalog {
         Ok(done)
     }
 
+    /// What [`Catalog::apply`] would make of a command now, and whether anything would change: not if it was carried out
+    /// before, or there is nothing to do.
+    ///
+    /// # Errors
+    /// What it would be refused for.
+    pub fn judge(&self, command: &CatalogCommand) -> Result<(CatalogReply, bool), CatalogRefusal> {
+        let (reply, changes) = self.clone().apply(command)?;
+        Ok((reply, !changes.is_empty()))
+    }
+
     fn decide(&self, command: &CatalogCommand) -> Result<Decision, CatalogRefusal> {
         command.check()?;
         let Some(contents) = &self.contents else {

@@ -7,7 +7,7 @@ use drover_keys::{CatalogVersion, End, Interval, RouteId};
 
 use super::{Answer, Decision, Judge, Note, brief};
 use crate::row::CatalogRow;
-use crate::{CatalogRefusal, CatalogReply, Route, RouteDelta, Split};
+use crate::{CatalogRefusal, CatalogReply, Route, RouteDelta, RouteMap, Split};
 
 impl Judge<'_> {
     pub(super) fn split(&self, expected: CatalogVersion, id: RouteId, key: &Bytes) -> Result<Decision, CatalogRefusal> {
@@ -19,7 +19,7 @@ impl Judge<'_> {
         if key.len() > limit as usize {
             return Err(CatalogRefusal::KeyTooLarge { bytes: key.len(), limit });
         }
-        let route = self.holder(id, key)?;
+        let route = self.contents.routes.holder(id, key)?;
         if let Some(job) = self.contents.live_job_over(&route.interval) {
             return Err(CatalogRefusal::RouteInMove { route: id, job: job.id });
         }
@@ -43,12 +43,17 @@ impl Judge<'_> {
             .put(CatalogRow::Delta(Arc::new(delta)))
             .decided()
     }
+}
 
-    /// The route `id`, if `key` lies inside and is not its first key.
-    fn holder(&self, id: RouteId, key: &[u8]) -> Result<&Route, CatalogRefusal> {
-        let holder = self.contents.routes.route_of(key);
+impl RouteMap {
+    /// The route `id`, if `key` lies inside and is not its first key: where it can be cut.
+    ///
+    /// # Errors
+    /// If there is no such route, or the key is that of another one or its first.
+    pub fn holder(&self, id: RouteId, key: &[u8]) -> Result<&Route, CatalogRefusal> {
+        let holder = self.route_of(key);
         if holder.id != id {
-            let Some(route) = self.contents.routes.route(id) else {
+            let Some(route) = self.route(id) else {
                 return Err(CatalogRefusal::UnknownRoute { route: id });
             };
             if route.interval.end().as_key().is_none_or(|end| end != key) {

@@ -4,6 +4,7 @@
 //! the job looks there before each step ([`next_step`]).
 
 mod course;
+mod options;
 mod progress;
 mod step;
 

@@ -87,6 +87,7 @@ fn reads() -> Vec<v1::group_request::Body> {
     use v1::group_request::Body;
     let range = || stored::Range { start: "a".into(), end: Some("m".into()) };
     let part = v1::group_read_catalog::Part::Nodes.into();
+    let jobs = v1::group_read_catalog::Part::Jobs.into();
     vec![
         Body::Get(v1::GroupGet { key: "k".into(), read_ts: 7 }),
         Body::BatchGet(v1::GroupBatchGet { keys: vec!["k".into(), "l".into()], read_ts: 7 }),
@@ -103,7 +104,10 @@ fn reads() -> Vec<v1::group_request::Body> {
         Body::Digest(v1::GroupDigest { index: 300 }),
         Body::Describe(v1::GroupDescribe { ranges: vec![range()] }),
         Body::Catalog("c".into()),
-        Body::ReadCatalog(v1::GroupReadCatalog { part, limit: 5 }),
+        Body::ReadCatalog(v1::GroupReadCatalog { part, limit: 5, newest_job: 0 }),
+        Body::ReadCatalog(v1::GroupReadCatalog { part: jobs, limit: 5, newest_job: 300 }),
+        Body::JudgeCatalog("c".into()),
+        Body::JobProgress(v1::GroupJobs { job_ids: vec![5, 300] }),
         Body::TxnRefresh(v1::GroupTxnRefresh {
             txn_id: super::txn_id(),
             start_ts: 5,
@@ -150,6 +154,13 @@ fn answers() -> Vec<v1::group_response::Body> {
     };
     let facts = v1::RangeFacts { approximate_bytes: 300, owned: vec![owned] };
     let row = v1::CatalogRowBytes { key: "k".into(), value: "v".into() };
+    let progress = v1::SplitJobProgress {
+        job_id: 5,
+        waits_for: "w".into(),
+        bytes_copied: 300,
+        eta_ms: Some(7),
+        ..v1::SplitJobProgress::default()
+    };
     let status = known().into_iter().map(|state| Body::TxnStatus(v1::GroupTxnKnown { state: Some(state) }));
     let plain = vec![
         Body::Error(error_bytes()),
@@ -165,6 +176,8 @@ fn answers() -> Vec<v1::group_response::Body> {
         Body::Describe(v1::GroupDescribed { ranges: vec![facts] }),
         Body::Catalog("r".into()),
         Body::CatalogRows(v1::GroupCatalogRows { rows: vec![row] }),
+        Body::Judged(v1::GroupJudged { reply: "r".into(), changes: true }),
+        Body::JobProgress(v1::GroupJobProgress { jobs: vec![progress] }),
         written(Outcome::TxnCommitted(6)),
         written(Outcome::TxnLocked(v1::GroupTxnLocked { expire_at: 6, changes_at: Some(5) })),
         written(Outcome::TxnRolledBack(v1::Unit {})),

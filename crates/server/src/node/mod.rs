@@ -169,6 +169,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         records: Arc::clone(&records),
         topology: Arc::clone(&followed.topology),
         disk: watch.subscribe(),
+        disk_reserve_bytes: config.disk.reserve_bytes.0,
         front: Arc::clone(&front),
         clock: Arc::clone(&clock),
     };

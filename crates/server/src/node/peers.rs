@@ -170,7 +170,9 @@ fn needs_space(op: &GroupOp) -> bool {
         | GroupOp::Read { .. }
         | GroupOp::Digest { .. }
         | GroupOp::Describe { .. }
-        | GroupOp::ReadCatalog { .. } => false,
+        | GroupOp::ReadCatalog { .. }
+        | GroupOp::JudgeCatalog { .. }
+        | GroupOp::JobProgress { .. } => false,
     }
 }
 

@@ -24,7 +24,7 @@ use super::{NodeClock, NodeError};
 use crate::config::Config;
 use crate::disk::DiskState;
 use crate::metrics::{Metrics, follow_total};
-use crate::services::{ClusterService, CompatService, DistributionService, KvService, TxnService};
+use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService};
 
 /// Starts to answer on `listener`, until `stop`.
 ///
@@ -50,11 +50,11 @@ pub fn start(
         .max_encoding_message_size(usize::MAX);
     let nodes = config.bootstrap.nodes.iter();
     let configured = nodes.map(|node| (node.id, node.grpc.as_str().to_owned()));
-    let cluster =
-        ClusterServer::new(ClusterService::new(config.cluster.id, view, front, Arc::clone(&peers), configured))
-            .max_decoding_message_size(message_bytes);
-    let distribution = DistributionServer::new(DistributionService::new(config.cluster.id, Arc::clone(&view_front)))
-        .max_decoding_message_size(message_bytes);
+    let nodes = Nodes::new(config.cluster.id, view, configured);
+    let cluster = ClusterService::new(config.cluster.id, Arc::clone(&nodes), front, Arc::clone(&peers));
+    let cluster = ClusterServer::new(cluster).max_decoding_message_size(message_bytes);
+    let distribution = DistributionService::new(config.cluster.id, Arc::clone(&view_front), nodes);
+    let distribution = DistributionServer::new(distribution).max_decoding_message_size(message_bytes);
     let compat = CompatServer::new(CompatService::new(view_front)).max_decoding_message_size(message_bytes);
     let txn = TxnServer::new(TxnService::new(txn_front)).max_decoding_message_size(message_bytes);
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);

@@ -44,6 +44,8 @@ pub struct NodeView {
     pub topology: Arc<TopologyCache>,
     /// Free space.
     pub disk: watch::Receiver<DiskState>,
+    /// What has to stay free of it.
+    pub disk_reserve_bytes: u64,
     /// Its client side.
     pub front: Arc<Front>,
     /// Its hybrid logical clock.
@@ -63,6 +65,7 @@ impl NodeView {
             disk_used_bytes: directory_bytes(&self.data_dir),
             disk_free_bytes: disk.free_bytes,
             disk_full: disk.full,
+            disk_reserve_bytes: self.disk_reserve_bytes,
             draining: self.front.is_draining(),
             replicas: self.directory.replicas().into_iter().map(|(id, replica)| replica_status(id, &replica)).collect(),
             error: String::new(),

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,69 +9,30 @@ use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::{self, cluster_server::Cluster};
 use drover_wire::{GroupAnswer, GroupDigest, GroupOp, encode_topology, error_to_status, status_to_error};
 use futures::stream::BoxStream;
-use parking_lot::Mutex;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::distribution::check_cluster;
-use super::{Front, membership};
-use crate::node::NodeView;
+use super::{Front, Nodes, membership};
 
-/// How long another node may take to say how it is.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a transfer or a digest may take if the caller does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `drover.v1.Cluster`.
 pub struct ClusterService {
     cluster: ClusterId,
-    view: NodeView,
+    nodes: Arc<Nodes>,
     front: Arc<Front>,
     directory: Arc<GroupDirectory>,
-    /// Where the nodes of the configuration are, for as long as the catalog is not known.
-    configured: BTreeMap<NodeId, String>,
     /// What is remembered of the data directories of peers.
     peers: Arc<PeerPool>,
-    /// By address.
-    clients: Mutex<BTreeMap<String, ClusterClient<Channel>>>,
 }
 
 impl ClusterService {
-    /// The service of a node; `configured` are the gRPC addresses of the other nodes of its configuration.
-    pub fn new(
-        cluster: ClusterId,
-        view: NodeView,
-        front: Arc<Front>,
-        peers: Arc<PeerPool>,
-        configured: impl IntoIterator<Item = (NodeId, String)>,
-    ) -> Self {
-        let configured = configured.into_iter().collect();
-        let (directory, clients) = (Arc::clone(&view.directory), Mutex::default());
-        Self { cluster, directory, view, front, configured, peers, clients }
-    }
-
-    /// Where the other nodes are.
-    fn others(&self) -> BTreeMap<NodeId, String> {
-        let topology = self.view.topology.current();
-        let mut others = match topology.revision {
-            0 => self.configured.clone(),
-            _ => topology.nodes.iter().map(|(node, addresses)| (*node, addresses.address.clone())).collect(),
-        };
-        others.remove(&self.view.node);
-        self.clients.lock().retain(|address, _| others.values().any(|other| other == address));
-        others
-    }
-
-    /// The client of the node at `address`.
-    fn client(&self, address: &str) -> Result<ClusterClient<Channel>, String> {
-        let mut clients = self.clients.lock();
-        if let Some(client) = clients.get(address) {
-            return Ok(client.clone());
-        }
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let client = ClusterClient::new(endpoint.connect_timeout(STATUS_TIMEOUT).connect_lazy());
-        clients.insert(address.to_owned(), client.clone());
-        Ok(client)
+    /// The service of a node.
+    pub fn new(cluster: ClusterId, nodes: Arc<Nodes>, front: Arc<Front>, peers: Arc<PeerPool>) -> Self {
+        let directory = Arc::clone(&nodes.view().directory);
+        Self { cluster, nodes, front, directory, peers }
     }
 
     fn group(&self, id: u64) -> Result<GroupId, Error> {
@@ -90,8 +50,8 @@ impl ClusterService {
     fn leader(&self, group: GroupId) -> Result<Option<ClusterClient<Channel>>, Error> {
         let leader = self.front.coordinator().dispatcher().believed_leader(group);
         match leader {
-            Some(leader) if leader == self.view.node => Ok(None),
-            Some(leader) => match self.others().get(&leader).map(|address| self.client(address)) {
+            Some(leader) if leader == self.nodes.view().node => Ok(None),
+            Some(leader) => match self.nodes.others().get(&leader).map(|address| self.nodes.client(address)) {
                 Some(Ok(client)) => Ok(Some(client)),
                 Some(Err(_)) | None => {
                     Err(Error::definite(Reason::UnknownNode, format!("the address of node {leader} is not known")))
@@ -167,31 +127,7 @@ impl Cluster for ClusterService {
         &self,
         _request: tonic::Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        let others = self.others();
-        let asked = others.iter().map(|(node, address)| async move {
-            let unknown = |error: String| v1::NodeStatus {
-                node_id: node.0,
-                grpc_address: address.clone(),
-                error,
-                ..Default::default()
-            };
-            let mut client = match self.client(address) {
-                Ok(client) => client,
-                Err(error) => return unknown(error),
-            };
-            let asked = tokio::time::timeout(STATUS_TIMEOUT, client.get_node_status(v1::GetNodeStatusRequest {})).await;
-            match asked.map(|answer| answer.map(Response::into_inner)) {
-                Ok(Ok(v1::GetNodeStatusResponse { cluster_id, .. })) if cluster_id != self.cluster.to_string() => {
-                    unknown(format!("it belongs to another cluster ({cluster_id})"))
-                }
-                Ok(Ok(answer)) => answer.node.unwrap_or_else(|| unknown("the answer is empty".to_owned())),
-                Ok(Err(status)) => unknown(status.message().to_owned()),
-                Err(_) => unknown(format!("no answer within {} s", STATUS_TIMEOUT.as_secs())),
-            }
-        });
-        let mut nodes = futures::future::join_all(asked).await;
-        nodes.push(self.view.status());
-        nodes.sort_by_key(|node| node.node_id);
+        let nodes = self.nodes.all().await;
         Ok(Response::new(v1::GetStatusResponse { cluster_id: self.cluster.to_string(), nodes }))
     }
 
@@ -200,7 +136,7 @@ impl Cluster for ClusterService {
         _request: tonic::Request<v1::GetNodeStatusRequest>,
     ) -> Result<Response<v1::GetNodeStatusResponse>, Status> {
         let cluster_id = self.cluster.to_string();
-        Ok(Response::new(v1::GetNodeStatusResponse { node: Some(self.view.status()), cluster_id }))
+        Ok(Response::new(v1::GetNodeStatusResponse { node: Some(self.nodes.view().status()), cluster_id }))
     }
 
     async fn transfer_leader(
@@ -275,7 +211,7 @@ impl Cluster for ClusterService {
         let request = request.into_inner();
         check_cluster(self.cluster, &request.cluster_id).map_err(|error| error_to_status(&error))?;
         let known = request.known_revision;
-        let (newest, drained) = (self.view.topology.subscribe(), self.front.drained());
+        let (newest, drained) = (self.nodes.view().topology.subscribe(), self.front.drained());
         let told = futures::stream::unfold((newest, known), move |(mut newest, known)| {
             let drained = drained.clone();
             async move {

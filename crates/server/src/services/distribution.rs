@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use drover_catalog::job::JobEvent;
 use drover_catalog::{CatalogCommandKind, CatalogReply, RequestId, Route, RouteMap};
 use drover_coordinator::{Repeat, RouteCache};
 use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, RouteId};
@@ -17,9 +18,11 @@ use drover_wire::{
     error_to_status,
 };
 use futures::Stream;
+use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::Front;
+use super::jobs::Jobs;
+use super::{Front, Nodes};
 
 /// Routes in one answer, or in one part of a snapshot.
 const PAGE: usize = 1_000;
@@ -32,14 +35,16 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct DistributionService {
     cluster: ClusterId,
     front: Arc<Front>,
+    jobs: Jobs,
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<v1::RouteEvent, Status>> + Send>>;
 
 impl DistributionService {
     /// The service of a node.
-    pub fn new(cluster: ClusterId, front: Arc<Front>) -> Self {
-        Self { cluster, front }
+    pub fn new(cluster: ClusterId, front: Arc<Front>, nodes: Arc<Nodes>) -> Self {
+        let jobs = Jobs::new(Arc::clone(&front), nodes);
+        Self { cluster, front, jobs }
     }
 
     fn routes(&self) -> &Arc<RouteCache> {
@@ -87,7 +92,7 @@ impl DistributionService {
         }
         let asked = by_group.into_iter().map(|(group, places)| async move {
             let intervals = places.iter().map(|place| routes[*place].interval.clone()).collect();
-            Ok::<_, Error>((places, self.describe(group, intervals, deadline).await?))
+            Ok::<_, Error>((places, describe(&self.front, group, intervals, deadline).await?))
         });
         let mut found = vec![RangeFacts::default(); routes.len()];
         for (places, facts) in futures::future::try_join_all(asked).await? {
@@ -98,25 +103,11 @@ impl DistributionService {
         Ok(found)
     }
 
-    async fn describe(
-        &self,
-        group: GroupId,
-        intervals: Vec<Interval>,
-        deadline: Instant,
-    ) -> Result<Vec<RangeFacts>, Error> {
-        let count = intervals.len();
-        let dispatcher = self.front.coordinator().dispatcher();
-        match dispatcher.call(group, GroupOp::Describe { intervals }, Repeat::Read, deadline).await? {
-            GroupAnswer::Described(facts) if facts.len() == count => Ok(facts),
-            other => Err(Error::definite(Reason::Internal, format!("the group answered with {other:?}"))),
-        }
-    }
-
     async fn ownership(&self, request: v1::GetRouteOwnershipRequest) -> Result<v1::GetRouteOwnershipResponse, Error> {
         let deadline = deadline(request.timeout_ms);
         let map = self.routes().current();
         let route = map.route_of(&request.key);
-        let facts = self.describe(route.group, vec![Interval::point(request.key)], deadline).await?;
+        let facts = describe(&self.front, route.group, vec![Interval::point(request.key)], deadline).await?;
         let ownership = facts.into_iter().flat_map(|facts| facts.owned).next().map(|owned| ownership(&owned));
         Ok(v1::GetRouteOwnershipResponse { version: map.version().0, route: Some(self.shown(route)), ownership })
     }
@@ -157,6 +148,21 @@ impl DistributionService {
     }
 }
 
+/// What the leader of a group says of ranges, in their order.
+pub(super) async fn describe(
+    front: &Front,
+    group: GroupId,
+    intervals: Vec<Interval>,
+    deadline: Instant,
+) -> Result<Vec<RangeFacts>, Error> {
+    let count = intervals.len();
+    let dispatcher = front.coordinator().dispatcher();
+    match dispatcher.call(group, GroupOp::Describe { intervals }, Repeat::Read, deadline).await? {
+        GroupAnswer::Described(facts) if facts.len() == count => Ok(facts),
+        other => Err(Error::definite(Reason::Internal, format!("the group answered with {other:?}"))),
+    }
+}
+
 /// The identity of a request, from its bytes.
 pub(super) fn request_id(bytes: &Bytes) -> Result<RequestId, Error> {
     let id: [u8; 16] = bytes.as_ref().try_into().map_err(|_| {
@@ -186,14 +192,16 @@ pub(super) fn misfit(reply: &CatalogReply) -> Error {
     Error::unknown(Reason::Internal, "the catalog gave an answer that does not fit the request; it may have happened")
 }
 
-fn deadline(timeout_ms: u32) -> Instant {
+pub(super) fn deadline(timeout_ms: u32) -> Instant {
     let timeout = if timeout_ms == 0 { DEFAULT_TIMEOUT } else { Duration::from_millis(u64::from(timeout_ms)) };
     Instant::now() + timeout
 }
 
-fn other_version(wanted: CatalogVersion, map: &RouteMap) -> Error {
+pub(super) fn other_version(wanted: CatalogVersion, map: &RouteMap) -> Error {
     let known = map.version();
-    let message = format!("this node knows version {known} of the catalog, not {wanted}; read the routes anew");
+    let message = format!(
+        "this node knows version {known} of the catalog, not {wanted}; nothing was changed, read the routes anew"
+    );
     Error::definite(Reason::VersionMismatch, message)
 }
 
@@ -249,6 +257,7 @@ fn next_events(front: &Front, known: CatalogVersion) -> (Vec<v1::RouteEvent>, Ca
 #[tonic::async_trait]
 impl Distribution for DistributionService {
     type WatchRoutesStream = Events;
+    type WatchSplitJobStream = BoxStream<'static, Result<v1::SplitJobStatus, Status>>;
 
     async fn list_routes(
         &self,
@@ -318,5 +327,78 @@ impl Distribution for DistributionService {
         request: Request<v1::SplitRangeRequest>,
     ) -> Result<Response<v1::SplitRangeResponse>, Status> {
         self.split(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn start_split_migration(
+        &self,
+        request: Request<v1::StartSplitMigrationRequest>,
+    ) -> Result<Response<v1::StartSplitMigrationResponse>, Status> {
+        self.jobs.start(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn get_split_job(
+        &self,
+        request: Request<v1::GetSplitJobRequest>,
+    ) -> Result<Response<v1::SplitJobStatus>, Status> {
+        self.jobs.get(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn list_split_jobs(
+        &self,
+        request: Request<v1::ListSplitJobsRequest>,
+    ) -> Result<Response<v1::ListSplitJobsResponse>, Status> {
+        self.jobs.list(request.into_inner()).await.map(Response::new).map_err(|error| error_to_status(&error))
+    }
+
+    async fn abandon_split_job(
+        &self,
+        request: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        self.jobs
+            .change(request.into_inner(), JobEvent::Abandon)
+            .await
+            .map(Response::new)
+            .map_err(|error| error_to_status(&error))
+    }
+
+    async fn retry_split_job(
+        &self,
+        request: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        self.jobs
+            .change(request.into_inner(), JobEvent::Retry)
+            .await
+            .map(Response::new)
+            .map_err(|error| error_to_status(&error))
+    }
+
+    async fn pause_split_job(
+        &self,
+        request: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        self.jobs
+            .change(request.into_inner(), JobEvent::Pause)
+            .await
+            .map(Response::new)
+            .map_err(|error| error_to_status(&error))
+    }
+
+    async fn resume_split_job(
+        &self,
+        request: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        self.jobs
+            .change(request.into_inner(), JobEvent::Resume)
+            .await
+            .map(Response::new)
+            .map_err(|error| error_to_status(&error))
+    }
+
+    async fn watch_split_job(
+        &self,
+        request: Request<v1::WatchSplitJobRequest>,
+    ) -> Result<Response<Self::WatchSplitJobStream>, Status> {
+        let watched = self.jobs.watch(request.into_inner()).await;
+        watched.map(Response::new).map_err(|error| error_to_status(&error))
     }
 }

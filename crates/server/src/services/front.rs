@@ -137,7 +137,7 @@ impl Front {
     /// Has the catalog carry out what somebody asks for.
     ///
     /// # Errors
-    /// What the catalog refused; [`Reason::ShuttingDown`], [`Reason::DiskFull`]; otherwise as for writes.
+    /// What the catalog refused; [`Reason::ShuttingDown`]; [`Reason::DiskFull`], unless it is upkeep; otherwise as for writes.
     pub async fn change_catalog(
         &self,
         id: RequestId,
@@ -145,7 +145,12 @@ impl Front {
         kind: CatalogCommandKind,
         deadline: Instant,
     ) -> Result<CatalogReply, Error> {
-        self.may_write()?;
+        match kind.is_upkeep() {
+            // Taken even where disks are full: it may be what makes room.
+            true if self.is_draining() => return Err(stopping()),
+            true => {}
+            false => self.may_write()?,
+        }
         self.parts.coordinator.catalog(id, actor, kind, deadline).await
     }
 

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use drover_catalog::job::JobEvent;
 use drover_catalog::{CatalogCommand, CatalogCommandKind, RequestId};
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, RouteId};
+use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, JobId, NodeId, RouteId};
 use drover_kv::Error;
 use drover_wire::proto::v1;
 use drover_wire::{Request, WireError, decode_key_range};
@@ -14,7 +15,8 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 use super::distribution::{actor, check_cluster, request_id};
 use super::front::grpc_timeout;
-use super::{membership, txn};
+use super::job_list::{JobFilter, decode_token, encode_token};
+use super::{jobs, membership, txn};
 
 /// Whether the bytes are a `grpc-timeout` header.
 ///
@@ -126,8 +128,34 @@ pub(crate) fn unary_request(bytes: &[u8]) -> bool {
             assert!(Interval::point(request.key.clone()).contains(&request.key));
             true
         }),
+        26 => read(bytes, |request: v1::StartSplitMigrationRequest| {
+            let (id, actor) = (request.request_id.clone(), request.actor.clone());
+            // The route that holds a split key ends where the map says: here, nowhere.
+            is_change(&id, actor, jobs::command(&request, right_half).map(CatalogCommandKind::StartJob))
+        }),
+        27 => read(bytes, |request: v1::ListSplitJobsRequest| {
+            let token = decode_token(&request.page_token);
+            if let Ok(Some(newest)) = token
+                && newest.0 < u64::MAX
+            {
+                assert_eq!(encode_token(JobId(newest.0 + 1)), request.page_token);
+            }
+            JobFilter::of(&request).is_ok() && token.is_ok()
+        }),
+        28 => read(bytes, |request: v1::ChangeSplitJobRequest| {
+            let kind =
+                CatalogCommandKind::JobEvent { job: JobId(request.job_id), epoch: None, event: JobEvent::Abandon };
+            is_change(&request.request_id, request.actor, Ok(kind))
+        }),
+        29 => v1::GetSplitJobRequest::decode(bytes).is_ok(),
+        30 => v1::WatchSplitJobRequest::decode(bytes).is_ok(),
         _ => false,
     }
+}
+
+/// What a split key stands for in a map of one route.
+fn right_half(key: &Bytes) -> Result<Interval, Error> {
+    Interval::new(key.clone(), End::Unbounded).map_err(|error| WireError::from(error).into())
 }
 
 /// One request of each call.
@@ -138,7 +166,7 @@ pub(crate) fn unary_requests() -> Vec<Vec<u8>> {
     let (key, actor, cluster_id) = (|| Bytes::from_static(b"k"), || "somebody".to_owned(), CLUSTER.to_string());
     let put = v1::PutUpdate { value: "v".into(), ttl_ms: 6 };
     let mutation = v1::Mutation { key: key(), update: Some(v1::mutation::Update::Put(put.clone())) };
-    let requests: [Vec<u8>; 26] = [
+    let requests: [Vec<u8>; 31] = [
         v1::GetRequest { key: key(), options: None }.encode_to_vec(),
         v1::BatchGetRequest { keys: vec![key()], options: None }.encode_to_vec(),
         v1::PutRequest { key: key(), value: "v".into(), ttl_ms: 3, options: options() }.encode_to_vec(),
@@ -210,6 +238,34 @@ pub(crate) fn unary_requests() -> Vec<Vec<u8>> {
         v1::GetIntersectingRoutesRequest { start: "a".into(), end: Some("b".into()), version: 2, timeout_ms: 50 }
             .encode_to_vec(),
         v1::GetRouteOwnershipRequest { key: key(), timeout_ms: 50 }.encode_to_vec(),
+        v1::StartSplitMigrationRequest {
+            expected_version: 2,
+            route_id: 4,
+            what: Some(v1::start_split_migration_request::What::Range(v1::KeyRange {
+                start: "a".into(),
+                end: Some("b".into()),
+            })),
+            target_group: 3,
+            options: [("max_pause_ms".to_owned(), "50".to_owned())].into(),
+            request_id: id(),
+            actor: actor(),
+            dry_run: true,
+            timeout_ms: 50,
+        }
+        .encode_to_vec(),
+        v1::ListSplitJobsRequest {
+            which: 1,
+            phases: vec![1, 10],
+            source_group: 2,
+            target_group: 3,
+            limit: 5,
+            page_token: encode_token(JobId(300)),
+            timeout_ms: 50,
+        }
+        .encode_to_vec(),
+        v1::ChangeSplitJobRequest { job_id: 5, request_id: id(), actor: actor(), timeout_ms: 50 }.encode_to_vec(),
+        v1::GetSplitJobRequest { job_id: 5, timeout_ms: 50 }.encode_to_vec(),
+        v1::WatchSplitJobRequest { job_id: 5 }.encode_to_vec(),
     ];
     (0u8..).zip(requests).map(|(call, request)| [&[call][..], &request].concat()).collect()
 }

@@ -48,6 +48,7 @@ fn node() -> NodeStatus {
         replicas: vec![replica(Role::Leader)],
         error: "e".into(),
         last_timestamp: 600,
+        disk_reserve_bytes: 0,
     }
 }
 
@@ -62,6 +63,7 @@ fn status() -> Vec<Case> {
         case("NodeStatus/candidate", with(Role::Candidate)),
         case("NodeStatus/learner", with(Role::Learner)),
         case("NodeStatus/stopped", with(Role::Stopped)),
+        case("NodeStatus/reserve", NodeStatus { disk_reserve_bytes: 300, ..NodeStatus::default() }),
         case("TransferLeaderRequest/all", TransferLeaderRequest { group_id: 2, to_node: 3, timeout_ms: 300 }),
         case("TransferLeaderResponse/all", TransferLeaderResponse { leader: 3, term: 4 }),
     ]

@@ -1,6 +1,6 @@
 //! Operations forwarded to the leader of a group, and their answers, as the product writes and reads them.
 
-use drover_catalog::job::BaseSum;
+use drover_catalog::job::{BaseSum, JobProgress};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, ShardId};
 use drover_kv::{
@@ -107,6 +107,9 @@ fn others() -> Vec<Case> {
         call("GroupRequest/move_step", GroupOp::MoveStep { command: "m".into() }),
         call("GroupRequest/observe_move", GroupOp::ObserveMove { job: JobId(300) }),
         call("GroupRequest/sum_range", GroupOp::SumRange { job: JobId(300), armed_at: 400 }),
+        call("GroupRequest/catalog_jobs", rows(CatalogPart::Jobs { newest: JobId(300) })),
+        call("GroupRequest/judge_catalog", GroupOp::JudgeCatalog { command: "c".into() }),
+        call("GroupRequest/job_progress", GroupOp::JobProgress { jobs: vec![JobId(5), JobId(300)] }),
     ]
 }
 
@@ -152,6 +155,18 @@ fn answered() -> Vec<Case> {
     let facts = RangeFacts { approximate_bytes: 300, owned: vec![owned] };
     let digest = GroupDigest { index: 300, digest: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, rows: 4 };
     let rows = vec![("k".into(), "v".into())];
+    let progress = JobProgress {
+        job: JobId(5),
+        waits_for: "w".to_owned(),
+        bytes_copied: 300,
+        bytes_total: 301,
+        bytes_per_second: 302,
+        tracked_left: 303,
+        projected_pause_ms: 304,
+        eta_ms: Some(305),
+        write_pause_ms: Some(306),
+        read_pause_ms: None,
+    };
     vec![
         // Its details are a map; one item has one order.
         answer("GroupResponse/error", Err(Error::definite(Reason::RouteMoved, "no"))),
@@ -165,6 +180,8 @@ fn answered() -> Vec<Case> {
             "GroupResponse/range_sum",
             Ok(GroupAnswer::RangeSum(BaseSum { armed_at: 300, hash: 1 << 64 | 2, rows: 3 })),
         ),
+        answer("GroupResponse/judged", Ok(GroupAnswer::Judged { reply: "r".into(), changes: true })),
+        answer("GroupResponse/job_progress", Ok(GroupAnswer::JobProgress(vec![progress]))),
     ]
 }
 

@@ -5,6 +5,7 @@ mod compat;
 mod distribution;
 mod group;
 mod internal;
+mod jobs;
 mod kv;
 mod moving;
 mod topology;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Case> {
         group::cases(),
         moving::cases(),
         distribution::cases(),
+        jobs::cases(),
         topology::cases(),
         cluster::cases(),
         compat::cases(),

@@ -112,7 +112,15 @@ proptest! {
                 Ask::Retry(index) => index.get(&sent).clone(),
             };
             let before = world.catalog.clone();
+            let judged = world.catalog.judge(&command);
             let outcome = world.apply(&command);
+            // What was told of it before is what it comes to.
+            let (told, would_change) = match judged {
+                Ok((reply, changes)) => (Ok(reply), changes),
+                Err(refusal) => (Err(refusal), false),
+            };
+            prop_assert_eq!(&told, &outcome);
+            prop_assert!(would_change || world.catalog == before);
             let is_split = matches!(command.kind, Kind::SplitRange { .. });
             let changed = world.catalog != before;
             prop_assert_eq!(world.version().0 - version.0, u64::from(is_split && changed));

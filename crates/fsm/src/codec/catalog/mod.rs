@@ -56,6 +56,10 @@ pub fn catalog_rows(catalog: &Catalog, part: CatalogPart, limit: usize) -> Vec<(
             rows.reverse();
             rows
         }
+        CatalogPart::Jobs { newest } => {
+            let jobs = catalog.jobs().rev().skip_while(|job| job.id > newest).take(limit);
+            jobs.map(|job| stored(CatalogRow::Job(Arc::clone(job)))).collect()
+        }
     }
 }
 
