@@ -48,7 +48,8 @@ mod tests {
     fn options_are_read_by_name_and_an_unknown_name_is_told_with_those_that_there_are() {
         let default = JobOptions::default();
         let slow = JobOptions { max_bytes_per_second: 70_000, ..default };
-        let table: [(&[(&str, &str)], Result<JobOptions, &str>); 9] = [
+        type Case = (&'static [(&'static str, &'static str)], Result<JobOptions, &'static str>);
+        let table: [Case; 9] = [
             (&[], Ok(default)),
             (&[("max_pause_ms", "250")], Ok(JobOptions { max_pause_ms: 250, ..default })),
             (&[("max_bytes_per_second", "70000")], Ok(slow)),
