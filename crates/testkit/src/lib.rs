@@ -23,6 +23,7 @@ pub mod check;
 pub mod cluster;
 pub mod history;
 pub mod ledger;
+pub mod mover;
 pub mod nemesis;
 pub mod terminal;
 pub mod traffic;
