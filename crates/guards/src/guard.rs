@@ -89,7 +89,7 @@ guards! {
     LockGate:
         "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
         "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it",
-        "drover-coordinator::txn" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits";
+        "drover-coordinator::locks" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits";
     /// H39: a compare-and-set would write whatever the value is.
     CompareGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers";

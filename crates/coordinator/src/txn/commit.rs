@@ -25,9 +25,10 @@ use drover_kv::{
 use drover_wire::{CommitRequest, GroupAnswer, GroupOp};
 use rand::Rng;
 
-use crate::coordinator::{Coordinator, Patience, misfit};
+use crate::coordinator::{Coordinator, misfit};
 use crate::dispatch::{Attempts, CallError};
 use crate::retry::Repeat;
+use crate::routing::Patience;
 use crate::txn::plan::{Plan, divide_keys, divide_reads};
 use crate::txn::resolve::Resolution;
 

@@ -14,9 +14,10 @@ use drover_kv::{
 use drover_raftgroup::Group;
 use drover_wire::{GroupAnswer, GroupOp};
 
-use crate::coordinator::{Coordinator, Patience, misfit};
+use crate::coordinator::{Coordinator, misfit};
 use crate::dispatch::{Attempts, CallError};
 use crate::retry::Repeat;
+use crate::routing::Patience;
 use crate::txn::resolve::Resolution;
 
 /// A transaction that holds locks.
