@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::answer::Answer;
 use crate::dispatch::Dispatcher;
 use crate::options::CoordinatorOptions;
+use crate::parking::Parking;
 use crate::retry::Repeat;
 use crate::route_cache::RouteCache;
 
@@ -27,6 +28,7 @@ pub struct Coordinator {
     issued: AtomicU64,
     /// Room for finding out what became of transactions.
     settling: Arc<Semaphore>,
+    parking: Parking,
 }
 
 /// Transactions at once about which a node finds out what became of them, after their deadlines. When a group has no quorum, there
@@ -37,7 +39,8 @@ impl Coordinator {
     /// A coordinator over `dispatcher` and the routes it knows.
     pub fn new(dispatcher: Arc<Dispatcher>, timestamps: SharedTimestamps, options: CoordinatorOptions) -> Self {
         let settling = Arc::new(Semaphore::new(SETTLED_AT_ONCE));
-        Self { dispatcher, timestamps, options, issued: AtomicU64::new(0), settling }
+        let parking = Parking::new(options.parking);
+        Self { dispatcher, timestamps, options, issued: AtomicU64::new(0), settling, parking }
     }
 
     /// What is known of the catalog.
@@ -48,6 +51,11 @@ impl Coordinator {
     /// How requests reach the groups.
     pub fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.dispatcher
+    }
+
+    /// Writes that wait for ranges that are held back.
+    pub fn parking(&self) -> &Parking {
+        &self.parking
     }
 
     /// The group that owns `key` by the route map in use.

@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use drover_kv::Limits;
 
+use crate::parking::ParkingLimits;
+
 /// Settings of a coordinator.
 #[derive(Debug, Clone)]
 pub struct CoordinatorOptions {
@@ -16,6 +18,8 @@ pub struct CoordinatorOptions {
     /// How long the locks of a transaction live unless its coordinator keeps them alive. When they have expired, anybody may
     /// roll it back.
     pub txn_lock_ttl: Duration,
+    /// How many writes may wait for ranges that are held back, and how large they may be together.
+    pub parking: ParkingLimits,
 }
 
 impl Default for CoordinatorOptions {
@@ -26,6 +30,7 @@ impl Default for CoordinatorOptions {
             scan_bytes: 4 << 20,
             max_ttl_ms: 100 * 365 * 24 * 3_600 * 1_000,
             txn_lock_ttl: Duration::from_secs(10),
+            parking: ParkingLimits::default(),
         }
     }
 }

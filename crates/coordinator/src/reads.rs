@@ -46,7 +46,9 @@ impl Coordinator {
                 Ok(GroupAnswer::Read(answer)) => return Ok(Some(answer)),
                 Ok(other) => return Err(misfit(&other)),
                 Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+                Err(CallError::Misrouted(_) | CallError::Fenced(_)) => {
+                    self.newer_routes(version, &mut patience, &attempts, deadline).await?
+                }
                 Err(CallError::Blocked(error)) => {
                     self.unblock(&error, &mut patience, &attempts, deadline).await?;
                     return Ok(None);
@@ -101,7 +103,7 @@ impl Coordinator {
                     }
                     Ok(other) => return Err(misfit(&other)),
                     Err(CallError::Failed(error)) => return Err(error),
-                    Err(CallError::Misrouted(_)) => {
+                    Err(CallError::Misrouted(_) | CallError::Fenced(_)) => {
                         open.extend(places);
                         attempts.insert(group, tried);
                         misrouted = Some(group);

@@ -84,7 +84,7 @@ impl Coordinator {
                 Ok(GroupAnswer::Read(ReadAnswer::Scan(found))) => found,
                 Ok(other) => return Err(misfit(&other)),
                 Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::Misrouted(_)) => {
+                Err(CallError::Misrouted(_) | CallError::Fenced(_)) => {
                     self.newer_routes(version, &mut patience, &attempts, deadline).await?;
                     continue;
                 }

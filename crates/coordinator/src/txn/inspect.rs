@@ -122,7 +122,9 @@ impl Coordinator {
                 }
                 Ok(other) => return Err(misfit(&other)),
                 Err(CallError::Failed(error) | CallError::Blocked(error)) => return Err(error),
-                Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+                Err(CallError::Misrouted(_) | CallError::Fenced(_)) => {
+                    self.newer_routes(version, &mut patience, &attempts, deadline).await?
+                }
             }
         }
     }

@@ -1,7 +1,10 @@
 //! Two groups of one node with the real log and state machine, a coordinator before them, and a source of timestamps that does
 //! something while it is asked.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "helpers of tests are tests, and each test binary uses some of them")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+pub mod moving;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +15,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use drover_catalog::{Route, RouteMap, RouteState};
 use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
-use drover_fsm::moving::MoveStep;
-use drover_fsm::{Command, FsmStateMachine, Grant, MoveCommand};
+use drover_fsm::{FsmStateMachine, Grant};
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{
-    CatalogVersion, ClusterId, End, GroupId, Interval, JobEpoch, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId,
-};
+use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId, StoreId};
 use drover_kv::{
     Attempt, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, TxnDecide, TxnId, TxnPrepare, TxnRef, TxnStatus,
     TxnWrite, Update, WriteKind, WriteOp,
@@ -26,7 +26,7 @@ use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::OracleNetwork;
 use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
-use drover_rafttypes::{ControlReply, Node};
+use drover_rafttypes::Node;
 use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use drover_wire::CommitRequest;
 use futures::FutureExt;
@@ -34,6 +34,8 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+pub use moving::*;
 
 /// Owns the keys below "m".
 pub const LEFT: GroupId = GroupId(2);
@@ -132,7 +134,14 @@ pub fn side(id: GroupId) -> Interval {
     }
 }
 
-pub async fn open(dir: &Path, id: GroupId, log: &NodeLog, clock: &Arc<Clock>, peers: &Arc<PeerPool>) -> Arc<Group> {
+pub async fn open(
+    dir: &Path,
+    id: GroupId,
+    log: &NodeLog,
+    clock: &Arc<Clock>,
+    peers: &Arc<PeerPool>,
+    options: GroupOptions,
+) -> Arc<Group> {
     let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
     let (state_machine, fsm) = FsmStateMachine::open(env, &dir.join(id.to_string()), id).unwrap();
     let group = Group::open(GroupParts {
@@ -144,7 +153,7 @@ pub async fn open(dir: &Path, id: GroupId, log: &NodeLog, clock: &Arc<Clock>, pe
         network: peers.raft_network(id),
         timestamps: Arc::new(ForGroups(Arc::clone(clock))),
         clock_lead: drover_raftgroup::clock_lead(),
-        options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
+        options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..options },
     })
     .await
     .unwrap();
@@ -155,9 +164,14 @@ pub async fn open(dir: &Path, id: GroupId, log: &NodeLog, clock: &Arc<Clock>, pe
 
 impl Fixture {
     pub async fn new() -> Self {
+        let options = CoordinatorOptions { txn_lock_ttl: TTL, ..CoordinatorOptions::default() };
+        Self::with(options, GroupOptions::default()).await
+    }
+
+    pub async fn with(options: CoordinatorOptions, group_options: GroupOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = NodeLog::open(&dir.path().join("log"), LogOptions::default()).unwrap();
-        let options = PeerOptions {
+        let peer_options = PeerOptions {
             cluster_id: ClusterId([1; 16]),
             node_id: NodeId(1),
             store_id: StoreId([1; 16]),
@@ -167,7 +181,7 @@ impl Fixture {
             lease: LeaseTerms::default(),
             tuning: Tuning::default(),
         };
-        let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());
+        let peers = PeerPool::new(peer_options, PeerIdentities::open(dir.path().join("peers")).unwrap());
         let clock = Arc::new(Clock {
             next: AtomicU64::new(Timestamp::new(PhysicalMs::new(1_000_000).unwrap(), 1).raw()),
             hook: Mutex::new(None),
@@ -177,7 +191,7 @@ impl Fixture {
         let (stop, directory) = (CancellationToken::new(), Arc::new(GroupDirectory::default()));
         let (mut groups, mut routes) = (BTreeMap::new(), Vec::new());
         for id in [LEFT, RIGHT] {
-            let group = open(dir.path(), id, &log, &clock, &peers).await;
+            let group = open(dir.path(), id, &log, &clock, &peers, group_options.clone()).await;
             let (route, shard) = (RouteId(id.0), ShardId(id.0));
             let grant = Grant { interval: side(id), route, shard, acquired_version: CatalogVersion::FIRST };
             tokio::spawn(Arc::clone(&group).run_duties(drover_raftgroup::granted(vec![grant]), stop.clone()));
@@ -192,7 +206,6 @@ impl Fixture {
         }
         let cache = RouteCache::new(RouteMap::new(CatalogVersion::FIRST, routes).unwrap());
         let dispatcher = Arc::new(Dispatcher::new(NodeId(1), directory, peers, cache));
-        let options = CoordinatorOptions { txn_lock_ttl: TTL, ..CoordinatorOptions::default() };
         let source = Arc::new(ForCoordinator(Arc::clone(&clock)));
         let coordinator = Arc::new(Coordinator::new(dispatcher, source, options));
         Self { coordinator, clock, groups, _stop: stop.drop_guard(), _log: log, _dir: dir }
@@ -330,12 +343,4 @@ pub fn request(id: u8, start_ts: Timestamp, mutations: Vec<Mutation>, reads: &[&
         },
         timeout_ms: None,
     }
-}
-
-/// Moves the keys from "x" on away from the group on the right, as far as this step.
-pub async fn move_step(group: &Group, epoch: u64, step: MoveStep) {
-    let leadership = group.leadership().unwrap();
-    let command = Command::Move(Box::new(MoveCommand { job: JobId(1), epoch: JobEpoch(epoch), step }));
-    let reply = group.propose(&leadership, command.encode(leadership.term).unwrap(), soon()).await.unwrap();
-    assert_eq!(reply, ControlReply::Done);
 }
