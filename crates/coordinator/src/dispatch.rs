@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::Rng;
 
-use crate::retry::{Failure, Next, Repeat, at_deadline, decide};
+use crate::retry::{Failure, Next, Repeat, at_deadline, decide, turned_away};
 use crate::{GroupDirectory, RouteCache};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -44,6 +44,17 @@ impl Attempts {
     pub fn at_deadline(&self) -> Error {
         at_deadline(self.unknown, self.last.as_ref())
     }
+
+    /// What the caller is told when this node does not let the operation wait any longer.
+    pub(crate) fn turned_away(&self, error: Error) -> Error {
+        turned_away(self.unknown, error)
+    }
+
+    /// The operation waits before it is sent.
+    pub(crate) fn held(&mut self) {
+        let why = || Failure::NotSent("writes to the range are held back while it changes hands".to_owned());
+        self.last.get_or_insert_with(why);
+    }
 }
 
 /// Why an operation has no answer.
@@ -55,6 +66,8 @@ pub enum CallError {
     Misrouted(Error),
     /// The group refused it because of a lock, which the error names.
     Blocked(Error),
+    /// The group refused it because writes to its range are held back.
+    Fenced(Error),
 }
 
 /// Takes an operation to the leader of its group, wherever that is, until it is answered or the deadline passes.
@@ -99,7 +112,12 @@ impl Dispatcher {
     ) -> Result<GroupAnswer, Error> {
         match self.call_routed(group, op, repeat, &mut Attempts::default(), deadline).await {
             Ok(answer) => Ok(answer),
-            Err(CallError::Failed(error) | CallError::Misrouted(error) | CallError::Blocked(error)) => Err(error),
+            Err(
+                CallError::Failed(error)
+                | CallError::Misrouted(error)
+                | CallError::Blocked(error)
+                | CallError::Fenced(error),
+            ) => Err(error),
         }
     }
 
@@ -159,6 +177,10 @@ impl Dispatcher {
             match next {
                 Next::GiveUp(error) => return Err(CallError::Failed(error)),
                 Next::Unblock(error) => return Err(CallError::Blocked(error)),
+                Next::Park { error, unknown } => {
+                    attempts.unknown = unknown;
+                    return Err(CallError::Fenced(error));
+                }
                 Next::Reroute { error, unknown } => {
                     attempts.unknown = unknown;
                     return Err(CallError::Misrouted(error));

@@ -8,6 +8,7 @@
 //! what comes back is judged by one pure function ([`retry::decide`]) that knows when another attempt is safe. A group
 //! that refuses because it does not own what was asked of it, or because the map was too old, makes the coordinator wait
 //! for a newer map ([`RouteCache`]) and route the operation anew: each attempt carries the version of its own routing.
+//! New writes to a range that is held back while it moves wait in one bounded queue ([`parking`]).
 //!
 //! # Formats
 //!
@@ -28,14 +29,22 @@ pub mod cursor;
 mod directory;
 mod dispatch;
 mod job_board;
+mod options;
+pub mod parking;
+mod reads;
 mod retry;
 mod route_cache;
+mod routing;
+mod scan;
 pub mod txn;
+mod writes;
 
 pub use answer::Answer;
-pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use coordinator::Coordinator;
 pub use directory::{GroupDirectory, Replica};
 pub use dispatch::{Attempts, CallError, Dispatcher};
 pub use job_board::JobBoard;
+pub use options::CoordinatorOptions;
+pub use parking::{Parking, ParkingEvent, ParkingLimits, ParkingObserver};
 pub use retry::{Failure, Repeat, is_misrouted};
 pub use route_cache::RouteCache;

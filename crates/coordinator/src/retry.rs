@@ -53,6 +53,8 @@ pub enum Next {
     Reroute { error: Error, unknown: bool },
     /// A lock stands in the way, which has to be dealt with first.
     Unblock(Error),
+    /// Writes to the range are held back: send it again when its route has changed.
+    Park { error: Error, unknown: bool },
 }
 
 /// Judges a failed attempt. `unknown` tells whether an earlier attempt may have been logged.
@@ -72,6 +74,7 @@ pub fn decide(repeat: Repeat, unknown: bool, failure: Failure) -> Next {
         {
             Next::GiveUp(settle(unknown, error))
         }
+        Failure::Answered(error) if error.reason == Reason::RouteFenced => Next::Park { error, unknown },
         // The time of one attempt is over, not the caller's: that is for the caller of this function to know.
         Failure::Answered(error) if error.is_transient() || error.reason == Reason::Timeout => {
             Next::Again { leader: error.leader_hint, unknown }
@@ -116,6 +119,11 @@ pub fn at_deadline(unknown: bool, last: Option<&Failure>) -> Error {
     }
 }
 
+/// What the caller is told who is not let wait any longer. `unknown` tells whether an attempt may have been logged.
+pub fn turned_away(unknown: bool, error: Error) -> Error {
+    settle(unknown, error)
+}
+
 /// After an unknown attempt only an answer from apply is definite.
 fn settle(unknown: bool, error: Error) -> Error {
     let from_apply = matches!(error.reason, Reason::IdempotencySettled | Reason::IdempotencyReused);
@@ -150,7 +158,9 @@ mod tests {
     /// (again?, unknown afterwards)
     fn verdict(next: &Next) -> (bool, bool) {
         match next {
-            Next::Again { unknown, .. } | Next::Reroute { unknown, .. } => (true, *unknown),
+            Next::Again { unknown, .. } | Next::Reroute { unknown, .. } | Next::Park { unknown, .. } => {
+                (true, *unknown)
+            }
             Next::GiveUp(error) => (false, error.is_unknown()),
             Next::Unblock(_) => panic!("no failure of these tables names a lock"),
         }
@@ -216,6 +226,27 @@ mod tests {
                 let rerouted = matches!(next, Next::Reroute { unknown, .. } if unknown == before);
                 assert_eq!(rerouted, is_misrouted(*reason), "{reason}");
             }
+        }
+    }
+
+    #[test]
+    fn a_fence_parks_whatever_may_wait_and_who_holds_locks_gives_up() {
+        for before in [false, true] {
+            for repeat in [Repeat::Read, Repeat::Recognised, Repeat::Never] {
+                let next = decide(repeat, before, definite(Reason::RouteFenced));
+                assert!(matches!(next, Next::Park { unknown, .. } if unknown == before), "{repeat:?}: {next:?}");
+            }
+            let next = decide(Repeat::Holder, before, definite(Reason::RouteFenced));
+            assert!(matches!(&next, Next::GiveUp(error) if error.is_unknown() == before), "{next:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_that_nothing_happened_only_if_that_is_certain() {
+        for unknown in [false, true] {
+            let error = turned_away(unknown, Error::definite(Reason::Unavailable, "full").retry_after_ms(50));
+            assert_eq!((error.reason, error.is_unknown()), (Reason::Unavailable, unknown));
+            assert_eq!(error.retry_after_ms, Some(50));
         }
     }
 

@@ -1,292 +1,22 @@
-//! Transactions over two groups with the real log and state machine, and a source of timestamps that does something while it
-//! is asked.
+//! Transactions over two groups.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod support;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use drover_catalog::{Route, RouteMap, RouteState};
-use drover_coordinator::txn::LockSweep;
-use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
+use drover_coordinator::{Coordinator, CoordinatorOptions};
 use drover_fsm::moving::MoveStep;
-use drover_fsm::{Command, FsmStateMachine, Grant, MoveCommand};
-use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::{
-    CatalogVersion, ClusterId, End, GroupId, Interval, JobEpoch, JobId, NodeId, ReplicaId, RouteId, ShardId, StoreId,
-};
-use drover_kv::{
-    Attempt, Error, Expectation, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RollbackCause, TxnDecide,
-    TxnId, TxnPrepare, TxnRef, TxnRollback, TxnStatus, TxnWrite, Update, WriteKind, WriteOp,
-};
-use drover_mvcc::{StoreEnv, StoreEnvOptions};
-use drover_oracle::{OracleClient, OracleNetwork};
-use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
-use drover_raftlog::{LogOptions, NodeLog};
-use drover_rafttypes::{ControlReply, Node};
-use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_keys::{End, GroupId, Interval};
+use drover_kv::{ReadSet, Reason, TxnId, TxnStatus, WriteKind};
+use drover_oracle::OracleClient;
+use drover_raftgroup::Group;
 use drover_wire::CommitRequest;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
-/// Owns the keys below "m".
-const LEFT: GroupId = GroupId(2);
-/// Owns the others.
-const RIGHT: GroupId = GroupId(3);
-const V1: Option<CatalogVersion> = Some(CatalogVersion::FIRST);
-const TTL: Duration = Duration::from_secs(10);
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(30)
-}
-
-/// What happens between the moment at which the coordinator's timestamp is fixed and the one at which it gets it.
-type Hook = Box<dyn Fn(Timestamp) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// Issues timestamps one after the other.
-struct Clock {
-    next: AtomicU64,
-    hook: Mutex<Option<Arc<Hook>>>,
-    /// Groups get no timestamps while this is set.
-    held: watch::Sender<bool>,
-    asked: watch::Sender<usize>,
-}
-
-impl Clock {
-    fn issue(&self, count: u64) -> Timestamp {
-        Timestamp::from_raw(self.next.fetch_add(count, Ordering::SeqCst))
-    }
-
-    /// Lets time pass, and a little more.
-    fn advance(&self, by: Duration) {
-        let now = Timestamp::from_raw(self.next.load(Ordering::SeqCst));
-        let ms = now.physical().unix_ms() + u64::try_from(by.as_millis()).unwrap() + 1;
-        self.next.store(Timestamp::new(PhysicalMs::new(ms).unwrap(), 0).raw(), Ordering::SeqCst);
-    }
-}
-
-struct ForGroups(Arc<Clock>);
-
-impl TimestampSource for ForGroups {
-    fn timestamps(&self, count: u32, _deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
-        let clock = Arc::clone(&self.0);
-        clock.asked.send_modify(|asked| *asked += 1);
-        let mut held = clock.held.subscribe();
-        async move {
-            held.wait_for(|held| !*held).await.unwrap();
-            Ok(clock.issue(u64::from(count)))
-        }
-        .boxed()
-    }
-}
-
-struct ForCoordinator(Arc<Clock>);
-
-impl TimestampSource for ForCoordinator {
-    fn timestamps(&self, count: u32, _deadline: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
-        let clock = Arc::clone(&self.0);
-        async move {
-            let issued = clock.issue(u64::from(count));
-            let hook = clock.hook.lock().clone();
-            if let Some(hook) = hook {
-                hook(issued).await;
-            }
-            Ok(issued)
-        }
-        .boxed()
-    }
-}
-
-/// An oracle on another node, as an oracle client sees it.
-struct OverNetwork(Arc<Clock>);
-
-impl OracleNetwork for OverNetwork {
-    fn candidates(&self) -> Vec<NodeId> {
-        vec![NodeId(1)]
-    }
-
-    fn ask(&self, _: NodeId, count: u32, _: Instant) -> BoxFuture<'static, Result<Timestamp, Error>> {
-        std::future::ready(Ok(self.0.issue(u64::from(count)))).boxed()
-    }
-}
-
-struct Fixture {
-    coordinator: Arc<Coordinator>,
-    clock: Arc<Clock>,
-    groups: BTreeMap<GroupId, Arc<Group>>,
-    _stop: tokio_util::sync::DropGuard,
-    _log: NodeLog,
-    _dir: tempfile::TempDir,
-}
-
-fn side(id: GroupId) -> Interval {
-    match id {
-        LEFT => Interval::new("", End::Key("m".into())).unwrap(),
-        _ => Interval::new("m", End::Unbounded).unwrap(),
-    }
-}
-
-async fn open(dir: &Path, id: GroupId, log: &NodeLog, clock: &Arc<Clock>, peers: &Arc<PeerPool>) -> Arc<Group> {
-    let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
-    let (state_machine, fsm) = FsmStateMachine::open(env, &dir.join(id.to_string()), id).unwrap();
-    let group = Group::open(GroupParts {
-        group: id,
-        node: NodeId(1),
-        log: log.group(id),
-        state_machine,
-        fsm,
-        network: peers.raft_network(id),
-        timestamps: Arc::new(ForGroups(Arc::clone(clock))),
-        clock_lead: drover_raftgroup::clock_lead(),
-        options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
-    })
-    .await
-    .unwrap();
-    group.run().await;
-    group.initialize(BTreeMap::from([(1, Node::new("127.0.0.1:1", ReplicaId(1)))])).await.unwrap();
-    group
-}
-
-impl Fixture {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let log = NodeLog::open(&dir.path().join("log"), LogOptions::default()).unwrap();
-        let options = PeerOptions {
-            cluster_id: ClusterId([1; 16]),
-            node_id: NodeId(1),
-            store_id: StoreId([1; 16]),
-            version: "test".to_owned(),
-            grpc_address: String::new(),
-            admin_address: String::new(),
-            lease: LeaseTerms::default(),
-            tuning: Tuning::default(),
-        };
-        let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());
-        let clock = Arc::new(Clock {
-            next: AtomicU64::new(Timestamp::new(PhysicalMs::new(1_000_000).unwrap(), 1).raw()),
-            hook: Mutex::new(None),
-            held: watch::Sender::new(false),
-            asked: watch::Sender::new(0),
-        });
-        let (stop, directory) = (CancellationToken::new(), Arc::new(GroupDirectory::default()));
-        let (mut groups, mut routes) = (BTreeMap::new(), Vec::new());
-        for id in [LEFT, RIGHT] {
-            let group = open(dir.path(), id, &log, &clock, &peers).await;
-            let (route, shard) = (RouteId(id.0), ShardId(id.0));
-            let grant = Grant { interval: side(id), route, shard, acquired_version: CatalogVersion::FIRST };
-            tokio::spawn(Arc::clone(&group).run_duties(drover_raftgroup::granted(vec![grant]), stop.clone()));
-            let mut applied = group.fsm().applied_log_id();
-            while !group.fsm().state().bootstrapped || !group.is_leader() {
-                let _ = tokio::time::timeout(Duration::from_millis(20), applied.changed()).await;
-            }
-            directory.set(id, Replica::Running(Arc::clone(&group)));
-            directory.set_members(id, vec![NodeId(1)]);
-            routes.push(Route { id: route, interval: side(id), group: id, shard, state: RouteState::Active });
-            groups.insert(id, group);
-        }
-        let cache = RouteCache::new(RouteMap::new(CatalogVersion::FIRST, routes).unwrap());
-        let dispatcher = Arc::new(Dispatcher::new(NodeId(1), directory, peers, cache));
-        let options = CoordinatorOptions { txn_lock_ttl: TTL, ..CoordinatorOptions::default() };
-        let source = Arc::new(ForCoordinator(Arc::clone(&clock)));
-        let coordinator = Arc::new(Coordinator::new(dispatcher, source, options));
-        Self { coordinator, clock, groups, _stop: stop.drop_guard(), _log: log, _dir: dir }
-    }
-
-    fn on_timestamp(&self, hook: impl Fn(Timestamp) -> BoxFuture<'static, ()> + Send + Sync + 'static) {
-        *self.clock.hook.lock() = Some(Arc::new(Box::new(hook)));
-    }
-
-    fn group(&self, key: &str) -> Arc<Group> {
-        Arc::clone(&self.groups[if key < "m" { &LEFT } else { &RIGHT }])
-    }
-
-    async fn put(&self, key: &'static str, value: &'static str) -> Result<Outcome, Error> {
-        put(&self.group(key), key, value).await
-    }
-
-    /// The value of a key as of `at`, without seeing to locks.
-    async fn value_at(&self, key: &'static str, at: Timestamp) -> Result<Option<Bytes>, Error> {
-        read(&self.group(key), key, at).await
-    }
-
-    /// A timestamp that the coordinator knows to have been issued.
-    async fn now(&self) -> Timestamp {
-        self.coordinator.fresh(soon()).await.unwrap()
-    }
-
-    async fn commit(&self, request: CommitRequest) -> Result<Timestamp, Error> {
-        self.coordinator.commit(request, soon()).await
-    }
-
-    /// Waits until no lock is left: those of a commit that failed go after it was answered.
-    async fn unlocked(&self) {
-        for group in self.groups.values() {
-            let mut applied = group.fsm().applied_log_id();
-            while group.fsm().state().locks > 0 {
-                tokio::time::timeout_at(soon().into(), applied.changed()).await.expect("a lock is left").unwrap();
-            }
-        }
-    }
-
-    /// One attempt of another coordinator, which stops after its prepares.
-    async fn prepare(&self, id: u8, start_ts: Timestamp, keys: &[&'static str]) -> TxnRef {
-        let txn = TxnRef { id: TxnId([id; 16]), attempt: Attempt { number: 1, coordinator: 1 } };
-        for key in keys {
-            let prepare = TxnPrepare {
-                txn,
-                start_ts,
-                primary: keys[0].into(),
-                fingerprint: 0,
-                ttl_ms: u64::try_from(TTL.as_millis()).unwrap(),
-                supersedes: false,
-                mutations: vec![set(key, "prepared")],
-            };
-            let kind = WriteKind::Txn(Box::new(TxnWrite::Prepare(prepare)));
-            write(&self.group(key), kind).await.unwrap();
-        }
-        txn
-    }
-}
-
-async fn write(group: &Group, kind: WriteKind) -> Result<Outcome, Error> {
-    group.write(WriteOp { kind, observed_version: V1, idempotency: None }, soon()).await
-}
-
-async fn put(group: &Group, key: &'static str, value: &'static str) -> Result<Outcome, Error> {
-    write(group, WriteKind::Put { key: key.into(), value: value.into(), ttl_ms: None }).await
-}
-
-async fn read(group: &Group, key: &'static str, at: Timestamp) -> Result<Option<Bytes>, Error> {
-    match group.read(ReadOp::Get { key: key.into(), read_ts: Some(at) }, V1, soon()).await? {
-        ReadAnswer::Get { version, .. } => Ok(version.map(|version| version.value)),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn set(key: &'static str, value: &'static str) -> Mutation {
-    Mutation { key: key.into(), update: Update::Put { value: value.into(), ttl_ms: None } }
-}
-
-fn request(id: u8, start_ts: Timestamp, mutations: Vec<Mutation>, reads: &[&'static str]) -> CommitRequest {
-    CommitRequest {
-        id: TxnId([id; 16]),
-        number: 1,
-        start_ts,
-        mutations,
-        reads: ReadSet {
-            keys: reads.iter().map(|key| Bytes::from_static(key.as_bytes())).collect(),
-            intervals: vec![],
-        },
-        timeout_ms: None,
-    }
-}
+use support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_changed_before_the_commit_timestamp_is_a_conflict() {
@@ -345,22 +75,6 @@ async fn a_snapshot_that_was_read_while_locks_were_set_stays_as_it_was() {
             Err(error) => assert_eq!(error.reason, Reason::Locked, "{error}"),
             Ok(before) => assert_eq!(fixture.coordinator_value("z", at).await, before, "at {at}"),
         }
-    }
-}
-
-impl Fixture {
-    /// The value of a key as of `at`, after seeing to locks.
-    async fn coordinator_value(&self, key: &'static str, at: Timestamp) -> Option<Bytes> {
-        let options = drover_wire::ReadOptions { read_ts: Some(at), timeout_ms: None };
-        let get = drover_wire::Request::Get { key: key.into(), options };
-        match self.coordinator.handle(get, soon()).await.unwrap() {
-            drover_coordinator::Answer::Get { version, .. } => version.map(|version| version.value),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn status(&self, id: u8, primary: &'static str) -> TxnStatus {
-        self.coordinator.txn_status(TxnId([id; 16]), &primary.into(), soon()).await.unwrap()
     }
 }
 
@@ -425,86 +139,6 @@ async fn an_error_of_a_later_attempt_is_certain_because_the_earlier_ones_are_set
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_and_writers_settle_what_a_lost_coordinator_left_when_its_time_is_over() {
-    let fixture = Fixture::new().await;
-    let start_ts = fixture.now().await;
-    let lost = fixture.prepare(7, start_ts, &["a", "z"]).await;
-    // A read of a snapshot from before it does not care.
-    assert_eq!(fixture.coordinator_value("z", start_ts).await, None);
-    let (listed, _) = fixture.coordinator.prepared(Bytes::new(), 1_000, soon()).await.unwrap();
-    assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].lock.txn, listed[0].keys.len()), (lost, 2));
-    assert!(matches!(listed[0].status, TxnStatus::Prepared { .. }));
-    // Others wait, and end when their own time is over. Nothing has happened then.
-    let shortly = Instant::now() + Duration::from_millis(100);
-    let put = drover_wire::Request::Write {
-        kind: WriteKind::Put { key: "z".into(), value: "put".into(), ttl_ms: None },
-        options: drover_wire::WriteOptions::default(),
-    };
-    let error = fixture.coordinator.handle(put.clone(), shortly).await.unwrap_err();
-    assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
-    let error = fixture.coordinator.resolve_txn(lost.id, false, soon()).await.unwrap_err();
-    assert_eq!(error.reason, Reason::FailedPrecondition, "{error}");
-    let conflict = fixture.commit(request(8, start_ts, vec![set("b", ""), set("z", "")], &[])).await.unwrap_err();
-    assert_eq!(conflict.reason, Reason::TxnConflict, "{conflict}");
-    fixture.clock.advance(TTL);
-    fixture.coordinator.handle(put, soon()).await.unwrap();
-    assert_eq!(fixture.coordinator_value("z", fixture.now().await).await.unwrap(), "put");
-    assert_eq!(fixture.coordinator_value("a", fixture.now().await).await, None);
-    assert_eq!(fixture.status(7, "a").await, TxnStatus::RolledBack { through: lost.attempt });
-    fixture.unlocked().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn locks_are_tended_and_settled_by_hand_through_the_same_protocol() {
-    let fixture = Fixture::new().await;
-    let start_ts = fixture.now().await;
-    fixture.prepare(7, start_ts, &["a", "z"]).await;
-    let forced = fixture.coordinator.resolve_txn(TxnId([7; 16]), true, soon()).await.unwrap();
-    assert!(matches!(forced, TxnStatus::RolledBack { .. }));
-    fixture.prepare(8, start_ts, &["a", "z"]).await;
-    fixture.clock.advance(TTL);
-    for group in fixture.groups.values() {
-        fixture.coordinator.tend_locks(group, &mut LockSweep::default(), soon()).await.unwrap();
-    }
-    fixture.unlocked().await;
-    assert!(matches!(fixture.status(8, "a").await, TxnStatus::RolledBack { .. }));
-}
-
-impl Fixture {
-    /// Tells how many timestamps the coordinator has asked for since.
-    fn counting(&self) -> watch::Receiver<usize> {
-        let (count, counted) = watch::channel(0);
-        self.on_timestamp(move |_| {
-            count.send_modify(|count| *count += 1);
-            std::future::ready(()).boxed()
-        });
-        counted
-    }
-
-    /// Commits what another coordinator has prepared in the left group, at `commit_ts`.
-    async fn decide(&self, txn: TxnRef, start_ts: Timestamp, keys: &[&'static str], commit_ts: Timestamp) {
-        let keys = keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect();
-        let decide = TxnDecide { txn, start_ts, commit_ts, fingerprint: 0, keys, remote: Vec::new() };
-        let kind = WriteKind::Txn(Box::new(TxnWrite::Decide(decide)));
-        assert_eq!(write(&self.groups[&LEFT], kind).await, Ok(Outcome::TxnCommitted { commit_ts }));
-    }
-
-    /// Waits until the outcome of a transaction is known, and tells it.
-    async fn outcome(&self, id: u8, primary: &'static str) -> TxnStatus {
-        let mut applied = self.group(primary).fsm().applied_log_id();
-        loop {
-            match self.status(id, primary).await {
-                TxnStatus::Nothing | TxnStatus::Prepared { .. } => {
-                    tokio::time::timeout_at(soon().into(), applied.changed()).await.expect("no outcome").unwrap();
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_takes_no_timestamp_that_was_issued_before_it_asked_for_one() {
     let fixture = Fixture::new().await;
     let network = Arc::new(OverNetwork(Arc::clone(&fixture.clock)));
@@ -519,65 +153,6 @@ async fn a_commit_takes_no_timestamp_that_was_issued_before_it_asked_for_one() {
     let commit_ts = other.commit(commit, soon()).await.unwrap();
     assert_eq!(fixture.coordinator_value("z", at).await, None, "read at {at}, committed at {commit_ts}");
     assert_eq!(fixture.coordinator_value("z", fixture.now().await).await.unwrap(), "1");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_that_meets_the_lock_of_an_earlier_transaction_is_a_conflict_at_once() {
-    let fixture = Fixture::new().await;
-    let earlier = fixture.now().await;
-    let holder = fixture.prepare(7, earlier, &["a"]).await;
-    let start_ts = fixture.now().await;
-    // Waiting would take all the time that the caller allows: the holder does nothing more.
-    let error = fixture.commit(request(8, start_ts, vec![set("z", "1")], &["a"])).await.unwrap_err();
-    assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
-    assert!(error.message.contains(&holder.id.to_string()), "{error}");
-    assert!(matches!(fixture.outcome(8, "z").await, TxnStatus::RolledBack { .. }));
-    assert_eq!(fixture.value_at("z", fixture.now().await).await.unwrap(), None);
-    assert!(matches!(fixture.status(7, "a").await, TxnStatus::Prepared { .. }), "the holder is left alone");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits() {
-    let fixture = Fixture::new().await;
-    // The holder gets its commit timestamp before the one that waits, or after it, or is rolled back.
-    for (id, before, committed) in [(10, true, true), (20, false, true), (30, false, false)] {
-        let start_ts = fixture.now().await;
-        let later = fixture.now().await;
-        let holder = fixture.prepare(id, later, &["a"]).await;
-        let first = fixture.now().await;
-        let mut counted = fixture.counting();
-        let (coordinator, commit) =
-            (Arc::clone(&fixture.coordinator), request(id + 1, start_ts, vec![set("z", "1")], &["a"]));
-        let mut waiting = tokio::spawn(async move { coordinator.commit(commit, soon()).await });
-        // It asks for its commit timestamp, and then, whenever it meets the lock, for what time it is.
-        let early = tokio::select! {
-            counted = counted.wait_for(|count| *count >= 2) => counted.map(|_| None).unwrap(),
-            ended = &mut waiting => Some(ended.unwrap()),
-        };
-        *fixture.clock.hook.lock() = None;
-        let holder_ts = if before { first } else { fixture.now().await };
-        match committed {
-            true => fixture.decide(holder, later, &["a"], holder_ts).await,
-            false => {
-                let rollback =
-                    TxnRollback { txn: holder, start_ts: later, primary: "a".into(), cause: RollbackCause::Asked };
-                let kind = WriteKind::Txn(Box::new(TxnWrite::Rollback(rollback)));
-                assert_eq!(write(&fixture.groups[&LEFT], kind).await, Ok(Outcome::TxnRolledBack));
-            }
-        }
-        let ended = match early {
-            Some(ended) => ended,
-            None => waiting.await.unwrap(),
-        };
-        match (before, ended) {
-            (true, ended) => {
-                let error = ended.expect_err("what it has read was changed below its commit timestamp");
-                assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
-            }
-            (false, ended) => assert!(ended.unwrap() < holder_ts, "{id}"),
-        }
-        fixture.unlocked().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -602,85 +177,6 @@ async fn a_value_that_has_expired_since_it_was_read_is_a_change_in_one_group_and
     // It has expired before the snapshot: nothing has changed since.
     let start_ts = fixture.now().await;
     fixture.commit(request(5, start_ts, vec![set("z", "1")], &["a"])).await.unwrap();
-}
-
-/// Each kind of write to "a", and what "a" is after it, if the transaction in front of it has set it to "prepared".
-fn writes_to_a() -> [(drover_wire::Request, Option<&'static str>); 5] {
-    use drover_wire::{Request, WriteOptions};
-    let put = |value: &'static str| Update::Put { value: value.into(), ttl_ms: None };
-    let one = |kind| Request::Write { kind, options: WriteOptions::default() };
-    let cas = |expect, value| one(WriteKind::CompareAndSet { key: "a".into(), expect, update: put(value) });
-    let range = Interval::new("a", End::Key("b".into())).unwrap();
-    [
-        (one(WriteKind::Put { key: "a".into(), value: "put".into(), ttl_ms: None }), Some("put")),
-        (one(WriteKind::Delete { key: "a".into() }), None),
-        (cas(Expectation::Value("prepared".into()), "met"), Some("met")),
-        (cas(Expectation::Absent, "not met"), Some("prepared")),
-        (Request::DeleteRange { interval: range, cursor: None, options: WriteOptions::default() }, None),
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn writes_of_single_keys_wait_for_a_foreign_lock_and_are_not_pending_meanwhile() {
-    let fixture = Fixture::new().await;
-    for (id, (kind, expect)) in (10..).zip(writes_to_a()) {
-        let start_ts = fixture.now().await;
-        let holder = fixture.prepare(id, start_ts, &["a"]).await;
-        // Until their own time is over, and then nothing has happened. No timestamp was asked for.
-        let (shortly, asked) = (Instant::now() + Duration::from_millis(50), *fixture.clock.asked.borrow());
-        let error = fixture.coordinator.handle(kind.clone(), shortly).await.unwrap_err();
-        assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{kind:?}: {error}");
-        assert_eq!(*fixture.clock.asked.borrow(), asked, "{kind:?}");
-        let mut counted = fixture.counting();
-        let (coordinator, waiting) = (Arc::clone(&fixture.coordinator), kind.clone());
-        let waiting = tokio::spawn(async move { coordinator.handle(waiting, soon()).await });
-        // It was turned away, and asks what time it is because of the lock.
-        counted.wait_for(|count| *count >= 1).await.unwrap();
-        *fixture.clock.hook.lock() = None;
-        assert_eq!(fixture.group("a").leadership().unwrap().pending.len(), 0, "{kind:?}");
-        assert!(!waiting.is_finished(), "{kind:?}");
-        let commit_ts = fixture.now().await;
-        fixture.decide(holder, start_ts, &["a"], commit_ts).await;
-        waiting.await.unwrap().unwrap_or_else(|error| panic!("{kind:?}: {error}"));
-        assert_eq!(fixture.value_at("a", commit_ts).await.unwrap().unwrap(), "prepared", "{kind:?}");
-        let after = fixture.value_at("a", fixture.now().await).await.unwrap();
-        assert_eq!(after.as_deref(), expect.map(str::as_bytes), "{kind:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_in_one_entry_holds_no_locks_and_waits_for_those_of_others() {
-    let fixture = Fixture::new().await;
-    let start_ts = fixture.now().await;
-    let holder = fixture.prepare(7, start_ts, &["a"]).await;
-    let shortly = Instant::now() + Duration::from_millis(50);
-    let blind = |id| request(id, start_ts, vec![set("a", "blind"), set("b", "blind")], &[]);
-    let error = fixture.coordinator.commit(blind(8), shortly).await.unwrap_err();
-    assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
-    let mut counted = fixture.counting();
-    let (coordinator, waiting) = (Arc::clone(&fixture.coordinator), blind(9));
-    let waiting = tokio::spawn(async move { coordinator.commit(waiting, soon()).await });
-    counted.wait_for(|count| *count >= 1).await.unwrap();
-    *fixture.clock.hook.lock() = None;
-    let commit_ts = fixture.now().await;
-    fixture.decide(holder, start_ts, &["a"], commit_ts).await;
-    let blind_ts = waiting.await.unwrap().unwrap();
-    assert!(blind_ts > commit_ts);
-    assert_eq!(fixture.value_at("a", fixture.now().await).await.unwrap().unwrap(), "blind");
-    let again = blind(9);
-    let start_ts = fixture.now().await;
-    let holder = fixture.prepare(10, start_ts, &["a"]).await;
-    assert_eq!(fixture.commit(again).await, Ok(blind_ts), "its outcome is recorded, whatever is locked by now");
-    // One that has read the key waits as well, for nothing.
-    let mut counted = fixture.counting();
-    let (coordinator, waiting) =
-        (Arc::clone(&fixture.coordinator), request(11, start_ts, vec![set("b", "lost")], &["a"]));
-    let waiting = tokio::spawn(async move { coordinator.commit(waiting, soon()).await });
-    counted.wait_for(|count| *count >= 1).await.unwrap();
-    *fixture.clock.hook.lock() = None;
-    fixture.decide(holder, start_ts, &["a"], fixture.now().await).await;
-    let error = waiting.await.unwrap().unwrap_err();
-    assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -730,14 +226,6 @@ async fn an_id_that_another_transaction_was_committed_under_is_refused_wherever_
         assert_eq!(value.as_deref(), expect.map(str::as_bytes), "{key}");
     }
     assert_eq!(fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await, Ok(commit_ts));
-}
-
-/// Moves the keys from "x" on away from the group on the right, as far as this step.
-async fn move_step(group: &Group, epoch: u64, step: MoveStep) {
-    let leadership = group.leadership().unwrap();
-    let command = Command::Move(Box::new(MoveCommand { job: JobId(1), epoch: JobEpoch(epoch), step }));
-    let reply = group.propose(&leadership, command.encode(leadership.term).unwrap(), soon()).await.unwrap();
-    assert_eq!(reply, ControlReply::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ guards! {
     LockGate:
         "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
         "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it",
-        "drover-coordinator::txn" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits";
+        "drover-coordinator::locks" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits";
     /// H39: a compare-and-set would write whatever the value is.
     CompareGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers";
@@ -310,7 +310,8 @@ guards! {
         "drover-coordinator" "coordinator::tests::a_cursor_whose_snapshot_was_not_issued_is_refused";
     /// H44: a definite refusal would be reported although an earlier attempt may have been applied.
     UnknownSticks:
-        "drover-coordinator" "retry::tests::every_kind_of_failure_meets_every_kind_of_operation";
+        "drover-coordinator" "retry::tests::every_kind_of_failure_meets_every_kind_of_operation",
+        "drover-coordinator::parking" "h44_a_full_queue_refuses_and_what_was_unknown_before_stays_unknown";
     /// H44: a write without idempotency key would be sent again after an attempt that may have been applied.
     BlindWriteOnce:
         "drover-coordinator" "retry::tests::every_kind_of_failure_meets_every_kind_of_operation";
@@ -441,5 +442,6 @@ guards! {
         "drover-fsm::moving" "h26_a_replica_that_knows_an_older_seal_does_not_pass_for_sealed";
     /// H45: two transactions that hold locks would wait for two fences, which wait for those locks.
     HolderNeverParks:
-        "drover-coordinator::txn" "h45_who_holds_locks_waits_for_no_fence";
+        "drover-coordinator::txn" "h45_who_holds_locks_waits_for_no_fence",
+        "drover-coordinator::parking" "h45_a_transaction_of_two_groups_that_meets_a_fence_is_committed_when_the_range_has_moved";
 }

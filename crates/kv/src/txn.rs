@@ -289,6 +289,19 @@ impl TxnWrite {
         }
     }
 
+    /// Whether it ends a transaction that may have prepared, or keeps it alive: what a fence waits for, and lets pass. The others
+    /// begin something new.
+    pub fn ends_a_transaction(&self) -> bool {
+        match self {
+            TxnWrite::Commit(_) | TxnWrite::Prepare(_) => false,
+            TxnWrite::Decide(_)
+            | TxnWrite::Resolve(_)
+            | TxnWrite::Rollback(_)
+            | TxnWrite::Heartbeat(_)
+            | TxnWrite::Finish(_) => true,
+        }
+    }
+
     /// The keys it touches, those that it only reads left out; never empty in a step that was decoded.
     pub fn keys(&self) -> Box<dyn Iterator<Item = &Bytes> + '_> {
         match self {

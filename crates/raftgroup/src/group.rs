@@ -16,8 +16,9 @@ use openraft::raft::WatchChangeHandle;
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Raft, SnapshotPolicy};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use crate::arrival;
 use crate::leadership::Leadership;
 use crate::options::GroupOptions;
 use crate::proposer::{self, Proposer, ProposerParts};
@@ -62,6 +63,8 @@ pub struct Group {
     pub(crate) timestamps: SharedTimestamps,
     pub(crate) options: Arc<GroupOptions>,
     pub(crate) stats: Arc<GroupStats>,
+    /// Room for requests that wait for a range to be activated here.
+    pub(crate) holding: Semaphore,
     proposer: Proposer,
     suspend: SuspendWatch,
     /// The term of the last vote before this start; `None` if the replica had neither voted nor logged anything.
@@ -103,6 +106,7 @@ impl Group {
             options: Arc::clone(&options),
             stats: Arc::clone(&stats),
         });
+        let holding = Semaphore::new(options.max_held_requests);
         let suspend = SuspendWatch::new(options.silence_after_restart(), parts.clock_lead);
         Ok(Arc::new(Self {
             id: parts.group,
@@ -113,6 +117,7 @@ impl Group {
             timestamps: parts.timestamps,
             options,
             stats,
+            holding,
             proposer,
             suspend,
             history,
@@ -294,7 +299,15 @@ impl Group {
     ///
     /// # Errors
     /// Definite ones if nothing was or will be proposed, unknown ones otherwise.
-    pub async fn write(&self, mut op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
+    pub async fn write(&self, op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
+        if !self.takes_in() {
+            return self.write_now(op, deadline).await;
+        }
+        let touched = arrival::written(&op.kind);
+        self.once_arrived(&touched, op.observed_version, deadline, || self.write_now(op.clone(), deadline)).await
+    }
+
+    async fn write_now(&self, mut op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
         let leadership = self.leadership()?;
         if matches!(op.kind, WriteKind::DeleteRange { .. }) {
             // The bound is only as good as what has been applied here.
@@ -312,6 +325,8 @@ impl Group {
                 )
             })
             .map_err(|error| self.judge(error))?;
+            let part = WriteKind::DeleteRange { interval: bounded.interval.clone(), resume: None };
+            self.fsm.unfenced(&part).map_err(|error| self.judge(error))?;
             let unlocked = || self.fsm.interval_unlocked(&bounded.interval, op.observed_version);
             tokio::task::block_in_place(unlocked).map_err(|error| self.judge(error))?;
             let resume = bounded.resume.or_else(|| resume.clone());
@@ -324,11 +339,14 @@ impl Group {
         })
     }
 
-    /// Refuses what apply would surely refuse for now, a write to a locked key, and what would keep apply busy for too long, a
+    /// Refuses what apply would surely refuse for now, a write to a fenced range or to a locked key, and what would keep apply busy for too long, a
     /// transaction that has read too many rows. So whoever waits for a lock has no timestamp, and is nothing that others wait for.
     /// Nothing else rests on this: apply judges again.
     fn fail_fast(&self, op: &WriteOp) -> Result<(), Error> {
         let observed = op.observed_version;
+        if !matches!(op.kind, WriteKind::DeleteRange { .. }) {
+            self.fsm.unfenced(&op.kind).map_err(|error| self.judge(error))?;
+        }
         let judged = match &op.kind {
             WriteKind::Put { key, .. } | WriteKind::Delete { key } | WriteKind::CompareAndSet { key, .. } => {
                 self.fsm.key_unlocked(key, observed)

@@ -80,7 +80,7 @@ impl Leadership {
             )),
             () = tokio::time::sleep_until(deadline.into()) => Err(Error::definite(
                 Reason::Timeout,
-                "the deadline passed while the request waited for earlier writes; nothing happened",
+                "the deadline passed while the request waited; nothing happened",
             )),
         }
     }

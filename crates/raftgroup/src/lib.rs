@@ -16,10 +16,13 @@
 //! - A replica with a history takes no part in its group for a lease and a margin after it starts, and a leader does not
 //!   resume its term.
 //! - The members of the group change only towards what the catalog says at that moment, and one voter at a time.
+//! - A request for a range that is about to be activated here waits for that before it proves anything: what it is told
+//!   then is judged from the start.
 //! - No lease is trusted that openraft's linearizer did not confirm after the request arrived.
 //!
 //! Knows nothing of the wire, routes, other groups, or how a request reached it.
 
+mod arrival;
 mod catalog;
 mod duties;
 mod group;

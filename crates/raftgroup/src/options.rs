@@ -52,6 +52,10 @@ pub struct GroupOptions {
     pub retention: Duration,
     /// How often the safe point and the record horizon move.
     pub housekeeping_interval: Duration,
+    /// How long a leader holds a request for a range whose copy is complete here and waits to be activated.
+    pub hold_arriving: Duration,
+    /// How many requests it holds for that at once. The others are refused, and come again.
+    pub max_held_requests: usize,
     /// Longest time that a snapshot may take to send.
     pub snapshot_timeout: Duration,
     /// A learner may vote when it is at most this many entries behind.
@@ -91,6 +95,8 @@ impl Default for GroupOptions {
             purge_batch_entries: 256,
             retention: Duration::from_secs(600),
             housekeeping_interval: Duration::from_secs(10),
+            hold_arriving: Duration::from_millis(500),
+            max_held_requests: 10_000,
             snapshot_timeout: Duration::from_secs(600),
             learner_max_lag: 1_000,
             transfer_catch_up: Duration::from_millis(500),

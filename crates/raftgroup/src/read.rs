@@ -16,6 +16,7 @@ use drover_keys::CatalogVersion;
 use drover_keys::Interval;
 use drover_kv::{Error, ReadAnswer, ReadOp, ReadSet, Reason, Versioned};
 
+use crate::arrival;
 use crate::group::Group;
 use crate::leadership::Leadership;
 use crate::pending::PendingWrite;
@@ -36,6 +37,19 @@ impl Group {
     /// # Errors
     /// All definite: a read has no effect.
     pub async fn read(
+        &self,
+        op: ReadOp,
+        observed: Option<CatalogVersion>,
+        deadline: Instant,
+    ) -> Result<ReadAnswer, Error> {
+        if !self.takes_in() {
+            return self.read_now(op, observed, deadline).await;
+        }
+        let touched = arrival::read(&op);
+        self.once_arrived(&touched, observed, deadline, || self.read_now(op.clone(), observed, deadline)).await
+    }
+
+    async fn read_now(
         &self,
         op: ReadOp,
         observed: Option<CatalogVersion>,

@@ -7,6 +7,7 @@ pub struct GroupStats {
     operations: AtomicU64,
     lease_reads: AtomicU64,
     waited_reads: AtomicU64,
+    held_requests: AtomicU64,
     suspensions: AtomicU64,
 }
 
@@ -21,6 +22,8 @@ pub struct GroupStatsSnapshot {
     pub proofs: u64,
     /// Reads that waited for a pending write.
     pub waited_reads: u64,
+    /// Requests that were held until a range was activated here.
+    pub held_requests: u64,
     /// Times that the machine was found to have been suspended.
     pub suspensions: u64,
 }
@@ -39,6 +42,10 @@ impl GroupStats {
         self.waited_reads.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn request_held(&self) {
+        self.held_requests.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn suspended(&self) {
         self.suspensions.fetch_add(1, Ordering::Relaxed);
     }
@@ -50,6 +57,7 @@ impl GroupStats {
             operations: self.operations.load(Ordering::Relaxed),
             proofs: self.lease_reads.load(Ordering::Relaxed),
             waited_reads: self.waited_reads.load(Ordering::Relaxed),
+            held_requests: self.held_requests.load(Ordering::Relaxed),
             suspensions: self.suspensions.load(Ordering::Relaxed),
         }
     }

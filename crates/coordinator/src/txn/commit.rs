@@ -18,16 +18,18 @@ use drover_guards::{self as guards, Guard, Moment, Place, crash_point};
 use drover_hlc::Timestamp;
 use drover_keys::GroupId;
 use drover_kv::{
-    Attempt, Certainty, Error, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, RollbackCause, TxnCommit,
-    TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus, TxnWrite, Verdict,
-    WriteKind, WriteOp,
+    Attempt, Certainty, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, RollbackCause,
+    TxnCommit, TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus, TxnWrite,
+    Verdict, WriteKind, WriteOp,
 };
 use drover_wire::{CommitRequest, GroupAnswer, GroupOp};
 use rand::Rng;
 
-use crate::coordinator::{Coordinator, Patience, misfit};
+use crate::coordinator::{Coordinator, misfit};
 use crate::dispatch::{Attempts, CallError};
+use crate::parking::{Interest, Stay, Woken, is_fenced};
 use crate::retry::Repeat;
+use crate::routing::Patience;
 use crate::txn::plan::{Plan, divide_keys, divide_reads};
 use crate::txn::resolve::Resolution;
 
@@ -45,6 +47,8 @@ enum Ended {
     Failed(Error),
     /// The map was too old, or a lock stood in the way that is gone by now: another attempt may come through.
     Again,
+    /// Writes to one of the ranges are held back. Nothing of this attempt is left that a fence would wait for.
+    Fenced,
 }
 
 impl From<Error> for Ended {
@@ -93,11 +97,19 @@ impl Coordinator {
         // What became of the attempts before, this coordinator does not know.
         let mut attempts = Attempts::after(request.number > 1);
         let (mut patience, mut first) = (Patience::default(), true);
+        let (mut stay, mut woken) = (Stay::default(), Woken::News);
         loop {
-            let plan = Plan::new(&self.routes().current(), &request.mutations, &request.reads);
+            let routes = self.routes().current();
+            let plan = Plan::new(&routes, &request.mutations, &request.reads);
             let txn = TxnRef { id: request.id, attempt };
             let this = Try { coordinator: self, request, txn, fingerprint, deadline };
+            let held = woken == Woken::News && this.keys_written().any(|key| is_fenced(routes.route_of(key)));
             let ended = match plan.single() {
+                // It holds no lock yet.
+                _ if held => {
+                    attempts.held();
+                    Err(Ended::Fenced)
+                }
                 Some(_) => this.in_one_group(&plan, &mut attempts).await,
                 None => this.in_several_groups(&plan, first && request.number <= 1, attempts.is_unknown()).await,
             };
@@ -111,6 +123,16 @@ impl Coordinator {
                 Err(Ended::Again) => {
                     if let Err(error) = self.newer_routes(plan.version, &mut patience, &attempts, deadline).await {
                         return Err(if error.is_unknown() { this.unknown(error, &plan) } else { error });
+                    }
+                }
+                Err(Ended::Fenced) => {
+                    let interest = Interest::new(this.keys_written(), &routes);
+                    match self.park(interest, this.bytes_written(), &mut stay, &attempts, deadline).await {
+                        Ok(why) => woken = why,
+                        Err(error) => return Err(if error.is_unknown() { this.unknown(error, &plan) } else { error }),
+                    }
+                    if held {
+                        continue;
                     }
                 }
             }
@@ -166,6 +188,7 @@ impl Try<'_> {
                 }
                 Ok(other) => return Err(misfit(&other).into()),
                 Err(CallError::Misrouted(_)) => return Err(Ended::Again),
+                Err(CallError::Fenced(_)) => return Err(Ended::Fenced),
                 // It holds no lock itself, so it may wait.
                 Err(CallError::Blocked(error)) => {
                     let unblocked = self.coordinator.unblock(&error, &mut patience, attempts, self.deadline);
@@ -246,7 +269,7 @@ impl Try<'_> {
                 self.roll_back_in_the_background(plan);
                 return match ended {
                     Ended::Failed(error) => self.end(error, unknown, plan).await,
-                    Ended::Committed(_) | Ended::Again => Err(ended),
+                    Ended::Committed(_) | Ended::Again | Ended::Fenced => Err(ended),
                 };
             }
         };
@@ -274,6 +297,11 @@ impl Try<'_> {
                 Ok(decided_at)
             }
             Err(error) if error.is_unknown() => Err(self.unknown(error, plan).into()),
+            // Somebody has rolled back its lock there, or the range would not be sealed. It begins again.
+            Err(error) if error.reason == Reason::RouteFenced => {
+                self.roll_back_in_the_background(plan);
+                Err(Ended::Fenced)
+            }
             Err(error) => {
                 self.roll_back_in_the_background(plan);
                 self.end(error, unknown, plan).await
@@ -286,15 +314,17 @@ impl Try<'_> {
     async fn prepare_all(&self, plan: &Plan, at_once: bool) -> Result<Option<Timestamp>, Ended> {
         let mut writers: Vec<GroupId> = plan.writers().map(|(group, _)| group).collect();
         let mut ended = Ok(None);
+        let alone = writers.len() == 1;
         if !at_once {
-            ended = Ok(self.prepare(plan, writers.remove(0), true).await?);
+            ended = Ok(self.prepare(plan, writers.remove(0), true, true).await?);
         }
-        let prepared = writers.into_iter().map(|group| self.prepare(plan, group, !at_once));
+        let prepared = writers.into_iter().map(|group| self.prepare(plan, group, !at_once, alone));
         // All of them: what is still under way would come after the rollback.
         for one in futures::future::join_all(prepared).await {
             ended = match (ended, one) {
                 (Err(Ended::Committed(at)), _) | (_, Err(Ended::Committed(at))) => Err(Ended::Committed(at)),
                 (Err(Ended::Failed(error)), _) | (_, Err(Ended::Failed(error))) => Err(Ended::Failed(error)),
+                (Err(Ended::Fenced), _) | (_, Err(Ended::Fenced)) => Err(Ended::Fenced),
                 (Err(Ended::Again), _) | (_, Err(Ended::Again)) => Err(Ended::Again),
                 (Ok(a), Ok(b)) => Ok(a.into_iter().chain(b).min()),
             };
@@ -302,7 +332,14 @@ impl Try<'_> {
         ended
     }
 
-    async fn prepare(&self, plan: &Plan, group: GroupId, supersedes: bool) -> Result<Option<Timestamp>, Ended> {
+    /// Locks what is written in one group. `alone`: no other lock of this attempt can stand meanwhile, so it may wait for a fence.
+    async fn prepare(
+        &self,
+        plan: &Plan,
+        group: GroupId,
+        supersedes: bool,
+        alone: bool,
+    ) -> Result<Option<Timestamp>, Ended> {
         let prepare = TxnPrepare {
             txn: self.txn,
             start_ts: self.request.start_ts,
@@ -317,8 +354,24 @@ impl Try<'_> {
         crash.at(Moment::Unsent);
         let op = self.write(plan, step);
         let mut attempts = Attempts::default();
-        let call = self.coordinator.dispatcher().call_routed(group, op, Repeat::Holder, &mut attempts, self.deadline);
-        match call.await {
+        let repeat = if alone { Repeat::Recognised } else { Repeat::Holder };
+        let mut stay = Stay::default();
+        let answer = loop {
+            let routes = self.coordinator.routes().current();
+            let dispatcher = self.coordinator.dispatcher();
+            match dispatcher.call_routed(group, op.clone(), repeat, &mut attempts, self.deadline).await {
+                Err(CallError::Fenced(_)) => {
+                    let interest = Interest::new(self.keys_written(), &routes);
+                    let parked =
+                        self.coordinator.park(interest, self.bytes_written(), &mut stay, &attempts, self.deadline);
+                    if let Err(error) = parked.await {
+                        break Err(CallError::Failed(error));
+                    }
+                }
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(GroupAnswer::Written(Outcome::TxnLocked { changes_at, .. })) => {
                 crash.at(Moment::Answered);
                 Ok(changes_at)
@@ -330,13 +383,17 @@ impl Try<'_> {
             Err(CallError::Misrouted(_)) => Err(Ended::Again),
             Err(CallError::Blocked(error)) => Err(self.blocked(error).await),
             // It holds locks elsewhere: it gives them up, and begins again.
-            Err(CallError::Failed(error)) if error.reason == Reason::RouteFenced => Err(Ended::Again),
+            Err(CallError::Failed(error) | CallError::Fenced(error)) if error.reason == Reason::RouteFenced => {
+                Err(Ended::Fenced)
+            }
             // Whatever became of the prepare: without a decision it is nothing.
             Err(CallError::Failed(error)) if error.reason == Reason::TimeoutIndefinite => {
                 let message = "the deadline passed before the transaction was decided; nothing was changed";
                 Err(Error::definite(Reason::Timeout, message).into())
             }
-            Err(CallError::Failed(error)) => Err(Error { certainty: Certainty::Definite, ..error }.into()),
+            Err(CallError::Failed(error) | CallError::Fenced(error)) => {
+                Err(Error { certainty: Certainty::Definite, ..error }.into())
+            }
         }
     }
 
@@ -388,7 +445,7 @@ impl Try<'_> {
                     Ok(GroupAnswer::Read(ReadAnswer::Refreshed)) => continue,
                     Ok(other) => return Err(misfit(&other).into()),
                     Err(CallError::Failed(error)) => return Err(error.into()),
-                    Err(CallError::Misrouted(_)) => misrouted = true,
+                    Err(CallError::Misrouted(_) | CallError::Fenced(_)) => misrouted = true,
                     Err(CallError::Blocked(error)) => blocked = Some(error),
                 }
                 attempts = tried;
@@ -452,7 +509,9 @@ impl Try<'_> {
                 }
                 Ok(other) => return Err(misfit(&other)),
                 Err(CallError::Failed(error) | CallError::Blocked(error)) => return Err(error),
-                Err(CallError::Misrouted(_)) => {
+                // It may hold locks, and begins again. If it may have been decided, somebody has to find out.
+                Err(CallError::Fenced(error)) if !attempts.is_unknown() => return Err(error),
+                Err(CallError::Misrouted(_) | CallError::Fenced(_)) => {
                     self.coordinator.newer_routes(version, &mut patience, &attempts, self.deadline).await?;
                 }
             }
@@ -552,6 +611,14 @@ impl Try<'_> {
 
     fn primary(&self) -> &Bytes {
         &self.request.mutations[0].key
+    }
+
+    fn keys_written(&self) -> impl Iterator<Item = &[u8]> {
+        self.request.mutations.iter().map(|mutation| mutation.key.as_ref())
+    }
+
+    fn bytes_written(&self) -> usize {
+        self.request.mutations.iter().map(Mutation::payload_bytes).sum()
     }
 
     fn keys(&self) -> Vec<Bytes> {

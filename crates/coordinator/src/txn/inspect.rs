@@ -15,9 +15,10 @@ use drover_raftgroup::Group;
 use drover_wire::{GroupAnswer, GroupOp};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::coordinator::{Coordinator, Patience, misfit};
+use crate::coordinator::{Coordinator, misfit};
 use crate::dispatch::{Attempts, CallError};
 use crate::retry::Repeat;
+use crate::routing::Patience;
 use crate::txn::resolve::Resolution;
 
 /// A transaction that holds locks.
@@ -124,7 +125,9 @@ impl Coordinator {
                 }
                 Ok(other) => return Err(misfit(&other)),
                 Err(CallError::Failed(error) | CallError::Blocked(error)) => return Err(error),
-                Err(CallError::Misrouted(_)) => self.newer_routes(version, &mut patience, &attempts, deadline).await?,
+                Err(CallError::Misrouted(_) | CallError::Fenced(_)) => {
+                    self.newer_routes(version, &mut patience, &attempts, deadline).await?
+                }
             }
         }
     }

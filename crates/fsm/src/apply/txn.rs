@@ -38,14 +38,7 @@ pub(super) fn run(
         return Ok((answer, work.marks));
     }
     footprint.all().try_for_each(|owned| composed::judge(std::slice::from_ref(owned), observed))?;
-    let class = match step {
-        TxnWrite::Commit(_) | TxnWrite::Prepare(_) => Class::New,
-        TxnWrite::Decide(_)
-        | TxnWrite::Resolve(_)
-        | TxnWrite::Rollback(_)
-        | TxnWrite::Heartbeat(_)
-        | TxnWrite::Finish(_) => Class::Settling,
-    };
+    let class = if step.ends_a_transaction() { Class::Settling } else { Class::New };
     step.keys().try_for_each(|key| fence::judge(state, &Interval::point(key.clone()), class))?;
     let outcome = match step {
         TxnWrite::Commit(commit) => work.commit(commit, &footprint)?,

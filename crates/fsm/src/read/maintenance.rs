@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, Interval, LogicalKey};
-use drover_kv::{Error, Mutation, Reason, TxnCommit, TxnId, TxnRef};
+use drover_kv::{Error, Mutation, Reason, TxnCommit, TxnId, TxnRef, WriteKind};
 use drover_mvcc::{RecordKind, RecordPlace, RecordRow};
 
 use super::Admitted;
@@ -15,6 +15,8 @@ use crate::codec::record::OutcomeRecord;
 use crate::codec::txn::{Lock, TxnMarker, TxnRecord, TxnState};
 use crate::error::ReadError;
 use crate::gate::conditions::{self, live};
+use crate::gate::fence::{self, Class};
+use crate::gate::owner;
 use crate::handle::FsmHandle;
 
 /// A part of a range delete that is small enough for one entry.
@@ -107,6 +109,27 @@ impl FsmHandle {
             None => interval.clone(),
         };
         Ok(Bounded { interval, resume })
+    }
+
+    /// Refuses a new write to a range that is write-fenced. Says nothing about a moment later; apply judges for good.
+    ///
+    /// # Errors
+    /// What the gates of owner and fence say.
+    pub fn unfenced(&self, kind: &WriteKind) -> Result<(), ReadError> {
+        let state = self.state();
+        if state.moves.sources.is_empty() {
+            return Ok(());
+        }
+        let judge = |footprint: &Interval| {
+            owner::judge(&state, footprint)?;
+            fence::judge(&state, footprint, Class::New)
+        };
+        match kind {
+            WriteKind::Txn(step) if step.ends_a_transaction() => Ok(()),
+            WriteKind::Txn(step) => step.keys().try_for_each(|key| judge(&Interval::point(key.clone()))),
+            kind => judge(&kind.footprint()),
+        }
+        .map_err(ReadError::from)
     }
 
     /// Refuses a write to a key that a lock stands on. Says nothing about a moment later; apply judges for good.

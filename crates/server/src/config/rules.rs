@@ -63,6 +63,14 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
             ),
         ),
         (
+            "limits.parked_bytes",
+            limits.parked_bytes.0 >= batch,
+            format!(
+                "{} is below limits.batch_bytes ({}): the largest request could never wait for its range",
+                limits.parked_bytes, limits.batch_bytes
+            ),
+        ),
+        (
             "storage.raftlog_queue_bytes",
             storage.raftlog_queue_bytes.0 >= batch,
             format!(

@@ -300,6 +300,11 @@ group = 3
         "scan_rows" => scan_rows: u64, default "10000", range 1..=10_000_000;
         /// Requests that the node works on at once. Above it, requests are refused as `OVERLOADED`.
         "max_requests" => max_requests: u64, default "4096", range 1..=1_000_000;
+        /// Writes that the node holds at once while their ranges change hands. They count as requests, too. Above it, writes to
+        /// such a range are refused as `UNAVAILABLE`.
+        "max_parked_requests" => max_parked_requests: u64, default "2048", range 0..=1_000_000;
+        /// Their keys and values together.
+        "parked_bytes" => parked_bytes: ByteSize, default "64MiB", range 1..=u64::MAX / 2;
         /// How long a request may take if its caller does not say.
         "default_deadline_ms" => default_deadline: Duration, default "10s", range 1..=DAY;
     }

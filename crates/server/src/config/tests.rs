@@ -219,6 +219,7 @@ fn relations_between_settings_are_checked_and_name_the_setting_to_change() {
         (&[("raft.election_max_ms", "300")], "raft.election_min_ms: 300ms is not below raft.election_max_ms (300ms)"),
         (&[("raft.lease_margin_ms", "500ms")], "flag --raft-lease-margin-ms: raft.lease_margin_ms: 500ms is not below"),
         (&[("limits.value_bytes", "16MiB")], "limits.batch_bytes: 16.0 MiB is below limits.key_bytes plus"),
+        (&[("limits.parked_bytes", "1MiB")], "limits.parked_bytes: 1.0 MiB is below limits.batch_bytes"),
         (&[("raft.max_inflight_bytes", "1MiB")], "raft.max_inflight_bytes: 1.0 MiB is below limits.batch_bytes"),
         (&[("storage.raftlog_queue_bytes", "1MiB")], "storage.raftlog_queue_bytes: 1.0 MiB is below"),
         (&[("storage.raftlog_max_bytes", "100MiB")], "storage.raftlog_max_bytes: 100.0 MiB is below two files"),

@@ -8,6 +8,7 @@
 //!
 //! Names start with `drover_`, and end in their unit; labels have few values (`group`, `peer`, `method`, `reason`), never keys.
 
+mod parking;
 mod process;
 mod replica;
 mod requests;
@@ -15,9 +16,11 @@ mod requests;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+pub use parking::ParkingMetrics;
 pub use replica::{ReplicaMetrics, ReplicaSample};
 pub use requests::{RequestMetrics, RequestTimer};
 
@@ -31,6 +34,8 @@ pub struct Metrics {
     samplers: Mutex<Vec<Sampler>>,
     /// Client requests.
     pub requests: RequestMetrics,
+    /// Writes that wait while their range changes hands.
+    pub parking: ParkingMetrics,
     /// Replicas of groups.
     pub replicas: ReplicaMetrics,
     /// The Raft log of the node.
@@ -114,6 +119,10 @@ impl Families<'_> {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+
     fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> HistogramVec {
         self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
@@ -127,6 +136,7 @@ impl Metrics {
         Self {
             samplers: Mutex::new(Vec::new()),
             requests: RequestMetrics::register(&families),
+            parking: ParkingMetrics::register(&families),
             replicas: ReplicaMetrics::register(&families),
             raftlog: RaftLogMetrics::register(&families),
             disk: DiskMetrics::register(&families),
@@ -263,6 +273,7 @@ mod tests {
         for name in [
             "drover_request_seconds_bucket",
             "drover_request_errors_total",
+            "drover_parked_requests_total",
             "drover_replica_is_leader",
             "drover_disk_full",
         ] {

@@ -28,6 +28,8 @@ pub struct ReplicaSample {
     pub leadership_proofs: u64,
     /// Reads that waited for a pending write.
     pub waited_reads: u64,
+    /// Requests that it held until a range was activated.
+    pub held_requests: u64,
 }
 
 /// Replicas of groups; label `group` is a group id.
@@ -44,6 +46,7 @@ pub struct ReplicaMetrics {
     proposed_operations: IntCounterVec,
     leadership_proofs: IntCounterVec,
     waited_reads: IntCounterVec,
+    held_requests: IntCounterVec,
 }
 
 impl ReplicaMetrics {
@@ -72,6 +75,10 @@ impl ReplicaMetrics {
                 "Proofs of leadership for reads and timestamps",
             ),
             waited_reads: counter("drover_replica_waited_reads_total", "Reads that waited for a pending write"),
+            held_requests: counter(
+                "drover_replica_held_requests_total",
+                "Requests held until a range that came to the group was activated",
+            ),
         }
     }
 
@@ -95,6 +102,7 @@ impl ReplicaMetrics {
             (&self.proposed_operations, sample.proposed_operations),
             (&self.leadership_proofs, sample.leadership_proofs),
             (&self.waited_reads, sample.waited_reads),
+            (&self.held_requests, sample.held_requests),
         ] {
             follow_total(&counter.with_label_values(&[group.to_string()]), total);
         }

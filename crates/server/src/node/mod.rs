@@ -21,7 +21,9 @@ mod topology;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_coordinator::{Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
+use drover_coordinator::{
+    Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, ParkingLimits, Replica, RouteCache,
+};
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
@@ -151,6 +153,8 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let dispatcher = Dispatcher::new(config.node.id, Arc::clone(&directory), Arc::clone(&peers), Arc::clone(&routes));
     let timestamps: SharedTimestamps = Arc::new(Observed::new(oracle.clone(), Arc::clone(&clock)));
     let coordinator = Coordinator::new(Arc::new(dispatcher), Arc::clone(&timestamps), coordinator_options(&config));
+    let parking = Arc::clone(&metrics);
+    coordinator.parking().observe(Arc::new(move |event| parking.parking.note(event)));
     let front = Front::new(FrontParts {
         coordinator: Arc::new(coordinator),
         metrics: Arc::clone(&metrics),
@@ -289,6 +293,10 @@ fn coordinator_options(config: &Config) -> CoordinatorOptions {
         limits: config.request_limits(),
         txn_lock_ttl: config.txn.lock_ttl,
         scan_rows: config.limits.scan_rows,
+        parking: ParkingLimits {
+            requests: usize::try_from(config.limits.max_parked_requests).unwrap_or(usize::MAX),
+            bytes: usize::try_from(config.limits.parked_bytes.0).unwrap_or(usize::MAX),
+        },
         ..CoordinatorOptions::default()
     }
 }

@@ -156,6 +156,7 @@ pub fn sample(group: &Group) -> ReplicaSample {
         proposed_operations: stats.operations,
         leadership_proofs: stats.proofs,
         waited_reads: stats.waited_reads,
+        held_requests: stats.held_requests,
     }
 }
 

@@ -55,6 +55,8 @@ impl Front {
     /// From now on requests are refused; completes when those that were admitted are answered.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+        // What waits for a range has not begun, and another node takes it.
+        self.parts.coordinator.parking().close();
         let all = u32::try_from(self.parts.max_requests).unwrap_or(u32::MAX);
         if let Ok(finished) = self.room.acquire_many(all).await {
             // Kept for good: a request that was about to be admitted finds no room.
