@@ -10,8 +10,8 @@ use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, End, GroupId, Interval};
 use drover_kv::{
-    Entry, Error, Idempotency, Limits, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
-    ScanRequest, Update, Versioned, WriteKind, WriteOp,
+    Entry, Error, Idempotency, Limits, LockInfo, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
+    ScanRequest, TxnRef, Update, Versioned, WriteKind, WriteOp,
 };
 use drover_raftgroup::SharedTimestamps;
 use drover_wire::{CatalogPart, GroupAnswer, GroupOp, IdempotencyKey, Request, ScanPageRequest};
@@ -23,7 +23,7 @@ use crate::cursor::{Cursor, request_hash};
 use crate::dispatch::{Attempts, CallError, Dispatcher};
 use crate::retry::Repeat;
 use crate::route_cache::RouteCache;
-use crate::txn::Resolution;
+use crate::txn::{Held, Resolution};
 
 /// Settings of a coordinator.
 #[derive(Debug, Clone)]
@@ -280,11 +280,13 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), Error> {
         let resolution = match &error.lock {
-            Some(lock) => self.resolve_lock(lock, false, deadline).await,
+            // Whoever comes upon the same attempt again may have thousands of its locks before him.
+            Some(lock) if patience.met == Some(lock.txn) => self.resolve_around(lock, deadline).await,
+            Some(lock) => self.resolve_held(Held::one(LockInfo::clone(lock)), false, deadline).await,
             None => Err(error.clone()),
         };
         match resolution {
-            Ok(Resolution::Resolved(_)) => {}
+            Ok(Resolution::Resolved(_)) => patience.met = error.lock.as_ref().map(|lock| lock.txn),
             // If nobody can tell now, somebody may soon.
             Ok(Resolution::Pending(_)) | Err(_) => {
                 let wake = Instant::now() + patience.next();
@@ -630,11 +632,13 @@ fn within_route(kind: &WriteKind, route: &Route) -> WriteKind {
 #[derive(Debug)]
 pub(crate) struct Patience {
     pause: Duration,
+    /// Whose lock was the last that stood in the way and was resolved.
+    met: Option<TxnRef>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { pause: Duration::from_millis(5) }
+        Self { pause: Duration::from_millis(5), met: None }
     }
 }
 

@@ -18,9 +18,9 @@ use drover_guards::{self as guards, Guard, Moment, Place, crash_point};
 use drover_hlc::Timestamp;
 use drover_keys::GroupId;
 use drover_kv::{
-    Attempt, Certainty, Error, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, RollbackCause, TxnCommit,
-    TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus, TxnWrite, Verdict,
-    WriteKind, WriteOp,
+    Attempt, Certainty, Error, LockInfo, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, RollbackCause,
+    TxnCommit, TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus, TxnWrite,
+    Verdict, WriteKind, WriteOp,
 };
 use drover_wire::{CommitRequest, GroupAnswer, GroupOp};
 use rand::Rng;
@@ -28,6 +28,7 @@ use rand::Rng;
 use crate::coordinator::{Coordinator, Patience, misfit};
 use crate::dispatch::{Attempts, CallError};
 use crate::retry::Repeat;
+use crate::txn::held::Held;
 use crate::txn::plan::{Plan, divide_keys, divide_reads};
 use crate::txn::resolve::Resolution;
 
@@ -344,7 +345,7 @@ impl Try<'_> {
     /// another attempt may come through.
     async fn blocked(&self, error: Error) -> Ended {
         let Some(lock) = &error.lock else { return error.into() };
-        match self.coordinator.resolve_lock(lock, false, self.deadline).await {
+        match self.coordinator.resolve_held(Held::one(LockInfo::clone(lock)), false, self.deadline).await {
             Ok(Resolution::Resolved(_)) => Ended::Again,
             Ok(Resolution::Pending(_)) | Err(_) => {
                 let message = format!(
