@@ -471,6 +471,20 @@ async fn locks_are_tended_and_settled_by_hand_through_the_same_protocol() {
     assert!(matches!(fixture.status(8, "a").await, TxnStatus::RolledBack { .. }));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_remembers_while_it_waits_is_less_than_what_a_commit_does() {
+    let fixture = Fixture::new().await;
+    let put = drover_wire::Request::Write {
+        kind: WriteKind::Put { key: "a".into(), value: "1".into(), ttl_ms: None },
+        options: drover_wire::WriteOptions::default(),
+    };
+    let start_ts = fixture.now().await;
+    let commit = fixture.coordinator.commit(request(1, start_ts, vec![set("a", "1")], &[]), soon());
+    let put = fixture.coordinator.handle(put, soon());
+    let (put, commit) = (size_of_val(&put), size_of_val(&commit));
+    assert!(put < commit, "{put} bytes, {commit} for a commit");
+}
+
 /// Keys on both sides, `each` on either, those of the left group first.
 fn keys_on_both_sides(each: usize) -> [Vec<Bytes>; 2] {
     ["a", "z"].map(|side| (0..each).map(|n| format!("{side}{n:06}").into()).collect())
