@@ -43,6 +43,14 @@ impl Default for TransactionOptions {
     }
 }
 
+impl TransactionOptions {
+    /// The pause behind a run, counted from 1. `random` is drawn from `0.0..1.0`.
+    fn backoff(&self, run: u32, random: f64) -> Duration {
+        let doublings = run.saturating_sub(1).min(20);
+        self.first_backoff.saturating_mul(1 << doublings).min(self.max_backoff).mul_f64(random)
+    }
+}
+
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionStatus {
@@ -198,7 +206,7 @@ impl Client {
                     None => return Err(error),
                 },
             };
-            let pause = backoff(&options, run);
+            let pause = options.backoff(run, rand::rng().random());
             if run >= options.max_runs || Instant::now() + pause >= due {
                 let message = format!("{} (after {run} runs)", conflict.message);
                 return Err(Error { message, ..conflict }.into());
@@ -621,12 +629,6 @@ fn value_of(update: &Update) -> Option<Bytes> {
     }
 }
 
-fn backoff(options: &TransactionOptions, run: u32) -> Duration {
-    let doublings = run.saturating_sub(1).min(20);
-    let longest = options.first_backoff.saturating_mul(1 << doublings).min(options.max_backoff);
-    longest.mul_f64(rand::rng().random_range(0.0..1.0))
-}
-
 fn decode_status(state: &TxnState) -> Result<TransactionStatus, Error> {
     match state.kind() {
         Kind::Nothing => Ok(TransactionStatus::Nothing),
@@ -743,6 +745,26 @@ mod tests {
             prop_assert!(merge.rows.iter().all(|(key, _)| seen.contains(key)));
             let full = limit > 0 && expect.len() == limit;
             prop_assert_eq!(full, seen != whole || (reverse && expect.last().is_some_and(|(k, _)| k.is_empty())));
+        }
+    }
+
+    #[test]
+    fn pauses_between_runs_are_drawn_up_to_a_bound_that_doubles_up_to_the_longest() {
+        let ms = Duration::from_millis;
+        let options =
+            TransactionOptions { first_backoff: ms(2), max_backoff: ms(100), ..TransactionOptions::default() };
+        let table = [
+            (1, 0.0, 0),
+            (1, 0.5, 1),
+            (2, 0.5, 2),
+            (3, 0.25, 2),
+            (6, 0.5, 32),
+            (7, 0.5, 50),
+            (1_000, 0.5, 50),
+            (u32::MAX, 0.0, 0),
+        ];
+        for (run, random, expect_ms) in table {
+            assert_eq!(options.backoff(run, random), ms(expect_ms), "{run}, {random}");
         }
     }
 

@@ -177,7 +177,8 @@ impl Coordinator {
                 let idempotency = self.idempotency(Some(key_to_settle))?;
                 self.write(WriteKind::Settle { key }, idempotency, deadline).await.map(Answer::Settled)
             }
-            Request::Commit(commit) => self.commit(commit, deadline).await.map(Answer::Committed),
+            // A commit remembers far more than the others: every one of them would have to take as much room.
+            Request::Commit(commit) => Box::pin(self.commit(commit, deadline)).await.map(Answer::Committed),
         }
     }
 

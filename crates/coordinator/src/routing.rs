@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use drover_catalog::Route;
 use drover_keys::CatalogVersion;
-use drover_kv::{Error, Reason, WriteKind};
+use drover_kv::{Error, LockInfo, Reason, TxnRef, WriteKind};
 use drover_wire::{GroupAnswer, GroupOp};
 use rand::Rng;
 
@@ -12,7 +12,7 @@ use crate::coordinator::Coordinator;
 use crate::dispatch::{Attempts, CallError};
 use crate::parking::{Interest, Stay, Turned, Woken, is_fenced};
 use crate::retry::Repeat;
-use crate::txn::Resolution;
+use crate::txn::{Held, Resolution};
 
 impl Coordinator {
     /// Runs an operation on the group that owns its key, by a new routing decision after each refusal for its route.
@@ -92,11 +92,13 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<(), Error> {
         let resolution = match &error.lock {
-            Some(lock) => self.resolve_lock(lock, false, deadline).await,
+            // Whoever comes upon the same attempt again may have thousands of its locks before him.
+            Some(lock) if patience.met == Some(lock.txn) => self.resolve_around(lock, deadline).await,
+            Some(lock) => self.resolve_held(Held::one(LockInfo::clone(lock)), false, deadline).await,
             None => Err(error.clone()),
         };
         match resolution {
-            Ok(Resolution::Resolved(_)) => {}
+            Ok(Resolution::Resolved(_)) => patience.met = error.lock.as_ref().map(|lock| lock.txn),
             // If nobody can tell now, somebody may soon.
             Ok(Resolution::Pending(_)) | Err(_) => {
                 let wake = Instant::now() + patience.next();
@@ -149,11 +151,13 @@ fn new_write_bytes(op: &GroupOp) -> Option<usize> {
 #[derive(Debug)]
 pub(crate) struct Patience {
     pause: Duration,
+    /// Whose lock was the last that stood in the way and was resolved.
+    met: Option<TxnRef>,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { pause: Duration::from_millis(5) }
+        Self { pause: Duration::from_millis(5), met: None }
     }
 }
 

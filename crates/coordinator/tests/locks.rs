@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use drover_coordinator::txn::LockSweep;
+use drover_hlc::Timestamp;
 use drover_keys::{End, Interval};
 use drover_kv::{
-    Expectation, Outcome, Reason, RollbackCause, TxnId, TxnRollback, TxnStatus, TxnWrite, Update, WriteKind,
+    Attempt, Error, Expectation, Mutation, Outcome, Reason, RollbackCause, TxnDecide, TxnId, TxnPrepare, TxnRef,
+    TxnRollback, TxnStatus, TxnWrite, Update, WriteKind,
 };
+use drover_raftgroup::Group;
 use support::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,4 +201,134 @@ async fn a_commit_in_one_entry_holds_no_locks_and_waits_for_those_of_others() {
     fixture.decide(holder, start_ts, &["a"], fixture.now().await).await;
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!((error.reason, error.is_unknown()), (Reason::TxnConflict, false), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_remembers_while_it_waits_is_less_than_what_a_commit_does() {
+    let fixture = Fixture::new().await;
+    let put = drover_wire::Request::Write {
+        kind: WriteKind::Put { key: "a".into(), value: "1".into(), ttl_ms: None },
+        options: drover_wire::WriteOptions::default(),
+    };
+    let start_ts = fixture.now().await;
+    let commit = fixture.coordinator.commit(request(1, start_ts, vec![set("a", "1")], &[]), soon());
+    let put = fixture.coordinator.handle(put, soon());
+    let (put, commit) = (size_of_val(&put), size_of_val(&commit));
+    assert!(put < commit, "{put} bytes, {commit} for a commit");
+}
+
+/// Keys on both sides, `each` on either, those of the left group first.
+fn keys_on_both_sides(each: usize) -> [Vec<Bytes>; 2] {
+    ["a", "z"].map(|side| (0..each).map(|n| format!("{side}{n:06}").into()).collect())
+}
+
+impl Fixture {
+    /// As [`Fixture::prepare`], with many keys by one entry for each group; the first key is the primary.
+    async fn prepare_many(&self, id: u8, start_ts: Timestamp, keys: &[Vec<Bytes>; 2]) -> TxnRef {
+        let txn = TxnRef { id: TxnId([id; 16]), attempt: Attempt { number: 1, coordinator: 1 } };
+        for (group, keys_there) in [LEFT, RIGHT].into_iter().zip(keys) {
+            let update = || Update::Put { value: "prepared".into(), ttl_ms: None };
+            let prepare = TxnPrepare {
+                txn,
+                start_ts,
+                primary: keys[0][0].clone(),
+                fingerprint: 0,
+                ttl_ms: u64::try_from(TTL.as_millis()).unwrap(),
+                supersedes: false,
+                mutations: keys_there.iter().map(|key| Mutation { key: key.clone(), update: update() }).collect(),
+            };
+            write(&self.groups[&group], WriteKind::Txn(Box::new(TxnWrite::Prepare(prepare)))).await.unwrap();
+        }
+        txn
+    }
+
+    /// How many locks there are, and how many entries have been applied.
+    fn locks_and_entries(&self) -> (u64, u64) {
+        let of = |group: &Arc<Group>| {
+            let index = group.fsm().applied_log_id().borrow().unwrap().index;
+            (group.fsm().state().locks, index)
+        };
+        self.groups.values().map(of).fold((0, 0), |sum, (locks, index)| (sum.0 + locks, sum.1 + index))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_locks_of_a_lost_coordinator_are_cleared_in_one_round_by_few_entries() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    let keys = keys_on_both_sides(5_000);
+    let lost = fixture.prepare_many(7, start_ts, &keys).await;
+    let (locks, before) = fixture.locks_and_entries();
+    assert_eq!(locks, 10_000);
+    fixture.clock.advance(TTL);
+    for group in fixture.groups.values() {
+        fixture.coordinator.tend_locks(group, &mut LockSweep::default(), soon()).await.unwrap();
+    }
+    let (locks, after) = fixture.locks_and_entries();
+    assert_eq!(locks, 0);
+    // A thousand keys by each entry, and the rollback of the primary, which takes its own lock away.
+    assert_eq!(after - before, 11);
+    let primary = std::str::from_utf8(&keys[0][0]).unwrap().to_owned().leak();
+    assert_eq!(fixture.status(7, primary).await, TxnStatus::RolledBack { through: lost.attempt });
+    let rows = all_rows(&fixture).await.unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_locks_of_a_committed_transaction_become_versions_by_few_entries() {
+    let fixture = Fixture::new().await;
+    let start_ts = fixture.now().await;
+    let keys = keys_on_both_sides(2_500);
+    let txn = fixture.prepare_many(7, start_ts, &keys).await;
+    let commit_ts = fixture.now().await;
+    // Its coordinator is lost behind the commit point: the locks elsewhere are left, and so are the keys in the record.
+    let (keys, remote) = (keys[0].clone(), keys[1].clone());
+    let decide = TxnDecide { txn, start_ts, commit_ts, fingerprint: 0, keys, remote };
+    write(&fixture.groups[&LEFT], WriteKind::Txn(Box::new(TxnWrite::Decide(decide)))).await.unwrap();
+    let (locks, before) = fixture.locks_and_entries();
+    assert_eq!(locks, 2_500);
+    fixture.clock.advance(TTL);
+    let right = &fixture.groups[&RIGHT];
+    fixture.coordinator.tend_locks(right, &mut LockSweep::default(), soon()).await.unwrap();
+    let (locks, after) = fixture.locks_and_entries();
+    assert_eq!((locks, after - before), (0, 3));
+    assert_eq!(all_rows(&fixture).await.unwrap(), 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_in_either_direction_clears_thousands_of_locks_that_it_meets_by_few_entries() {
+    for reverse in [false, true] {
+        let fixture = Fixture::new().await;
+        let start_ts = fixture.now().await;
+        let keys = keys_on_both_sides(2_500);
+        fixture.prepare_many(7, start_ts, &keys).await;
+        let (_, before) = fixture.locks_and_entries();
+        fixture.clock.advance(TTL);
+        assert_eq!(rows_of_scan(&fixture, reverse).await.unwrap(), 0);
+        let (locks, after) = fixture.locks_and_entries();
+        assert_eq!(locks, 0);
+        // On each side one alone, and the others by thousands; the rollback.
+        assert!(after - before <= 9, "{} entries, reverse: {reverse}", after - before);
+    }
+}
+
+/// How many rows a scan shows.
+async fn rows_of_scan(fixture: &Fixture, reverse: bool) -> Result<u64, Error> {
+    let scan = drover_wire::ScanPageRequest {
+        interval: Interval::all(),
+        reverse,
+        keys_only: false,
+        count_only: true,
+        limits: drover_kv::ScanLimits::default(),
+        cursor: None,
+        options: drover_wire::ReadOptions::default(),
+    };
+    match fixture.coordinator.handle(drover_wire::Request::Scan(scan), soon()).await? {
+        drover_coordinator::Answer::Scan { count, cursor: None, .. } => Ok(count),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn all_rows(fixture: &Fixture) -> Result<u64, Error> {
+    rows_of_scan(fixture, false).await
 }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use drover_client::{Client, Error, Expectation, Interval, Reason, Transaction, TransactionStatus, Update};
+use drover_client::{
+    Client, Error, Expectation, Interval, Reason, Transaction, TransactionOptions, TransactionStatus, Update,
+};
 use drover_guards::{CrashPoint, Moment, Place, TxnEntry};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
@@ -203,6 +205,38 @@ async fn a_transaction_keeps_its_deadline_over_all_its_calls() {
     let error = ended.unwrap_err();
     assert_eq!((error.reason, error.is_unknown()), (Reason::Timeout, false), "{error}");
     assert!((1..200).contains(&reads.into_inner()), "each call had a deadline of its own");
+}
+
+/// Reads a key and lets somebody else change it, so that each run ends with a conflict. The error, and how many runs there were.
+async fn always_conflicting(client: &Client, other: &Client, options: TransactionOptions) -> (Error, u32) {
+    let runs = std::sync::atomic::AtomicU32::new(0);
+    let ended: Result<(), Error> = client
+        .transaction_with(options, async |txn| {
+            let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            txn.get("k").await?;
+            other.put("k", run.to_string()).await?;
+            txn.put("mine", run.to_string());
+            Ok(())
+        })
+        .await;
+    (ended.unwrap_err(), runs.into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_always_conflicts_ends_with_its_runs_or_with_its_deadline() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let few = TransactionOptions { max_runs: 3, ..TransactionOptions::default() };
+    let (error, runs) = always_conflicting(&client, &client, few).await;
+    assert_eq!((error.reason, error.is_unknown(), runs), (Reason::TxnConflict, false, 3), "{error}");
+    assert!(error.message.ends_with("(after 3 runs)"), "{error}");
+    // The deadline is that of all runs together.
+    let patient = TransactionOptions { max_runs: u32::MAX, max_backoff: Duration::from_millis(50), ..few };
+    let hasty = client.with_deadline(Duration::from_secs(2));
+    let (error, runs) = always_conflicting(&hasty, &client, patient).await;
+    assert!(matches!(error.reason, Reason::TxnConflict | Reason::Timeout) && !error.is_unknown(), "{error}");
+    assert!(runs > 3, "{runs}");
+    assert_eq!(client.get("mine").await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use bytes::Bytes;
 use drover_client::{Client, NodeId};
 use drover_hlc::Timestamp;
@@ -305,6 +307,61 @@ async fn a_transaction_beyond_the_limits_is_refused_with_the_limit() {
     this.assert_untouched("beyond the limits").await;
     this.commit(v1::TxnCommitRequest { mutations: many(3), ..read(&["b"]) }).await.unwrap();
     assert_eq!(this.cluster.all_rows(NodeId(1)).await.unwrap().len(), 3);
+}
+
+/// Commits transactions of one snapshot, each under an id of its own, until one is refused as too old; that error.
+async fn refused_in_the_end(this: &Fixture, name: &str, start_ts: Timestamp, keys: &[&'static str]) -> Error {
+    let tried = AtomicU32::new(0);
+    let refused = wait_until("a snapshot to be too old", PATIENCE, || {
+        let number = tried.fetch_add(1, Ordering::Relaxed);
+        let mut id = format!("{name:0>8}").into_bytes();
+        id.extend_from_slice(format!("{number:08}").as_bytes());
+        let mutations = keys.iter().map(|key| put(*key, format!("{number}"))).collect();
+        let commit = v1::TxnCommitRequest { txn_id: id.into(), ..request(0, start_ts, mutations) };
+        let mut txn = this.txn.clone();
+        async move {
+            match txn.commit(commit).await.map_err(|status| status_to_error(&status)) {
+                Err(error) if error.reason == Reason::TxnTooOld => Ok(error),
+                other => Err(format!("{other:?}")),
+            }
+        }
+    });
+    refused.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_transaction_older_than_is_configured_is_refused_and_a_younger_one_is_not() {
+    let mut this = Fixture::new(&[("txn.max_age_ms", 5_000)]).await;
+    let start_ts = this.begin().await;
+    let groups: [(&str, &[&str]); 3] = [("left", &[LEFT]), ("right", &[RIGHT]), ("both", &[LEFT, RIGHT])];
+    for (name, keys) in groups {
+        let error = refused_in_the_end(&this, name, start_ts, keys).await;
+        assert_eq!(error.certainty, Certainty::Definite, "{name}: {error}");
+        assert!(error.message.contains("this attempt changed nothing"), "{name}: {error}");
+    }
+    // Once too old, always: also for what only reads in a group.
+    let read = v1::TxnCommitRequest { read_keys: vec![LEFT.into()], ..request(1, start_ts, vec![put("y", "lost")]) };
+    refused(this.commit(read).await, Reason::TxnTooOld, "a group that was only read");
+    assert_eq!(this.value("y").await, None);
+    for (id, mutations) in [(2, vec![put(LEFT, "young")]), (3, both("young"))] {
+        let start_ts = this.begin().await;
+        this.commit(request(id, start_ts, mutations)).await.unwrap();
+    }
+    assert_eq!((this.value(LEFT).await, this.value(RIGHT).await), (Some("young".into()), Some("young".into())));
+    this.unlocked().await;
+}
+
+#[tokio::test]
+async fn a_transaction_just_within_the_limits_comes_through_in_one_group_and_in_two() {
+    let mut this = Fixture::new(&[]).await;
+    let keys = |side: &str, count: u32| (0..count).map(|n| put(format!("{side}{n:06}"), "1")).collect::<Vec<_>>();
+    for (id, mutations) in [(1, keys("0", 100_000)), (2, [keys("1", 50_000), keys("z", 50_000)].concat())] {
+        let start_ts = this.begin().await;
+        let commit = v1::TxnCommitRequest { timeout_ms: 60_000, ..request(id, start_ts, mutations) };
+        this.commit(commit).await.unwrap();
+        this.unlocked().await;
+    }
+    assert_eq!(this.cluster.all_rows(NodeId(1)).await.unwrap().len(), 200_000);
 }
 
 /// Locks that live for longer than any test, of a coordinator that is gone.

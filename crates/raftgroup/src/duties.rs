@@ -138,8 +138,9 @@ impl Group {
         self.forget_transactions(leadership, now, &mut sweeps.transactions, deadline).await
     }
 
-    /// Removes what is recorded of transactions that are too old to be asked for, going on at `sweep`, where the last round
-    /// stopped. The horizon goes first. Those whose locks elsewhere may not be resolved stay until that is settled.
+    /// Refuses transactions that are too old from now on, and removes what is recorded of them, going on at `sweep`, where the last
+    /// round stopped. The horizon goes first, and rises whether there is anything to remove or not: the limit holds in a group
+    /// without transactions as well. Those whose locks elsewhere may not be resolved stay until that is settled.
     async fn forget_transactions(
         &self,
         leadership: &Leadership,
@@ -149,13 +150,13 @@ impl Group {
     ) -> Result<(), Error> {
         let max_age_ms = u64::try_from(self.options.txn_max_age.as_millis()).unwrap_or(u64::MAX);
         let horizon = Timestamp::new(now.physical().saturating_sub_ms(max_age_ms), 0);
+        if self.fsm.state().owned.iter().any(|owned| owned.txn_horizon < horizon) {
+            self.command(leadership, &Command::AdvanceTxnHorizon(horizon), deadline).await?;
+        }
         for _ in 0..RECORD_ENTRIES_PER_ROUND {
             let look = || self.fsm.expired_txn_records(sweep.as_ref(), horizon, RECORDS_PER_ENTRY);
             let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
             if !found.names.is_empty() {
-                if self.fsm.state().owned.iter().any(|owned| owned.txn_horizon < horizon) {
-                    self.command(leadership, &Command::AdvanceTxnHorizon(horizon), deadline).await?;
-                }
                 self.command(leadership, &Command::RemoveTxnRecords(found.names), deadline).await?;
             }
             *sweep = found.resume;

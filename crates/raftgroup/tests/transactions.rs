@@ -4,11 +4,15 @@
 
 mod support;
 
-use drover_hlc::Timestamp;
+use std::time::{Duration, Instant};
+
+use drover_fsm::{Command, TimedWrite};
+use drover_hlc::{PhysicalMs, Timestamp};
 use drover_kv::{
     Attempt, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, TxnCommit, TxnId, TxnRef,
     TxnWrite, Update, WriteKind,
 };
+use drover_raftgroup::GroupOptions;
 use futures::FutureExt;
 use support::{Fixture, observed, reason, soon, waits};
 
@@ -101,5 +105,93 @@ async fn h39_what_a_transaction_has_read_is_not_written_below_it_in_front_of_it_
     assert_eq!(blind.raw(), 4_000);
     let error = committed(&fixture, commit(3, changed, &["d"], &["c"])).await.unwrap_err();
     assert_eq!(reason(&error), (Reason::TxnConflict, false));
+    fixture.close().await;
+}
+
+/// Waits until the log of the only replica ends at `index`.
+async fn logged_up_to(fixture: &Fixture, index: u64) {
+    let patience = soon().saturating_duration_since(Instant::now());
+    let logged = fixture.group.raft().wait(Some(patience));
+    logged.metrics(|metrics| metrics.last_log_index >= Some(index), "an entry in the log").await.unwrap();
+}
+
+fn txn_writes(command: Command) -> Vec<(TxnId, Timestamp)> {
+    let Command::Write(writes) = command else { panic!("{command:?}") };
+    let named = |TimedWrite { op, commit_ts }| match op.kind {
+        WriteKind::Txn(step) => match *step {
+            TxnWrite::Commit(commit) => (commit.txn.id, commit_ts),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    writes.into_iter().map(named).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consecutive_commits_of_one_group_do_not_wait_for_each_others_fsync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fixture, gate) = Fixture::gated(dir.path()).await;
+    let start_ts = fixture.put("a", "read").await.unwrap();
+    let last = fixture.group.fsm().applied_log_id().borrow().unwrap().index;
+    let closed = gate.close();
+    let mut first = Box::pin(committed(&fixture, commit(1, start_ts, &["a"], &["a"])));
+    assert!(first.as_mut().now_or_never().is_none());
+    logged_up_to(&fixture, last + 1).await;
+    // The first entry stands in front of its fsync.
+    let passed = gate.stands().await;
+    let asked = fixture.script.asked();
+    let mut second = Box::pin(committed(&fixture, commit(2, start_ts, &["b"], &["c"])));
+    assert!(second.as_mut().now_or_never().is_none());
+    fixture.script.asked_since(asked).await;
+    logged_up_to(&fixture, last + 2).await;
+    // The second one is in the log, with its timestamp, and nothing has been written since.
+    let logged: Vec<_> = fixture.logged_from(last + 1).await.into_iter().map(txn_writes).collect();
+    let [first_logged, second_logged] = [1, 2].map(|id| TxnId([id; 16]));
+    let timestamps: Vec<Timestamp> = logged.iter().map(|entry| entry[0].1).collect();
+    assert_eq!(logged, [vec![(first_logged, timestamps[0])], vec![(second_logged, timestamps[1])]]);
+    // Nor do many: each entry is as large as those before it together.
+    let mut later = Vec::new();
+    for entry in 2..4u32 {
+        let size = 1 << (entry - 1);
+        for _ in 0..size {
+            let id = u8::try_from(3 + later.len()).unwrap();
+            let mut commit = Box::pin(committed(&fixture, commit(id, start_ts, &["d"], &[])));
+            assert!(commit.as_mut().now_or_never().is_none());
+            later.push(commit);
+        }
+        logged_up_to(&fixture, last + 1 + u64::from(entry)).await;
+    }
+    assert_eq!(gate.passed(), passed);
+    assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+    drop(closed);
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!([first.unwrap(), second.unwrap()], timestamps[..]);
+    assert!(timestamps[0] < timestamps[1]);
+    for (n, committed) in futures::future::join_all(later).await.into_iter().enumerate() {
+        assert!(committed.unwrap() > timestamps[1], "{n}");
+    }
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_older_than_the_limit_is_refused_also_where_there_were_none_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = GroupOptions {
+        txn_max_age: Duration::from_secs(7),
+        housekeeping_interval: Duration::from_millis(5),
+        ..GroupOptions::default()
+    };
+    let fixture = Fixture::with(dir.path(), options).await;
+    let second = |second: u64, logical| Timestamp::new(PhysicalMs::new(second * 1_000).unwrap(), logical);
+    fixture.script.go_on_at(second(20, 0).raw());
+    let mut applied = fixture.group.fsm().applied_log_id();
+    while fixture.group.fsm().state().owned[0].txn_horizon < second(13, 0) {
+        tokio::time::timeout_at(soon().into(), applied.changed()).await.expect("the horizon rises").unwrap();
+    }
+    let old = committed(&fixture, commit(1, second(13, 0), &["a"], &[])).await.unwrap_err();
+    assert_eq!(reason(&old), (Reason::TxnTooOld, false), "{old}");
+    assert_eq!(fixture.get("a", None).await.unwrap().0, None);
+    // Of the same moment, but a little younger.
+    committed(&fixture, commit(2, second(13, 1), &["a"], &[])).await.unwrap();
     fixture.close().await;
 }

@@ -47,6 +47,8 @@ mod engine;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+#[doc(hidden)]
+pub mod gate;
 mod group_log;
 mod group_state;
 mod node_log;

@@ -18,9 +18,9 @@ use drover_guards::{self as guards, Guard, Moment, Place, crash_point};
 use drover_hlc::Timestamp;
 use drover_keys::GroupId;
 use drover_kv::{
-    Attempt, Certainty, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, RollbackCause,
-    TxnCommit, TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus, TxnWrite,
-    Verdict, WriteKind, WriteOp,
+    Attempt, Certainty, Error, LockInfo, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest,
+    RollbackCause, TxnCommit, TxnDecide, TxnHeartbeat, TxnId, TxnPrepare, TxnRef, TxnResolve, TxnRollback, TxnStatus,
+    TxnWrite, Verdict, WriteKind, WriteOp,
 };
 use drover_wire::{CommitRequest, GroupAnswer, GroupOp};
 use rand::Rng;
@@ -30,6 +30,7 @@ use crate::dispatch::{Attempts, CallError};
 use crate::parking::{Interest, Stay, Woken, is_fenced};
 use crate::retry::Repeat;
 use crate::routing::Patience;
+use crate::txn::held::Held;
 use crate::txn::plan::{Plan, divide_keys, divide_reads};
 use crate::txn::resolve::Resolution;
 
@@ -401,7 +402,7 @@ impl Try<'_> {
     /// another attempt may come through.
     async fn blocked(&self, error: Error) -> Ended {
         let Some(lock) = &error.lock else { return error.into() };
-        match self.coordinator.resolve_lock(lock, false, self.deadline).await {
+        match self.coordinator.resolve_held(Held::one(LockInfo::clone(lock)), false, self.deadline).await {
             Ok(Resolution::Resolved(_)) => Ended::Again,
             Ok(Resolution::Pending(_)) | Err(_) => {
                 let message = format!(

@@ -19,6 +19,7 @@ use crate::coordinator::{Coordinator, misfit};
 use crate::dispatch::{Attempts, CallError};
 use crate::retry::Repeat;
 use crate::routing::Patience;
+use crate::txn::held::Held;
 use crate::txn::resolve::Resolution;
 
 /// A transaction that holds locks.
@@ -42,10 +43,11 @@ pub struct LockSweep {
     records: Option<RecordPlace>,
 }
 
-/// Locks that are looked at together.
+/// Locks that are looked at together, and at most resolved by one entry.
 const LOCKS_PER_READ: u32 = 1_000;
-/// Locks of a range that are resolved at once.
-const RESOLVED_AT_ONCE: usize = 32;
+
+/// Transactions whose locks are resolved at once.
+const SIDE_BY_SIDE: usize = 16;
 
 impl Coordinator {
     /// Keeps the locks of a transaction alive whose commit is under way; what is known of it otherwise.
@@ -100,6 +102,22 @@ impl Coordinator {
         Ok((found.into_values().collect(), rest))
     }
 
+    /// As [`Coordinator::resolve_held`], for `lock` and others near it that belong to the same attempt.
+    pub(crate) async fn resolve_around(&self, lock: &LockInfo, deadline: Instant) -> Result<Resolution, Error> {
+        let mut keys = vec![lock.key.clone()];
+        let route_start = self.routes().current().route_of(&lock.key).interval.start().clone();
+        // Behind it, as a scan meets them; if there are none, from the start, as one in reverse does.
+        for start in [lock.key.clone(), route_start] {
+            let (near, _) = self.locks(start, LOCKS_PER_READ, deadline).await?;
+            let same = near.into_iter().filter(|other| other.txn == lock.txn && other.key != lock.key);
+            keys.extend(same.map(|other| other.key));
+            if keys.len() > 1 {
+                break;
+            }
+        }
+        self.resolve_held(Held { lock: lock.clone(), keys }, false, deadline).await
+    }
+
     /// Locks of the route that holds `start`, from there on, and where the next ones may be.
     async fn locks(
         &self,
@@ -141,11 +159,13 @@ impl Coordinator {
         let (mut from, mut left) = (Some(interval.start().clone()), 0);
         while let Some(start) = from {
             let (locks, next) = self.locks(start, LOCKS_PER_READ, deadline).await?;
-            let within: Vec<LockInfo> = locks.into_iter().filter(|lock| interval.contains(&lock.key)).collect();
-            let resolved =
-                stream::iter(within).map(|lock| async move { self.resolve_lock(&lock, false, deadline).await });
-            let resolved: Vec<Resolution> = resolved.buffer_unordered(RESOLVED_AT_ONCE).try_collect().await?;
-            left += resolved.iter().filter(|resolution| matches!(resolution, Resolution::Pending(_))).count();
+            let within = Held::by_attempt(locks.into_iter().filter(|lock| interval.contains(&lock.key)));
+            let resolved = stream::iter(within).map(|held| async move {
+                let locks = held.keys.len();
+                let resolution = self.resolve_held(held, false, deadline).await?;
+                Ok::<_, Error>(if let Resolution::Pending(_) = resolution { locks } else { 0 })
+            });
+            left += resolved.buffer_unordered(SIDE_BY_SIDE).try_fold(0, |sum, n| async move { Ok(sum + n) }).await?;
             from = next.filter(|next| interval.contains(next));
         }
         Ok(left)
@@ -159,8 +179,9 @@ impl Coordinator {
         let (mut from, mut last) = (Some(Bytes::new()), None);
         while let Some(start) = from {
             let (locks, next) = self.locks(start, LOCKS_PER_READ, deadline).await?;
-            for lock in locks.into_iter().filter(|lock| lock.txn.id == id) {
-                if let Resolution::Pending(until) = self.resolve_lock(&lock, force, deadline).await? {
+            for held in Held::by_attempt(locks.into_iter().filter(|lock| lock.txn.id == id)) {
+                let lock = held.lock.clone();
+                if let Resolution::Pending(until) = self.resolve_held(held, force, deadline).await? {
                     let message = format!(
                         "transaction {id} may still be at work until {until}; nothing was changed; wait, or force it"
                     );
@@ -180,8 +201,8 @@ impl Coordinator {
     }
 
     /// Looks after the locks of a group that is led here: resolves those whose time is over, and sees to committed
-    /// transactions whose locks elsewhere were left behind. `sweep` is where the last round stopped looking. One that cannot be
-    /// resolved holds no other up.
+    /// transactions whose locks elsewhere were left behind. `sweep` is where the last round stopped looking. Transactions are
+    /// seen to side by side; one that cannot be resolved holds no other up.
     ///
     /// # Errors
     /// If there is no timestamp, or the last thing that was in the way; the rest is left to the next round.
@@ -193,10 +214,18 @@ impl Coordinator {
     ) -> Result<(), Error> {
         let now = self.fresh(deadline).await?;
         let mut ended = Ok(());
-        for lock in self.expired_locks(group, &mut sweep.locks, now) {
-            match self.resolve_lock(&lock, false, deadline).await {
-                Ok(_) => {}
-                Err(error) => ended = Err(error),
+        loop {
+            let expired = Held::by_attempt(self.expired_locks(group, &mut sweep.locks, now));
+            let mut resolved = stream::iter(expired)
+                .map(|held| self.resolve_held(held, false, deadline))
+                .buffer_unordered(SIDE_BY_SIDE);
+            while let Some(resolved) = resolved.next().await {
+                if let Err(error) = resolved {
+                    ended = Err(error);
+                }
+            }
+            if sweep.locks.is_empty() || Instant::now() >= deadline {
+                break;
             }
         }
         let old = Timestamp::new(now.physical().saturating_sub_ms(self.lock_ttl_ms()), 0);
@@ -219,10 +248,11 @@ impl Coordinator {
     fn expired_locks(&self, group: &Group, from: &mut Bytes, now: Timestamp) -> Vec<LockInfo> {
         let state = group.fsm().state();
         let mut expired = Vec::new();
+        let from_here = std::mem::take(from);
         if state.locks == 0 {
             return expired;
         }
-        let rest = Interval::new(std::mem::take(from), End::Unbounded).unwrap_or_else(|_| Interval::all());
+        let rest = Interval::new(from_here, End::Unbounded).unwrap_or_else(|_| Interval::all());
         for owned in &state.owned {
             let Some(part) = owned.interval.intersection(&rest) else { continue };
             let version = Some(self.routes().current().version());

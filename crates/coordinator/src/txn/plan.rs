@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use drover_catalog::RouteMap;
-use drover_keys::{CatalogVersion, GroupId};
+use drover_keys::{CatalogVersion, GroupId, RouteId};
 use drover_kv::{Mutation, ReadSet};
 
 /// What one group has to do with a transaction.
@@ -91,10 +91,19 @@ pub fn divide_keys(routes: &RouteMap, keys: &[Bytes]) -> BTreeMap<GroupId, Vec<B
     parts
 }
 
+/// Keys by routes.
+pub fn divide_keys_by_route(routes: &RouteMap, keys: &[Bytes]) -> Vec<Vec<Bytes>> {
+    let mut parts: BTreeMap<RouteId, Vec<Bytes>> = BTreeMap::new();
+    for key in keys {
+        parts.entry(routes.route_of(key).id).or_default().push(key.clone());
+    }
+    parts.into_values().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use drover_catalog::{Route, RouteState};
-    use drover_keys::{End, Interval, RouteId, ShardId};
+    use drover_keys::{End, Interval, ShardId};
     use drover_kv::Update;
 
     use super::*;
@@ -157,5 +166,13 @@ mod tests {
         assert_eq!(plan.single().map(|part| part.mutations.len()), Some(2));
         let plan = Plan::new(&routes(), &deletes(&["a", "z"]), &reads(&["k"], &[]));
         assert_eq!((plan.single(), plan.parts.len(), plan.writers().count()), (None, 2, 1));
+    }
+
+    #[test]
+    fn keys_of_one_group_in_two_routes_are_two_parts() {
+        let keys: Vec<Bytes> = ["z", "a", "k", "b"].map(Bytes::from).to_vec();
+        assert_eq!(divide_keys(&routes(), &keys).len(), 2);
+        let parts = divide_keys_by_route(&routes(), &keys);
+        assert_eq!(parts, [vec!["a".into(), "b".into()], vec!["k".into()], vec![Bytes::from("z")]]);
     }
 }

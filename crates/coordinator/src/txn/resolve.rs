@@ -14,7 +14,8 @@ use futures::future::BoxFuture;
 
 use crate::coordinator::{Coordinator, misfit};
 use crate::retry::Repeat;
-use crate::txn::plan::divide_keys;
+use crate::txn::held::Held;
+use crate::txn::plan::{divide_keys, divide_keys_by_route};
 
 /// What can be done about a lock, given what its primary's group knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,18 +53,14 @@ pub enum Resolution {
 }
 
 impl Coordinator {
-    /// Finds out what became of the holder of `lock`, rolls it back if its time is over, and resolves the lock accordingly.
-    /// `ask`: rolls it back whether its time is over or not.
+    /// Finds out what became of the holder of `held`, rolls it back if its time is over, and resolves its locks accordingly, those
+    /// of each route by one entry. `ask`: rolls it back whether its time is over or not.
     ///
     /// # Errors
     /// If the groups concerned cannot be reached in time; whatever was done can be done again.
-    pub fn resolve_lock<'a>(
-        &'a self,
-        lock: &'a LockInfo,
-        ask: bool,
-        deadline: Instant,
-    ) -> BoxFuture<'a, Result<Resolution, Error>> {
+    pub fn resolve_held(&self, held: Held, ask: bool, deadline: Instant) -> BoxFuture<'_, Result<Resolution, Error>> {
         async move {
+            let Held { lock, keys } = &held;
             loop {
                 let verdict = match judge(lock, &self.txn_status(lock.txn.id, &lock.primary, deadline).await?) {
                     LockStep::Resolve(verdict) => verdict,
@@ -90,9 +87,16 @@ impl Coordinator {
                         }
                     }
                 };
-                let (txn, start_ts, keys) = (lock.txn, lock.start_ts, vec![lock.key.clone()]);
-                self.txn_step(TxnWrite::Resolve(TxnResolve { txn, start_ts, verdict, keys }), deadline).await?;
-                return Ok(Resolution::Resolved(verdict));
+                let (txn, start_ts) = (lock.txn, lock.start_ts);
+                let mut ended = Ok(Resolution::Resolved(verdict));
+                // A route that is on its way elsewhere holds the others up no longer than its own locks.
+                for keys in divide_keys_by_route(&self.routes().current(), keys) {
+                    let resolve = TxnResolve { txn, start_ts, verdict, keys };
+                    if let Err(error) = self.resolve_keys(resolve, deadline).await {
+                        ended = Err(error);
+                    }
+                }
+                return ended;
             }
         }
         .boxed()

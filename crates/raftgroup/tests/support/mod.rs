@@ -10,17 +10,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drover_fsm::{FsmStateMachine, Grant};
+use drover_fsm::{Command, FsmStateMachine, Grant};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, NodeId, ReplicaId, RouteId, ShardId, StoreId};
 use drover_kv::{Error, Idempotency, Outcome, ReadAnswer, ReadOp, Reason, WriteKind, WriteOp};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, OpenError, TimestampSource};
+use drover_raftlog::gate::FsyncGate;
 use drover_raftlog::{LogOptions, NodeLog};
-use drover_rafttypes::Node;
+use drover_rafttypes::{Entry, Node, Payload};
 use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use openraft::storage::{RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,11 @@ impl Script {
 
     pub fn release(&self) {
         self.held.send_replace(false);
+    }
+
+    /// Timestamps go on at this one.
+    pub fn go_on_at(&self, next: u64) {
+        *self.next.lock() = next;
     }
 
     /// The next requests get these, whatever was issued before.
@@ -110,8 +117,30 @@ impl Fixture {
     }
 
     pub async fn try_open(dir: &Path) -> Result<Self, OpenError> {
-        let id = GroupId(2);
         let log = NodeLog::open(&dir.join("log"), LogOptions::default()).unwrap();
+        Self::over(
+            dir,
+            log,
+            GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
+        )
+        .await
+    }
+
+    /// As [`Fixture::open`], with a log whose writes to disk can be held back.
+    pub async fn gated(dir: &Path) -> (Self, Arc<FsyncGate>) {
+        let (log, gate) = drover_raftlog::gate::open(&dir.join("log"), LogOptions::default()).unwrap();
+        let options = GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() };
+        (Self::over(dir, log, options).await.unwrap(), gate)
+    }
+
+    /// As [`Fixture::open`], with settings.
+    pub async fn with(dir: &Path, options: GroupOptions) -> Self {
+        let log = NodeLog::open(&dir.join("log"), LogOptions::default()).unwrap();
+        Self::over(dir, log, options).await.unwrap()
+    }
+
+    async fn over(dir: &Path, log: NodeLog, options: GroupOptions) -> Result<Self, OpenError> {
+        let id = GroupId(2);
         let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
         let (state_machine, fsm) = FsmStateMachine::open(env, &dir.join("state"), id).unwrap();
         let peers = PeerPool::new(
@@ -137,7 +166,7 @@ impl Fixture {
             network: peers.raft_network(id),
             timestamps: Arc::new(Source(Arc::clone(&script))),
             clock_lead: drover_raftgroup::clock_lead(),
-            options: GroupOptions { housekeeping_interval: Duration::from_secs(3_600), ..GroupOptions::default() },
+            options,
         })
         .await?;
         group.run().await;
@@ -165,6 +194,18 @@ impl Fixture {
         self.group.shutdown().await;
         drop(self.group);
         self.log.close().unwrap();
+    }
+
+    /// The commands at the end of the log, from `first` on, whether they are on disk or not.
+    pub async fn logged_from(&self, first: u64) -> Vec<Command> {
+        let mut log = self.log.group(GroupId(2));
+        let last = log.get_log_state().await.unwrap().last_log_id.map_or(0, |id| id.index);
+        let entries = log.get_log_reader().await.try_get_log_entries(first..=last).await.unwrap();
+        let command = |entry: Entry| match entry.payload {
+            Payload::Normal(bytes) => Some(Command::decode(entry.log_id.index, &bytes).unwrap().1),
+            Payload::Blank | Payload::Membership(_) => None,
+        };
+        entries.into_iter().filter_map(command).collect()
     }
 
     pub async fn put(&self, key: &str, value: &str) -> Result<Timestamp, Error> {
