@@ -37,7 +37,7 @@ pub struct Tracking {
 
 impl Tracking {
     /// Whether a row of this route key is listed.
-    pub(crate) fn covers(&self, shard: ShardId, route_key: &[u8]) -> bool {
+    pub fn covers(&self, shard: ShardId, route_key: &[u8]) -> bool {
         self.shard == shard && self.interval.contains(route_key)
     }
 }
