@@ -19,7 +19,7 @@ use crate::row::{RowKind, RowSum};
 const KEY_BYTES: usize = 24;
 
 /// What is tracked for one job, and what has come together so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tracking {
     /// Whose list it is.
     pub job: JobId,
