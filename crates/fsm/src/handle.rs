@@ -157,7 +157,7 @@ impl Shared {
 }
 
 /// Up to where garbage collection may work, once a flush has made `state` durable.
-pub(crate) fn gc_rules(state: &GroupState) -> GcRules {
+pub fn gc_rules(state: &GroupState) -> GcRules {
     let rule = |owned: &crate::state::OwnedInterval| GcRule {
         shard: owned.shard,
         interval: owned.interval.clone(),

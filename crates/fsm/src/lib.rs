@@ -56,7 +56,7 @@ mod state;
 
 pub use drover_mvcc::RecordPlace;
 
-pub use apply::{Body, Committed, DecodedEntry, Prepared, apply_batch};
+pub use apply::{Body, Committed, DecodedEntry, Prepared, advance_safe_point, apply_batch};
 pub use cell::{Current, StateCell, View};
 pub use codec::applied::Applied;
 pub use codec::catalog::{
@@ -72,11 +72,11 @@ pub use codec::moving::{decode_move_command, encode_move_command};
 pub use crash::TxnCrash;
 pub use error::{ApplyError, ReadError};
 pub use fingerprint::txn_fingerprint;
-pub use handle::FsmHandle;
+pub use handle::{FsmHandle, gc_rules};
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
 pub use read::{
     At, Bounded, ExpiredRecords, ExpiredTxnRecords, MoveView, PAGE_BYTES, RangeLocks, ReadOutcome, SCAN_BUDGET_BYTES,
-    SCAN_BUDGET_ROWS, UnsettledTxn, VERSION_BYTES,
+    SCAN_BUDGET_ROWS, UnsettledTxn, VERSION_BYTES, admit, may_become_visible,
 };
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

@@ -6,7 +6,7 @@ use drover_keys::{CatalogVersion, End, Interval, RouteId, ShardId};
 use crate::moving::{Fence, Moves};
 
 /// One interval that the group owns without interruption since `acquired_version`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OwnedInterval {
     /// Route keys.
     pub interval: Interval,
@@ -27,7 +27,7 @@ pub struct OwnedInterval {
 }
 
 /// How far the oracle may go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct OracleCeiling {
     /// Highest physical half that may be issued.
     pub physical: PhysicalMs,
@@ -36,7 +36,7 @@ pub struct OracleCeiling {
 }
 
 /// The replicated control state of a group, except what is kept per key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct GroupState {
     /// Whether a grant was applied; there is one in the life of a group.
     pub bootstrapped: bool,

@@ -27,7 +27,7 @@ pub enum Expectation {
 }
 
 /// What a successful compare-and-set writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Update {
     /// Put this value; it expires `ttl_ms` milliseconds after the commit timestamp, if given.
     Put { value: Bytes, ttl_ms: Option<u64> },

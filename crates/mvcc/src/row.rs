@@ -47,7 +47,7 @@ impl RowKind {
 }
 
 /// One row, as it travels.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RawRow {
     /// What kind of row it is.
     pub kind: RowKind,
@@ -114,7 +114,7 @@ pub(crate) fn without_shard(physical: &[u8]) -> &[u8] {
 /// modulo 2^128. It tells an honest copy apart from one that differs; it is no protection against an adversary.
 ///
 /// A hash is XXH3-128 over `kind (1) | key length (4, BE) | key | value`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct RowSum {
     /// Sum of the hashes.
     pub hash: u128,

@@ -19,7 +19,7 @@ use crate::row::{RowKind, RowSum};
 const KEY_BYTES: usize = 24;
 
 /// What is tracked for one job, and what has come together so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tracking {
     /// Whose list it is.
     pub job: JobId,
@@ -37,7 +37,7 @@ pub struct Tracking {
 
 impl Tracking {
     /// Whether a row of this route key is listed.
-    pub(crate) fn covers(&self, shard: ShardId, route_key: &[u8]) -> bool {
+    pub fn covers(&self, shard: ShardId, route_key: &[u8]) -> bool {
         self.shard == shard && self.interval.contains(route_key)
     }
 }

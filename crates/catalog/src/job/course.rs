@@ -7,7 +7,7 @@ use super::{BaseSum, Failure, Handover, HandoverTerms, JobPhase, MAX_WHY_BYTES, 
 
 /// What happens to a job. Those that change its course raise its epoch: steps of the old course that are still under way
 /// are refused by the groups from then on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum JobEvent {
     /// The groups are prepared: the copy begins.
     Begin,

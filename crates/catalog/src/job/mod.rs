@@ -27,7 +27,7 @@ pub const JOB_HISTORY_MS: u64 = 7 * 24 * 3_600 * 1_000;
 pub const MAX_WHY_BYTES: usize = 512;
 
 /// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum JobPhase {
     /// Nothing else was changed yet.
     Planned,
@@ -95,7 +95,7 @@ impl std::fmt::Display for JobPhase {
 }
 
 /// How a range is to be moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JobOptions {
     /// How long writes may be held back, in milliseconds: the fence waits until that is likely to be enough.
     pub max_pause_ms: u32,
@@ -131,7 +131,7 @@ impl JobOptions {
 }
 
 /// Sum of the rows of a range as of the arming of its tracker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BaseSum {
     /// Index of the source's log entry that armed the tracker.
     pub armed_at: u64,
@@ -142,7 +142,7 @@ pub struct BaseSum {
 }
 
 /// What the new owner begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HandoverTerms {
     /// Above everything that the source has served.
     pub floor_ts: Timestamp,
@@ -155,7 +155,7 @@ pub struct HandoverTerms {
 }
 
 /// That the catalog names the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handover {
     /// The catalog version that does.
     pub version: CatalogVersion,
@@ -177,7 +177,7 @@ pub struct Surroundings {
 }
 
 /// Why a job could not go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// For people.
     pub why: String,
@@ -188,7 +188,7 @@ pub struct Failure {
 }
 
 /// A range that moves, as the catalog knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SplitJob {
     /// Its number.
     pub id: JobId,

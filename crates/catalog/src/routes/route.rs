@@ -1,7 +1,7 @@
 use drover_keys::{GroupId, Interval, JobId, RouteId, ShardId};
 
 /// One interval of route keys and who serves it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
     /// A name for people.
     pub id: RouteId,
@@ -16,7 +16,7 @@ pub struct Route {
 }
 
 /// What may be done with a route now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum RouteState {
     /// Reads and writes.
     #[default]

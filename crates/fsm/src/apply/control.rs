@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use drover_guards::{self as guards, Guard};
 use drover_hlc::{PhysicalMs, Timestamp};
-use drover_keys::Interval;
+use drover_keys::{Interval, ShardId};
 use drover_mvcc::RecordKind;
 use drover_rafttypes::ControlReply;
 
@@ -39,43 +39,27 @@ impl Prepared<'_> {
         }
     }
 
-    /// Raises the safe point of every owned interval, each no further than to the oldest snapshot that a transaction with a
-    /// lock there reads, and not of a range that moves away.
     fn advance_safe_point(&mut self, to: Timestamp) -> Result<ControlReply, ApplyError> {
-        let mut reply = ControlReply::AlreadyDone;
-        let moves = &self.state.moves;
-        for owned in &mut self.state.owned {
-            if moves.is_pinned(&owned.interval) && guards::on(Guard::MovingIsPinned) {
-                continue;
-            }
+        let batch = &self.batch;
+        advance_safe_point(&mut self.state, to, |shard, interval| {
             let mut oldest = Ok(to);
-            if self.state.locks > 0 && guards::on(Guard::SafePointBehindLocks) {
-                self.batch.scan_locks(
-                    owned.shard,
-                    &owned.interval,
-                    &mut |_, lock| match (Lock::decode(lock), &oldest) {
-                        (Ok(lock), Ok(so_far)) => {
-                            oldest = Ok(lock.start_ts.min(*so_far));
-                            ControlFlow::Continue(())
-                        }
-                        (Err(error), _) => {
-                            oldest = Err(error);
-                            ControlFlow::Break(())
-                        }
-                        (Ok(_), Err(_)) => ControlFlow::Break(()),
-                    },
-                )?;
-            }
-            if raise(&mut owned.safe_point, oldest?) == ControlReply::Done {
-                reply = ControlReply::Done;
-            }
-        }
-        self.state.mend();
-        Ok(reply)
+            batch.scan_locks(shard, interval, &mut |_, lock| match (Lock::decode(lock), &oldest) {
+                (Ok(lock), Ok(so_far)) => {
+                    oldest = Ok(lock.start_ts.min(*so_far));
+                    ControlFlow::Continue(())
+                }
+                (Err(error), _) => {
+                    oldest = Err(error);
+                    ControlFlow::Break(())
+                }
+                (Ok(_), Err(_)) => ControlFlow::Break(()),
+            })?;
+            oldest
+        })
     }
 
     /// The shard and the horizon of the owned interval in which a record may be removed; none if its range moves away.
-    fn home_of(&self, route_key: &bytes::Bytes) -> Option<(drover_keys::ShardId, Timestamp)> {
+    fn home_of(&self, route_key: &bytes::Bytes) -> Option<(ShardId, Timestamp)> {
         let point = Interval::point(route_key.clone());
         if self.state.moves.is_pinned(&point) && guards::on(Guard::MovingIsPinned) {
             return None;
@@ -122,6 +106,34 @@ impl Prepared<'_> {
         }
         Ok(reply)
     }
+}
+
+/// Raises the safe point of every owned interval towards `to`: each no further than to the oldest snapshot that a transaction
+/// with a lock there reads, which `oldest_lock` tells (`to` if there is none), and not of a range that moves away.
+///
+/// # Errors
+/// Those of `oldest_lock`.
+pub fn advance_safe_point<E>(
+    state: &mut GroupState,
+    to: Timestamp,
+    mut oldest_lock: impl FnMut(ShardId, &Interval) -> Result<Timestamp, E>,
+) -> Result<ControlReply, E> {
+    let mut reply = ControlReply::AlreadyDone;
+    let moves = &state.moves;
+    for owned in &mut state.owned {
+        if moves.is_pinned(&owned.interval) && guards::on(Guard::MovingIsPinned) {
+            continue;
+        }
+        let oldest = match state.locks > 0 && guards::on(Guard::SafePointBehindLocks) {
+            true => oldest_lock(owned.shard, &owned.interval)?,
+            false => to,
+        };
+        if raise(&mut owned.safe_point, oldest) == ControlReply::Done {
+            reply = ControlReply::Done;
+        }
+    }
+    state.mend();
+    Ok(reply)
 }
 
 /// The bootstrap flag, not the emptiness of `owned`, keeps a grant from being applied twice: a group may have given

@@ -6,6 +6,8 @@ mod moving;
 mod txn;
 mod write;
 
+pub use control::advance_safe_point;
+
 use std::sync::Arc;
 
 use drover_catalog::Catalog;

@@ -60,7 +60,7 @@ pub struct TxnRecordName {
 }
 
 /// A step of a range's move to another group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MoveCommand {
     /// Whose it is.
     pub job: JobId,

@@ -11,7 +11,7 @@ use prost::Message;
 use crate::ApplyError;
 
 /// A lock on one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lock {
     /// Who holds it.
     pub txn: TxnRef,

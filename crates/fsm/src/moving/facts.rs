@@ -2,8 +2,9 @@
 
 use drover_catalog::job::{Closed, ImportView, SourceView};
 use drover_hlc::Timestamp;
+use drover_keys::JobId;
 
-use super::{Fence, ImportJob, ImportPhase, SourceJob};
+use super::{Fence, ImportJob, ImportPhase, Moves, SourceJob};
 
 /// What a group's log says of one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,38 +35,58 @@ pub struct SourceFacts {
 impl MoveFacts {
     /// What decides of the source's side.
     pub fn source_view(&self) -> SourceView {
-        match &self.source {
-            _ if self.retired => SourceView::Retired,
-            None => SourceView::Unknown,
-            Some(SourceFacts { job, .. }) => SourceView::Armed {
-                epoch: job.epoch,
-                closed: match job.fence {
-                    Fence::Open => Closed::Open,
-                    Fence::Written => Closed::New,
-                    Fence::Sealed => Closed::Writes,
-                    Fence::Read => Closed::Reads,
-                },
-                closed_in: job.fenced_in,
-                tracked: job.tracked_rows,
-            },
-        }
+        source_view(self.retired, self.source.as_ref().map(|source| &source.job))
     }
 
     /// What decides of the target's side.
     pub fn import_view(&self) -> ImportView {
-        match &self.import {
-            _ if self.retired => ImportView::Retired,
-            None => ImportView::Unknown,
-            Some(import) => match import.phase {
-                ImportPhase::Open => ImportView::Open {
-                    shard: import.shard,
-                    versions: import.versions.done,
-                    records: import.records.done,
-                    tracked: import.tracked,
-                },
-                ImportPhase::Closed => ImportView::Closed { shard: import.shard, closed_in: import.closed_in },
-                ImportPhase::Differs => ImportView::Differs { shard: import.shard },
+        import_view(self.retired, self.import.as_ref())
+    }
+}
+
+impl Moves {
+    /// What decides of the source's side of a job.
+    pub fn source_view(&self, job: JobId) -> SourceView {
+        source_view(self.is_retired(job), self.source(job))
+    }
+
+    /// What decides of the target's side of a job.
+    pub fn import_view(&self, job: JobId) -> ImportView {
+        import_view(self.is_retired(job), self.import(job))
+    }
+}
+
+fn source_view(retired: bool, source: Option<&SourceJob>) -> SourceView {
+    match source {
+        _ if retired => SourceView::Retired,
+        None => SourceView::Unknown,
+        Some(source) => SourceView::Armed {
+            epoch: source.epoch,
+            closed: match source.fence {
+                Fence::Open => Closed::Open,
+                Fence::Written => Closed::New,
+                Fence::Sealed => Closed::Writes,
+                Fence::Read => Closed::Reads,
             },
-        }
+            closed_in: source.fenced_in,
+            tracked: source.tracked_rows,
+        },
+    }
+}
+
+fn import_view(retired: bool, import: Option<&ImportJob>) -> ImportView {
+    match import {
+        _ if retired => ImportView::Retired,
+        None => ImportView::Unknown,
+        Some(import) => match import.phase {
+            ImportPhase::Open => ImportView::Open {
+                shard: import.shard,
+                versions: import.versions.done,
+                records: import.records.done,
+                tracked: import.tracked,
+            },
+            ImportPhase::Closed => ImportView::Closed { shard: import.shard, closed_in: import.closed_in },
+            ImportPhase::Differs => ImportView::Differs { shard: import.shard },
+        },
     }
 }

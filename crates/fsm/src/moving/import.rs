@@ -10,7 +10,7 @@ use super::MoveRefusal;
 use super::step::{Chunk, ChunkRows};
 
 /// How far one kind of row was copied.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Stream {
     /// The last row of the source that a chunk has gone past; empty before the first one.
     pub cursor: Bytes,
@@ -19,7 +19,7 @@ pub struct Stream {
 }
 
 /// Where an import stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ImportPhase {
     /// It takes chunks.
     Open,
@@ -41,7 +41,7 @@ impl ImportPhase {
 }
 
 /// A range that is copied here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImportJob {
     /// Whose it is.
     pub job: JobId,

@@ -5,6 +5,7 @@
 //! step. Every step carries the epoch of the course that it belongs to; one of an older course is refused, so that nobody who
 //! was deposed, and no late message, can lift a guard that somebody relies on, or set one again.
 
+mod apply;
 mod export;
 mod facts;
 mod import;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId};
 
+pub use apply::{MovedRows, Stop, apply_step, note_tracked, tracked_ranges};
 pub use export::{ExportRequest, ExportRows, Exported};
 pub use facts::{MoveFacts, SourceFacts};
 pub use import::{ChunkRefusal, ImportJob, ImportPhase, Stream};
@@ -25,7 +27,7 @@ pub use step::{Activation, Chunk, ChunkRows, MoveStep};
 const RELEASED_KEPT: usize = 256;
 
 /// An interval that was given up, and where it went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Released {
     /// Route keys.
     pub interval: Interval,
@@ -36,7 +38,7 @@ pub struct Released {
 }
 
 /// The ranges that move, as one group sees them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Moves {
     /// Ranges that move away; intervals are disjoint.
     pub sources: Vec<SourceJob>,
@@ -153,7 +155,7 @@ impl Moves {
     }
 
     /// Forgets the marks of jobs below `horizon`, all of which are over. Whether that changes anything.
-    pub(crate) fn advance_horizon(&mut self, horizon: JobId) -> bool {
+    pub fn advance_horizon(&mut self, horizon: JobId) -> bool {
         // What is not over here yet is no job below the horizon; the catalog counts on that, and this group does not.
         let live = self.sources.iter().map(|s| s.job).chain(self.imports.iter().map(|i| i.job)).min();
         let horizon = live.map_or(horizon, |live| horizon.min(live));

@@ -8,7 +8,7 @@ use drover_mvcc::{RowSum, Tracking};
 use super::MoveRefusal;
 
 /// How far a range is closed. Each includes the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fence {
     /// Not at all.
     Open,
@@ -33,7 +33,7 @@ impl Fence {
 }
 
 /// A range that moves away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SourceJob {
     /// Whose it is.
     pub job: JobId,
@@ -81,6 +81,11 @@ impl SourceJob {
     /// Takes over what the store has listed.
     pub(crate) fn tracked(&mut self, tracking: &Tracking) {
         (self.tracked_rows, self.tracked_bytes, self.change) = (tracking.rows, tracking.bytes, tracking.change);
+    }
+
+    /// Whether nothing has changed since the seal that stands at log index `at`, which may be that of an older course.
+    pub fn is_sealed_at(&self, at: u64) -> bool {
+        self.fence >= Fence::Sealed && (self.sealed_at == at || !guards::on(Guard::SealOfThisCourse))
     }
 
     /// Accepts a step of `epoch`, unless it belongs to an older course.

@@ -6,7 +6,7 @@ use drover_keys::{CatalogVersion, GroupId, Interval, RouteId, ShardId};
 use drover_mvcc::{RawRow, RowKind, RowSum};
 
 /// One step. Each may be made twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MoveStep {
     /// Target: a shard for the copy, that nobody owns.
     PrepareImport { interval: Interval, shard: ShardId, source: GroupId },
@@ -49,7 +49,7 @@ impl MoveStep {
 }
 
 /// Part of a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Chunk {
     /// Index of the source's log entry that armed its tracker: which copy this is a part of.
     pub armed_at: u64,
@@ -60,7 +60,7 @@ pub struct Chunk {
 }
 
 /// What a chunk holds, and what it continues.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ChunkRows {
     /// Rows of one kind, in the order of their keys, behind `from` up to `to`.
     Copied { kind: RowKind, from: Bytes, to: Bytes, done: bool, rows: Vec<RawRow> },
@@ -78,7 +78,7 @@ impl ChunkRows {
 }
 
 /// What the new owner begins with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Activation {
     /// Name for people.
     pub route: RouteId,

@@ -42,14 +42,7 @@ impl<'a> Admitted<'a> {
         observed: Option<CatalogVersion>,
         at: Option<Timestamp>,
     ) -> Result<Self, ReadError> {
-        let owned = owner::judge(&view.state, interval)?;
-        composed::judge(owned, observed)?;
-        if let Some(at) = at {
-            let oldest = owned.iter().map(|o| o.history_start.max(o.safe_point)).max().unwrap_or_default();
-            if guards::on(Guard::HistoryStart) {
-                not_too_old(at, oldest)?;
-            }
-        }
+        let owned = admit(&view.state, interval, observed, at)?;
         Ok(Self { view, interval, owned })
     }
 
@@ -97,8 +90,28 @@ impl<'a> Admitted<'a> {
     }
 }
 
+/// The gates of a read of `interval` that was routed by `observed`: owner, composed, and for a snapshot at `at` how far back it
+/// may look. The owned intervals that hold it, ascending.
+///
+/// # Errors
+/// [`ReadError`]: the refusal of the first gate that objects; a snapshot that is no longer kept.
+pub fn admit<'a>(
+    state: &'a GroupState,
+    interval: &Interval,
+    observed: Option<CatalogVersion>,
+    at: Option<Timestamp>,
+) -> Result<&'a [OwnedInterval], ReadError> {
+    let owned = owner::judge(state, interval)?;
+    composed::judge(owned, observed)?;
+    if let Some(at) = at.filter(|_| guards::on(Guard::HistoryStart)) {
+        let oldest = owned.iter().map(|o| o.history_start.max(o.safe_point)).max().unwrap_or_default();
+        not_too_old(at, oldest)?;
+    }
+    Ok(owned)
+}
+
 /// A transaction commits above the snapshot that it reads, so a lock is nothing to a read at or below that.
-fn may_become_visible(lock: &Lock, at: Option<Timestamp>) -> bool {
+pub fn may_become_visible(lock: &Lock, at: Option<Timestamp>) -> bool {
     at.is_none_or(|at| lock.start_ts < at)
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drover_catalog::job::BaseSum;
-use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::JobId;
 use drover_kv::{Error, Reason};
@@ -19,7 +18,7 @@ use crate::codec::txn::Lock;
 use crate::error::ReadError;
 use crate::handle::FsmHandle;
 use crate::home::StoreHome;
-use crate::moving::{Chunk, ChunkRows, ExportRequest, ExportRows, Exported, Fence, MoveFacts, SourceFacts, SourceJob};
+use crate::moving::{Chunk, ChunkRows, ExportRequest, ExportRows, Exported, MoveFacts, SourceFacts, SourceJob};
 use crate::state::GroupState;
 
 /// The locks in a range.
@@ -149,9 +148,7 @@ impl MoveView {
         budget: ExportBudget,
     ) -> Result<TrackedPortion, ReadError> {
         let source = self.armed(job, armed_at)?;
-        let is_sealed =
-            |at: u64| source.fence >= Fence::Sealed && (source.sealed_at == at || !guards::on(Guard::SealOfThisCourse));
-        if let Some(at) = sealed_at.filter(|at| !is_sealed(*at)) {
+        if let Some(at) = sealed_at.filter(|at| !source.is_sealed_at(*at)) {
             let message =
                 format!("this replica does not know of the seal of job {job} at log index {at}, or no longer");
             return Err(ReadError::Failed(Error::definite(Reason::FailedPrecondition, message)));

@@ -5,7 +5,7 @@ use drover_catalog::job::{
     BaseSum, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep, Observed, SplitJob,
     Surroundings, next_step,
 };
-use drover_fsm::moving::{Activation, Chunk, ChunkRows, MoveFacts, MoveStep, SourceFacts};
+use drover_fsm::moving::{Activation, Chunk, ChunkRows, MoveStep};
 use drover_fsm::{Command, GroupState, MoveCommand};
 use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
@@ -88,18 +88,8 @@ impl Drive {
     }
 
     pub fn observe(&self) -> Observed {
-        let facts = |replica: &Replica| {
-            let moves = &replica.state.moves;
-            let source = moves.source(JOB).map(|job| SourceFacts {
-                job: job.clone(),
-                oldest_lock: None,
-                history_start: ts(0),
-                txn_horizon: ts(0),
-                record_horizon: ts(0),
-            });
-            MoveFacts { retired: moves.is_retired(JOB), source, import: moves.import(JOB).cloned() }
-        };
-        let (source, target) = (facts(&self.source).source_view(), facts(&self.target).import_view());
+        let (source, target) = (&self.source.state.moves, &self.target.state.moves);
+        let (source, target) = (source.source_view(JOB), target.import_view(JOB));
         let locked = moves_locked(&self.source);
         Observed {
             source,
