@@ -77,8 +77,7 @@ impl View<'_> {
     }
 
     fn event(&self, event: JobEvent) -> Vec<Message> {
-        let epoch = (!event.is_asked()).then_some(self.job.epoch);
-        vec![Message::Catalog { job: self.job.id, epoch, event }]
+        vec![Message::Catalog { job: self.job.id, epoch: Some(self.job.epoch), event }]
     }
 
     fn send(&self, to: GroupId, step: MoveStep) -> Vec<Message> {

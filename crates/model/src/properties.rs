@@ -94,10 +94,9 @@ fn left_of(world: &World, job: &SplitJob) -> bool {
 
 /// [`NOTHING_STUCK`].
 pub fn nothing_stuck(world: &World) -> bool {
-    let over = world.catalog.jobs().filter(|job| job.phase.has_ended());
-    let mut over = over.filter(|job| left_of(world, job)).peekable();
+    let mut over = world.catalog.jobs().filter(|job| job.phase.has_ended());
     let is_open = world.catalog.live().next().is_some() || world.catalog.route().state == RouteState::Active;
-    over.peek().is_none() && is_open
+    is_open && !over.any(|job| left_of(world, job))
 }
 
 /// [`COPY_EQUAL`].

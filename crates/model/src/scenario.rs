@@ -136,8 +136,7 @@ pub const BACK: Scenario = Scenario {
 };
 
 /// A move is called off, and another one begun, with messages of the first one coming again.
-pub const ANEW: Scenario =
-    Scenario { name: "anew", writes: 1, again: true, jobs: 2, abandons: true, horizons: true, ..QUIET };
+pub const ANEW: Scenario = Scenario { name: "anew", again: true, jobs: 2, abandons: true, horizons: true, ..QUIET };
 
 /// A second job is asked for while the first one is under way.
 pub const AT_ONCE: Scenario = Scenario { name: "at-once", jobs: 2, at_once: true, writes: 1, ..QUIET };
