@@ -51,6 +51,7 @@ mod builder;
 mod client;
 mod cluster;
 mod drive;
+mod jobs;
 mod membership;
 mod node;
 mod range_delete;
@@ -67,18 +68,20 @@ pub use builder::{ClientBuilder, IdempotencyKeys};
 pub use client::{BatchGot, Client, CompareAndSet, Settled, WriteAnswer, WriteOptions};
 pub use cluster::{DigestComparison, Leadership};
 pub use drover_hlc::Timestamp;
-pub use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, NodeId, RouteId};
+pub use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, JobId, NodeId, RouteId};
 pub use drover_kv::{
     Certainty, Entry, Error, Expectation, Idempotency, Reason, ScanLimits, TxnId, Update, Versioned, WriteKind,
 };
 /// The messages in which nodes describe themselves, as generated from `drover/v1/cluster.proto`.
 pub use drover_wire::proto::v1::{
     AuditEvent, CompatFreeze, CompatResponse, GetRouteOwnershipResponse, GetStatusResponse as ClusterStatus, GroupInfo,
-    GroupReplica, NodeStatus, Ownership, RegisteredNode, ReplicaDigest, ReplicaStatus, Route, RouteDelta, RouteEvent,
-    RouteSnapshotPart, SoftwareVersion, SplitRangeResponse, compat_response::Outcome as CompatOutcome,
+    GroupReplica, MovePlan, MoveRefusal, NodeRoom, NodeStatus, Ownership, RegisteredNode, ReplicaDigest, ReplicaStatus,
+    Route, RouteDelta, RouteEvent, RouteSnapshotPart, SoftwareVersion, SplitJob, SplitJobFailure, SplitJobProgress,
+    SplitJobStatus, SplitRangeResponse, compat_response::Outcome as CompatOutcome,
     group_replica::State as ReplicaState, replica_status::Role, route::State as RouteState,
-    route_event::Event as RouteEventKind,
+    route_event::Event as RouteEventKind, split_job::Phase as JobPhase,
 };
+pub use jobs::{JobAction, JobFilter, JobWatch, MoveRequest, MoveWhat, has_ended};
 pub use membership::{CompatAction, NewNode};
 pub use range_delete::RangeProgress;
 pub use retry::{Class, Decision, History, RetryPolicy, decide};

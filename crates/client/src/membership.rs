@@ -58,7 +58,7 @@ pub struct NewNode {
 }
 
 /// Names a request; the same in all its attempts.
-fn request_id() -> Bytes {
+pub(crate) fn request_id() -> Bytes {
     let id: [u8; 16] = rand::rng().random();
     Bytes::copy_from_slice(&id)
 }

@@ -229,6 +229,18 @@ async fn a_large_map_is_read_as_a_whole_although_it_changes_between_any_two_page
 }
 
 #[tokio::test]
+async fn jobs_are_read_page_by_page_up_to_the_limit() {
+    let server = lone(script(|_| written(1))).await;
+    let client = Client::connect([server.endpoint()]).await.unwrap();
+    for (limit, expect) in [(None, 5), (Some(9), 5), (Some(5), 5), (Some(3), 3), (Some(1), 1), (Some(0), 0)] {
+        let filter = drover_client::JobFilter { limit, ..drover_client::JobFilter::default() };
+        let found = client.jobs(&filter).await.unwrap();
+        let ids: Vec<u64> = found.into_iter().map(|status| status.job.unwrap().job_id).collect();
+        assert_eq!(ids, [5, 4, 3, 2, 1][..expect], "{limit:?}");
+    }
+}
+
+#[tokio::test]
 async fn requests_go_to_the_believed_leader_even_if_it_is_no_endpoint() {
     let (first, second) = pair(2, script(|_| written(1)), script(|_| written(2))).await;
     let client = Client::connect([first.endpoint()]).await.unwrap();

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_server::{Cluster, ClusterServer};
 use drover_wire::proto::v1::compat_server::{Compat, CompatServer};
 use drover_wire::proto::v1::distribution_server::{Distribution, DistributionServer};
@@ -318,6 +319,7 @@ impl Cluster for Told {
 #[tonic::async_trait]
 impl Distribution for Told {
     type WatchRoutesStream = Pin<Box<dyn Stream<Item = Result<RouteEvent, Status>> + Send>>;
+    type WatchSplitJobStream = futures::stream::Pending<Result<v1::SplitJobStatus, Status>>;
 
     async fn list_routes(&self, request: Request<ListRoutesRequest>) -> Result<Response<ListRoutesResponse>, Status> {
         let ListRoutesRequest { start, version: wanted, with_sizes, .. } = request.into_inner();
@@ -360,6 +362,68 @@ impl Distribution for Told {
     }
 
     async fn split_range(&self, _: Request<SplitRangeRequest>) -> Result<Response<SplitRangeResponse>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    async fn start_split_migration(
+        &self,
+        _: Request<v1::StartSplitMigrationRequest>,
+    ) -> Result<Response<v1::StartSplitMigrationResponse>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    async fn get_split_job(&self, _: Request<v1::GetSplitJobRequest>) -> Result<Response<v1::SplitJobStatus>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    /// Five jobs, the newest first, at most two on a page. A token is the number of the last one.
+    async fn list_split_jobs(
+        &self,
+        request: Request<v1::ListSplitJobsRequest>,
+    ) -> Result<Response<v1::ListSplitJobsResponse>, Status> {
+        let request = request.into_inner();
+        let last = request.page_token.first().map_or(6, |last| u64::from(*last));
+        let most = if request.limit == 0 { 2 } else { u64::from(request.limit).min(2) };
+        let page: Vec<u64> = (1..last).rev().take(usize::try_from(most).unwrap()).collect();
+        let more = page.last().copied().filter(|last| *last > 1);
+        let job = |job_id| v1::SplitJob { job_id, ..v1::SplitJob::default() };
+        let jobs = page.iter().map(|id| v1::SplitJobStatus { job: Some(job(*id)), progress: None }).collect();
+        let next_page_token = more.map(|last| vec![u8::try_from(last).unwrap()]).unwrap_or_default().into();
+        Ok(Response::new(v1::ListSplitJobsResponse { jobs, next_page_token }))
+    }
+
+    async fn abandon_split_job(
+        &self,
+        _: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    async fn retry_split_job(
+        &self,
+        _: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    async fn pause_split_job(
+        &self,
+        _: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    async fn resume_split_job(
+        &self,
+        _: Request<v1::ChangeSplitJobRequest>,
+    ) -> Result<Response<v1::ChangeSplitJobResponse>, Status> {
+        Err(self.commands.refusal.clone())
+    }
+
+    async fn watch_split_job(
+        &self,
+        _: Request<v1::WatchSplitJobRequest>,
+    ) -> Result<Response<Self::WatchSplitJobStream>, Status> {
         Err(self.commands.refusal.clone())
     }
 }
