@@ -6,14 +6,17 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+use drover_catalog::job::JobOptions;
 use drover_catalog::{
-    Bootstrap, BootstrapNode, CatalogCommand, CatalogCommandKind, CatalogRefusal, CatalogReply, CatalogSettings,
-    RequestId, Route, RouteState,
+    Bootstrap, BootstrapNode, CatalogCommand, CatalogCommandKind, CatalogRefusal, CatalogReply, CatalogRow,
+    CatalogSettings, MOVES_RANGES, RegisterNode, RequestId, Route, RouteState, StartJob, Version,
 };
-use drover_fsm::Command;
+use drover_fsm::{Command, catalog_rows, decode_catalog_row};
 use drover_hlc::PhysicalMs;
-use drover_keys::{CatalogVersion, GroupId, Interval, NodeId, RouteId, ShardId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, NodeId, RouteId, ShardId, StoreId};
 use drover_rafttypes::{ApplyReply, ControlReply, Entry};
+use drover_wire::CatalogPart;
 use proptest::prelude::*;
 use support::*;
 
@@ -85,6 +88,49 @@ fn a_refusal_writes_nothing_and_a_group_without_catalog_refuses_everything() {
     let refused = other.command(command(1, create()));
     assert!(matches!(refused, ApplyReply::Control(ControlReply::Refused(_))), "{refused:?}");
     assert_eq!(other.store.catalog_rows().unwrap(), []);
+}
+
+#[test]
+fn jobs_are_read_from_a_number_downwards_the_newest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open_group(&env(), &dir.path().join("store"), GroupId::DEFAULT);
+    let CatalogCommandKind::Bootstrap(mut bootstrap) = create() else { panic!("it creates the cluster") };
+    bootstrap.groups.insert(GroupId(2), BTreeSet::from([NodeId(1)]));
+    answer(replica.command(command(1, CatalogCommandKind::Bootstrap(bootstrap)))).unwrap();
+    let register = RegisterNode {
+        node: Some(NodeId(1)),
+        store: StoreId([1; 16]),
+        address: "a:1".to_owned(),
+        admin_address: "a:2".to_owned(),
+        version: Version::new(0, 1),
+        capabilities: BTreeSet::from([MOVES_RANGES.to_owned()]),
+    };
+    answer(replica.command(command(2, CatalogCommandKind::RegisterNode(register)))).unwrap();
+    for n in 3..7u8 {
+        let start = StartJob {
+            expected_version: CatalogVersion::FIRST,
+            route: RouteId(1),
+            interval: Interval::new(vec![n], End::Key(vec![n + 1].into())).unwrap(),
+            target: GroupId(2),
+            options: JobOptions::default(),
+        };
+        answer(replica.command(command(n, CatalogCommandKind::StartJob(start)))).unwrap();
+    }
+    let read = |newest, limit| {
+        let rows = catalog_rows(&replica.catalog, CatalogPart::Jobs { newest: JobId(newest) }, limit);
+        let job = |(key, value): (Bytes, Bytes)| match decode_catalog_row(&key, value).unwrap() {
+            CatalogRow::Job(job) => job.id.0,
+            other => panic!("{other:?}"),
+        };
+        rows.into_iter().map(job).collect::<Vec<_>>()
+    };
+    let ids: Vec<u64> = replica.catalog.jobs().rev().map(|job| job.id.0).collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(read(u64::MAX, 9), ids);
+    assert_eq!(read(u64::MAX, 2), ids[..2]);
+    assert_eq!(read(ids[1], 9), ids[1..]);
+    assert_eq!(read(ids[2], 1), ids[2..3]);
+    assert_eq!(read(ids[3] - 1, 9), [0u64; 0]);
 }
 
 proptest! {

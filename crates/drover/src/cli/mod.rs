@@ -17,6 +17,7 @@ mod compat;
 mod dump;
 mod exit;
 mod group;
+mod job;
 mod join;
 mod kv;
 mod load;
@@ -110,6 +111,9 @@ pub enum Command {
     /// Shows and changes which group serves which keys
     #[command(subcommand)]
     Route(route::Command),
+    /// Follows and steers jobs that move ranges to another group
+    #[command(subcommand)]
+    Job(job::Command),
     /// Runs several operations as one transaction, and settles what transactions left behind
     #[command(subcommand)]
     Txn(txn::Command),
@@ -139,6 +143,7 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
         Command::Compat(command) => compat::run(global, command, &mut output).await,
         Command::Audit(args) => node::audit(global, args, &mut output).await,
         Command::Route(command) => route::run(global, command, &mut output).await,
+        Command::Job(command) => job::run(global, command, &mut output).await,
         Command::Txn(command) => txn::run(global, command, &mut output).await,
         Command::Shell(args) => shell::run(global, args, &mut output).await,
         Command::Bench(args) => bench::run(global, args, &mut output).await,

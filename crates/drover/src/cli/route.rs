@@ -1,17 +1,19 @@
 //! `drover route`: which group serves which keys.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
 use clap::Subcommand;
 use drover_client::{
-    CatalogVersion, Client, Error, GetRouteOwnershipResponse, Ownership, Reason, Route, RouteEvent, RouteEventKind,
-    RouteId, RouteState,
+    CatalogVersion, Client, End as KeyEnd, Error, GetRouteOwnershipResponse, GroupId, Interval, MoveRequest, MoveWhat,
+    Ownership, Reason, Route, RouteEvent, RouteEventKind, RouteId, RouteState,
 };
 use serde_json::{Map, Value, json};
 
-use super::Global;
-use super::exit::End;
-use super::notation::Notation;
+use super::exit::{End, UsageError};
+use super::notation::{Notation, parse_duration};
 use super::output::Output;
+use super::{Global, job};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -22,7 +24,7 @@ pub enum Command {
         /// A key
         key: String,
     },
-    /// Divides a route inside its group; no data moves, and traffic goes on
+    /// Divides a route inside its group: no data moves, and traffic goes on. With --to-group, the right half moves there
     Split {
         /// Which route; see `route list`
         route: RouteId,
@@ -31,6 +33,30 @@ pub enum Command {
         /// Fail unless the catalog is at this version; left out: whatever it is
         #[arg(long, value_name = "VERSION")]
         expect_version: Option<CatalogVersion>,
+        /// Move the right half to this group
+        #[arg(long, value_name = "GROUP")]
+        to_group: Option<GroupId>,
+        #[command(flatten)]
+        how: MoveArgs,
+    },
+    /// Begins to move a route, or some of it, to another group, while it is served; see `drover job`
+    Move {
+        /// Which route; see `route list`
+        route: RouteId,
+        /// First key; left out: that of the route
+        #[arg(long, value_name = "KEY")]
+        from: Option<String>,
+        /// The key behind the last one; left out: the end of the route
+        #[arg(long, value_name = "KEY")]
+        to_key: Option<String>,
+        /// The group that is to serve it
+        #[arg(long, value_name = "GROUP")]
+        to_group: GroupId,
+        /// Fail unless the catalog is at this version; left out: whatever it is
+        #[arg(long, value_name = "VERSION")]
+        expect_version: Option<CatalogVersion>,
+        #[command(flatten)]
+        how: MoveArgs,
     },
     /// Prints the routes, and then every change, until interrupted
     Watch {
@@ -40,7 +66,27 @@ pub enum Command {
     },
 }
 
-/// Attempts of a split against other changes of the catalog, if the version does not matter.
+/// How a range is to be moved.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MoveArgs {
+    /// How long writes may be held back; left out: 100ms
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    max_pause: Option<Duration>,
+    /// How fast the range may be copied, each second; 0: as fast as it goes; left out: 50MiB
+    #[arg(long, value_name = "BYTES")]
+    max_rate: Option<ByteSize>,
+    /// Create nothing, and tell what it would come to; exit code 1 if it would be refused
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl MoveArgs {
+    fn is_empty(&self) -> bool {
+        self.max_pause.is_none() && self.max_rate.is_none() && !self.dry_run
+    }
+}
+
+/// Attempts of a split or a move against other changes of the catalog, if the version does not matter.
 const SPLIT_ATTEMPTS: usize = 20;
 
 pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyhow::Result<End> {
@@ -55,7 +101,22 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             let key = shown.notation.parse(&key)?;
             shown.ownership(output, &client.route_ownership(key).await?)?;
         }
-        Command::Split { route, key, expect_version } => {
+        Command::Split { route, key, expect_version, to_group: Some(group), how } => {
+            let key = shown.notation.parse(&key)?;
+            let what = |_: &[Route]| Ok(MoveWhat::From(key.clone()));
+            return moved(global, &client, Asked { route, expect_version, group, how }, what, output).await;
+        }
+        Command::Move { route, from, to_key, to_group: group, expect_version, how } => {
+            let key = |text: Option<String>| text.map(|text| shown.notation.parse(&text)).transpose();
+            let (from, to) = (key(from)?, key(to_key)?);
+            let what = |routes: &[Route]| within(routes, route, from.clone(), to.clone()).map(MoveWhat::Range);
+            return moved(global, &client, Asked { route, expect_version, group, how }, what, output).await;
+        }
+        Command::Split { how, .. } if !how.is_empty() => {
+            let why = "--max-pause, --max-rate and --dry-run are about a move: say --to-group as well";
+            return Err(UsageError(why.to_owned()).into());
+        }
+        Command::Split { route, key, expect_version, .. } => {
             let key = shown.notation.parse(&key)?;
             let split = split(&client, route, key, expect_version, &global.actor()).await?;
             let halves: Vec<Route> = split.left.into_iter().chain(split.right).collect();
@@ -87,6 +148,66 @@ async fn split(
     Err(last.expect("there was an attempt"))
 }
 
+/// A move, but for the range.
+struct Asked {
+    route: RouteId,
+    expect_version: Option<CatalogVersion>,
+    group: GroupId,
+    how: MoveArgs,
+}
+
+/// Part of a route: what is not given is that of the route. An unknown route is for the cluster to refuse.
+fn within(
+    routes: &[Route],
+    route: RouteId,
+    from: Option<bytes::Bytes>,
+    to: Option<bytes::Bytes>,
+) -> Result<Interval, UsageError> {
+    let route = routes.iter().find(|found| found.route_id == route.0);
+    let start = from.or_else(|| route.map(|route| route.start.clone())).unwrap_or_default();
+    let end = to.or_else(|| route.and_then(|route| route.end.clone()));
+    Interval::new(start, end.map_or(KeyEnd::Unbounded, KeyEnd::Key)).map_err(|error| UsageError(error.to_string()))
+}
+
+/// Begins a move, or tells what it would come to. `what` names the range by the routes as they are.
+async fn moved(
+    global: &Global,
+    client: &Client,
+    asked: Asked,
+    what: impl Fn(&[Route]) -> Result<MoveWhat, UsageError>,
+    output: &mut Output,
+) -> anyhow::Result<End> {
+    let shown = job::Shown { notation: global.notation(), json: global.json };
+    let mut last = None;
+    for _ in 0..SPLIT_ATTEMPTS {
+        let routes = client.routes().await?;
+        let request = MoveRequest {
+            expected: asked.expect_version.unwrap_or(routes.version),
+            route: asked.route,
+            what: what(&routes.routes)?,
+            target: asked.group,
+            max_pause: asked.how.max_pause,
+            max_bytes_per_second: asked.how.max_rate.map(|rate| rate.as_u64()),
+        };
+        if asked.how.dry_run {
+            let plan = client.plan_move(&request, &global.actor()).await?;
+            shown.plan(output, &plan)?;
+            return Ok(if plan.refusal.is_none() { End::Done } else { End::No });
+        }
+        match client.start_move(&request, &global.actor()).await {
+            Err(error) if asked.expect_version.is_none() && error.reason == Reason::VersionMismatch => {
+                last = Some(error);
+            }
+            Err(error) => return Err(error.into()),
+            Ok(job) => {
+                shown.job(output, job)?;
+                return Ok(End::Done);
+            }
+        }
+    }
+    Err(last.expect("there was an attempt").into())
+}
+
 async fn watch(
     client: &Client,
     shown: &Shown,
@@ -101,7 +222,7 @@ async fn watch(
             known = shown.event(output, &event)?.or(known);
             output.flush()?;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -263,6 +384,27 @@ mod tests {
         Shown { notation: Notation::Escaped, json }.list(&mut output, CatalogVersion(7), &[route, last]).unwrap();
         output.flush().unwrap();
         captured.text()
+    }
+
+    #[test]
+    fn bounds_of_a_move_that_are_left_out_are_those_of_the_route() {
+        let route = |route_id, start: &'static str, end: Option<&'static str>| Route {
+            route_id,
+            start: start.into(),
+            end: end.map(Into::into),
+            ..Route::default()
+        };
+        let routes = [route(1, "", Some("m")), route(2, "m", None)];
+        let range = |id, from: Option<&'static str>, to: Option<&'static str>| {
+            let interval = within(&routes, RouteId(id), from.map(Into::into), to.map(Into::into)).ok()?;
+            Some((interval.start().clone(), interval.end().as_key().cloned()))
+        };
+        assert_eq!(range(1, None, None), Some(("".into(), Some("m".into()))));
+        assert_eq!(range(1, Some("c"), None), Some(("c".into(), Some("m".into()))));
+        assert_eq!(range(2, None, Some("p")), Some(("m".into(), Some("p".into()))));
+        assert_eq!(range(2, None, None), Some(("m".into(), None)));
+        assert_eq!(range(9, Some("c"), None), Some(("c".into(), None)), "the cluster will not know it");
+        assert_eq!(range(2, Some("p"), Some("n")), None);
     }
 
     #[test]
