@@ -1,6 +1,8 @@
 //! The model of the move within bounds that a test can afford. Each scenario is gone through to its end, unless a promise is broken:
 //! then the shortest way there is shown. Each test is a witness of guards: without them it fails.
 
+#![allow(clippy::print_stdout, reason = "how large the model is, is worth knowing")]
+
 use std::time::Instant;
 
 use drover_model::MoveModel;
