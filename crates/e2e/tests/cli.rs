@@ -402,3 +402,72 @@ async fn what_a_lost_coordinator_has_locked_is_listed_kept_alive_and_settled_by_
         TransactionStatus::RolledBack { .. } | TransactionStatus::Nothing
     ));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_moved_by_command_and_jobs_are_followed_and_steered() {
+    let cluster = Cluster::builder().data_groups(2).start().await.unwrap();
+    let cli = Cli::of(&cluster);
+    let client = cluster.client().await.unwrap().with_deadline(PATIENCE);
+    wait_until("all nodes to have registered", PATIENCE, || async {
+        let nodes = client.nodes().await.map_err(|error| error.to_string())?;
+        let able = |node: &drover_client::RegisteredNode| node.capabilities.iter().any(|name| name == "moves");
+        if nodes.iter().all(able) { Ok(()) } else { Err(format!("{nodes:?}")) }
+    })
+    .await
+    .unwrap();
+    // So much that a job at the lowest rate stays under way.
+    let noise: Vec<u8> = (0..2u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    client.put("d", noise).await.unwrap();
+    let listed = cli.json("route list").await;
+    let route = listed["routes"][0]["route"].as_u64().unwrap();
+
+    let plan = cli.json(&format!("route move {route} --from c --to-group 3 --dry-run")).await;
+    assert_eq!((&plan["start"], &plan["end"], &plan["keys"]), (&"c".into(), &"n".into(), &1.into()));
+    assert_eq!((&plan["source_group"], &plan["refusal"]), (&2.into(), &Value::Null));
+    assert_eq!(numbers(&plan["nodes"], "node"), [1, 2, 3]);
+    let text = cli.text(&format!("route move {route} --to-group 3 --dry-run")).await;
+    assert!(text.starts_with("would move [, n) from group 2 to group 3\n"), "{text}");
+    assert!(text.ends_with("nothing stands against it\n"), "{text}");
+    let ended = cli.run(&format!("route move {route} --to-group 9 --dry-run")).await;
+    assert_eq!((ended.code, ended.err.as_str()), (1, ""), "{}", ended.out);
+    assert!(ended.out.contains("would be refused: UNKNOWN_GROUP: "), "{}", ended.out);
+
+    cli.refused(&format!("route move {route} --to-group 9"), "UNKNOWN_GROUP").await;
+    cli.refused(&format!("route move {route} --to-group 2"), "FAILED_PRECONDITION").await;
+    cli.refused("route move 999 --to-group 3", "UNKNOWN_ROUTE").await;
+    cli.refused(&format!("route move {route} --to-group 3 --max-rate 1KiB"), "INVALID_ARGUMENT").await;
+    cli.refused(&format!("route move {route} --to-group 3 --max-pause 1ms"), "INVALID_ARGUMENT").await;
+    cli.refused(&format!("route split {route} z --to-group 3"), "INVALID_ARGUMENT").await;
+    cli.refused("job pause 1", "UNKNOWN_JOB").await;
+    for usage in ["route split 2 c --dry-run", "route move 2", "route move 2 --to-group 3 --from d --to-key c"] {
+        assert_eq!(cli.run(usage).await.code, 2, "{usage}");
+    }
+
+    let job = cli.json(&format!("route split {route} c --to-group 3 --max-rate 64KiB --max-pause 250ms")).await;
+    let id = job["job"].as_u64().unwrap();
+    assert_eq!((&job["start"], &job["end"], &job["actor"]), (&"c".into(), &"n".into(), &"operator".into()));
+    assert_eq!((&job["max_pause_ms"], &job["max_bytes_per_second"]), (&250.into(), &65_536.into()));
+    let mut watched = Watch::start(&cli, &format!("job watch {id} --json"));
+    assert_eq!(watched.object().await["job"], id);
+    assert_eq!(cli.json(&format!("job pause {id}")).await["paused"], true);
+    while watched.object().await["paused"] != true {}
+    let text = cli.text("job list --live").await;
+    let row = &rows(&text)[0];
+    assert_eq!((row[0], row[2]), (&*id.to_string(), "(paused)"), "{text}");
+    let mut lines = Watch::start(&cli, &format!("job watch {id}"));
+    let line = lines.line().await;
+    assert!(line.starts_with(&format!("job {id} from group 2 to group 3: ")) && line.contains(", paused"), "{line}");
+    let shown = cli.text(&format!("job show {id}")).await;
+    assert!(shown.contains(&format!("range [c, n) of route {route}\n")), "{shown}");
+    assert_eq!(cli.json(&format!("job resume {id}")).await["paused"], false);
+    cli.refused(&format!("job retry {id}"), "FAILED_PRECONDITION").await;
+
+    let abandoned = cli.json(&format!("job abandon {id}")).await;
+    assert!(abandoned["phase"].as_str().unwrap().starts_with("abandon"), "{abandoned}");
+    while !watched.object().await["phase"].as_str().unwrap().starts_with("abandon") {}
+    let phases = "job list --phase abandoning,abandoned --source 2 --target 3";
+    assert_eq!(numbers(&cli.json(phases).await["jobs"], "job"), [id]);
+    assert_eq!(numbers(&cli.json("job list --source 3").await["jobs"], "job"), [0u64; 0]);
+    let audit = cli.text("audit").await;
+    assert!(audit.contains("start-job") && audit.contains(&format!("job {id}")), "{audit}");
+}
