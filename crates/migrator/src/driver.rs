@@ -186,7 +186,12 @@ impl Driver {
             JobStep::Wait(WaitingFor::Resume | WaitingFor::Retry | WaitingFor::Nothing) => {
                 return Ok(Taken::Waits(IDLE));
             }
-            JobStep::Wait(WaitingFor::Writers | WaitingFor::Source | WaitingFor::Target) => {
+            JobStep::Wait(WaitingFor::Writers) => {
+                // What was measured may be of the past: a step that changes nothing tells how long a commit takes by now.
+                self.timed(measures, self.step(job, job.source, MoveStep::Clear)).await?;
+                return Ok(Taken::Waits(PAUSE));
+            }
+            JobStep::Wait(WaitingFor::Source | WaitingFor::Target) => {
                 let held = !measures.fenced_for(Instant::now().into()).is_zero();
                 return Ok(Taken::Waits(if held { SHORT_PAUSE } else { PAUSE }));
             }
@@ -281,7 +286,7 @@ impl Driver {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.cluster.directory().jobs().set(JobProgress {
             job: job.id,
-            waits_for: waits_for(step).to_owned(),
+            waits_for: waits_for(job, look.projected(measures), step),
             bytes_copied: import.map_or(0, |import| import.bytes),
             bytes_total: import.map_or(0, |import| import.bytes) + look.behind().1,
             bytes_per_second: measures.bytes_per_second(),
@@ -331,14 +336,20 @@ fn gone(job: &SplitJob) -> Error {
     Error::definite(Reason::FailedPrecondition, format!("job {} has changed; nothing was changed", job.id))
 }
 
-fn waits_for(step: &JobStep) -> &'static str {
-    match step {
+fn waits_for(job: &SplitJob, projected: Duration, step: &JobStep) -> String {
+    let what = match step {
         JobStep::Wait(WaitingFor::Resume) => "somebody to resume it",
         JobStep::Wait(WaitingFor::Retry) => "somebody to retry it or to abandon it",
-        JobStep::Wait(WaitingFor::Writers) => "the writers of the range: the copy does not catch up with them",
+        JobStep::Wait(WaitingFor::Writers) => {
+            let (likely, allowed) = (projected.as_millis(), job.options.max_pause_ms);
+            return format!(
+                "a pause of writes that fits: now it is likely to take {likely} ms, and {allowed} ms are allowed"
+            );
+        }
         JobStep::Wait(WaitingFor::Source) => "a leader of the source",
         JobStep::Wait(WaitingFor::Target) => "a leader of the target",
         JobStep::ResolveLocks => "transactions that hold locks in the range",
         _ => "",
-    }
+    };
+    what.to_owned()
 }
