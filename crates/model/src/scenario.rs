@@ -111,9 +111,9 @@ pub const COURSES: Scenario = Scenario {
     ..QUIET
 };
 
-/// Two migrators work on a job, one of them by what it saw a while ago.
+/// Two migrators work on a job, one of them by what it saw a while ago. Has no end: timestamps that are asked for in vain rise.
 pub const MIGRATORS: Scenario =
-    Scenario { name: "migrators", writes: 1, looks: 1, courses: 2, abandons: true, overruns: true, ..QUIET };
+    Scenario { name: "migrators", looks: 1, courses: 2, abandons: true, overruns: true, ..QUIET };
 
 /// Messages overtake each other, over changes of course.
 pub const OVERTAKING: Scenario =
@@ -159,11 +159,12 @@ pub const LOSSES: Scenario =
     Scenario { name: "losses", versions: 2, writes: 1, reads: true, rounds: true, losses: 1, courses: 2, ..QUIET };
 
 /// Those that the tests go through.
-pub const SMALL: [Scenario; 12] =
-    [QUIET, CLIENTS, COPY, COURSES, MIGRATORS, OVERTAKING, LAGGING, BACK, ANEW, AT_ONCE, GARBAGE, LOSSES];
+pub const SMALL: [Scenario; 11] =
+    [QUIET, CLIENTS, COPY, COURSES, OVERTAKING, LAGGING, BACK, ANEW, AT_ONCE, GARBAGE, LOSSES];
 
 /// More than a test can afford.
-pub const LARGE: [Scenario; 8] = [
+pub const LARGE: [Scenario; 9] = [
+    MIGRATORS,
     Scenario { name: "large-clients", writes: 3, attempts: 2, late_prepares: true, collections: 1, ..CLIENTS },
     Scenario { name: "large-copy", versions: 3, writes: 1, in_flight: 2, lagging: true, ..COPY },
     Scenario {
