@@ -89,7 +89,7 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.ask(sticky, call).await
+        self.ask(sticky, Error::is_transient, call).await
     }
 
     /// As [`Client::ask_nodes`], for what changes nothing.
@@ -100,13 +100,15 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.ask(|_, error| of_a_read(error), call).await
+        // What changes nothing may be asked of the next node also if the answer was lost.
+        self.ask(|_, error| of_a_read(error), |error| error.is_transient() || error.is_unknown(), call).await
     }
 
-    /// `after` tells what an error means behind the one before.
+    /// `after` tells what an error means behind the one before, `passes` whether the next node is asked behind it.
     async fn ask<T, F>(
         &self,
         after: impl Fn(&Error, Error) -> Error,
+        passes: impl Fn(&Error) -> bool,
         call: impl Fn(&Arc<Node>, u32) -> F,
     ) -> Result<T, Error>
     where
@@ -125,7 +127,7 @@ impl Client {
                 Ok(Err(status)) => explain(&node, &status),
                 Err(_) => return Err(after(&last, too_late(&node, self.deadline()))),
             };
-            let passing = error.is_transient();
+            let passing = passes(&error);
             last = after(&last, error);
             if !passing {
                 return Err(last);

@@ -407,6 +407,15 @@ async fn refusing(node_id: u64, refusal: &Error) -> Server {
 }
 
 #[tokio::test]
+async fn a_read_whose_answer_was_lost_is_asked_of_the_next_node() {
+    let lost = Error::unknown(Reason::TimeoutIndefinite, "the connection broke");
+    let nodes = [refusing(1, &lost).await, refusing(2, &Error::definite(Reason::DiskFull, "no room")).await];
+    let client = Client::connect(nodes.iter().map(Server::endpoint)).await.unwrap();
+    let listed = client.groups().await.unwrap_err();
+    assert_eq!(certainty(&listed), (Reason::DiskFull, Certainty::Definite), "{listed}");
+}
+
+#[tokio::test]
 async fn what_one_node_may_still_carry_out_stays_unknown_although_the_next_one_refuses() {
     let lost = || Error::unknown(Reason::Unavailable, "the answer was lost");
     let turned_away = || Error::definite(Reason::Unavailable, "no leader");

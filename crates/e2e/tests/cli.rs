@@ -417,12 +417,14 @@ async fn ranges_are_moved_by_command_and_jobs_are_followed_and_steered() {
     .unwrap();
     // So much that a job at the lowest rate stays under way.
     let noise: Vec<u8> = (0..2u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    client.put("d", noise).await.unwrap();
+    for key in ["d", "e", "f"] {
+        client.put(key, noise.clone()).await.unwrap();
+    }
     let listed = cli.json("route list").await;
     let route = listed["routes"][0]["route"].as_u64().unwrap();
 
     let plan = cli.json(&format!("route move {route} --from c --to-group 3 --dry-run")).await;
-    assert_eq!((&plan["start"], &plan["end"], &plan["keys"]), (&"c".into(), &"n".into(), &1.into()));
+    assert_eq!((&plan["start"], &plan["end"], &plan["keys"]), (&"c".into(), &"n".into(), &3.into()));
     assert_eq!((&plan["source_group"], &plan["refusal"]), (&2.into(), &Value::Null));
     assert_eq!(numbers(&plan["nodes"], "node"), [1, 2, 3]);
     let text = cli.text(&format!("route move {route} --to-group 3 --dry-run")).await;

@@ -32,14 +32,14 @@ pub(crate) struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Copies until nothing is left, or `goes_on` says no after a portion. `note` is told how far the copy is.
+    /// Copies until nothing is left, or until `off` is over: the job takes another course. `note` is told how far the copy is.
     ///
     /// # Errors
     /// If a side cannot be reached, or refuses a portion: whoever drives the job looks again.
     pub(crate) async fn run(
         self,
         measures: &mut Measures,
-        goes_on: impl Fn() -> bool,
+        off: impl Future<Output = ()>,
         note: impl Fn(&Measures, &ImportJob),
     ) -> Result<(), Error> {
         let request = ExportRequest {
@@ -51,6 +51,7 @@ impl Round<'_> {
         };
         // Where nothing may change any more, the leader knows first.
         let prefer = if self.close.is_some() { Prefer::Leader } else { Prefer::Followers };
+        tokio::pin!(off);
         let mut began = Instant::now();
         let mut portions = self.cluster.export(&request, prefer).await?;
         loop {
@@ -65,8 +66,11 @@ impl Round<'_> {
             if !follows(&portion.chunk.rows) && portion.done && self.close.is_none() {
                 return Ok(());
             }
-            if self.close.is_none() {
-                self.rate.pass(bytes).await;
+            tokio::select! {
+                biased;
+                () = &mut off => return Ok(()),
+                () = self.rate.pass(bytes), if self.close.is_none() => {}
+                () = std::future::ready(()), if self.close.is_some() => {}
             }
             let close = self.close.filter(|_| portion.done).map(|base| base.plus(portion.change));
             let step = MoveStep::ImportChunk(Chunk { close, ..portion.chunk });
@@ -75,7 +79,7 @@ impl Round<'_> {
             let import = self.cluster.import(self.job.target, &command, sent + STALL).await?;
             measures.copied(bytes as u64, got + sent.elapsed());
             note(measures, &import);
-            if portion.done || !goes_on() {
+            if portion.done {
                 return Ok(());
             }
             began = Instant::now();

@@ -227,12 +227,16 @@ impl Driver {
         let rate = RateLimit::new(limit);
         let armed_at = source.job.armed_at;
         let round = Round { cluster: &self.cluster, options: &self.options, job, armed_at, rows, close, rate: &rate };
-        let goes_on = || {
-            let known = catalog.borrow();
-            known.job(job.id).is_some_and(|now| (now.epoch, now.paused) == (job.epoch, job.paused))
+        let (mut catalog, course) = (catalog.clone(), (job.id, job.epoch, job.paused));
+        let off = async move {
+            let (id, epoch, paused) = course;
+            let is_off =
+                |known: &Arc<Catalog>| known.job(id).is_none_or(|now| (now.epoch, now.paused) != (epoch, paused));
+            // Without a catalog there is no replica here, and the driver ends.
+            let _ = catalog.wait_for(is_off).await;
         };
         let note = |measures: &Measures, import: &ImportJob| self.note(measures, import);
-        let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, goes_on, note));
+        let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, off, note));
         copied.await
     }
 
