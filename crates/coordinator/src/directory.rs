@@ -27,7 +27,7 @@ pub enum Replica {
 #[derive(Default)]
 pub struct GroupDirectory {
     local: RwLock<BTreeMap<GroupId, Replica>>,
-    members: RwLock<BTreeMap<GroupId, Vec<NodeId>>>,
+    members: RwLock<BTreeMap<GroupId, Arc<[NodeId]>>>,
     jobs: JobBoard,
 }
 
@@ -44,7 +44,7 @@ impl GroupDirectory {
 
     /// Says on which nodes a group has replicas.
     pub fn set_members(&self, group: GroupId, nodes: Vec<NodeId>) {
-        self.members.write().insert(group, nodes);
+        self.members.write().insert(group, nodes.into());
     }
 
     /// How far the jobs are that are driven here.
@@ -71,7 +71,7 @@ impl GroupDirectory {
     }
 
     /// The nodes with a replica of `group`; empty if there is no such group.
-    pub fn members(&self, group: GroupId) -> Vec<NodeId> {
+    pub fn members(&self, group: GroupId) -> Arc<[NodeId]> {
         self.members.read().get(&group).cloned().unwrap_or_default()
     }
 

@@ -138,7 +138,7 @@ impl Dispatcher {
         attempts: &mut Attempts,
         deadline: Instant,
     ) -> Result<GroupAnswer, CallError> {
-        let members = self.directory.members(group);
+        let mut members = self.directory.members(group);
         if members.is_empty() && !self.routes.is_known() {
             let message = "this node does not know the catalog yet; nothing happened, try again or ask another node";
             return Err(CallError::Misrouted(Error::definite(Reason::Unavailable, message)));
@@ -155,9 +155,6 @@ impl Dispatcher {
             if Instant::now() >= deadline {
                 return Err(CallError::Failed(attempts.at_deadline()));
             }
-            // They may change while the request is under way.
-            let present = self.directory.members(group);
-            let members = if present.is_empty() { &members } else { &present };
             let believed = hint.or_else(|| self.believed_leader(group)).filter(|_| round < 2 || hint.is_some());
             let target = believed.unwrap_or_else(|| members[round % members.len()]);
             let until = match repeat {
@@ -166,7 +163,9 @@ impl Dispatcher {
             };
             let failure = match self.attempt(target, group, op.clone(), until).await {
                 Ok(answer) => {
-                    self.leaders.lock().insert(group, target);
+                    if believed != Some(target) {
+                        self.leaders.lock().insert(group, target);
+                    }
                     return Ok(answer);
                 }
                 Err(failure) => failure,
@@ -189,6 +188,9 @@ impl Dispatcher {
                     attempts.unknown = unknown;
                     hint = leader.filter(|leader| *leader != target);
                     round += 1;
+                    // They may change while the request is under way.
+                    let present = self.directory.members(group);
+                    members = if present.is_empty() { members } else { present };
                     // A fresh hint is worth following at once, but two replicas may point at each other.
                     if hint.is_some() && followed < 2 {
                         followed += 1;

@@ -567,7 +567,8 @@ fn applied_state(bytes: &[u8]) -> bool {
 
 fn applied_state_seeds() -> Vec<Vec<u8>> {
     let stored_membership = stored::StoredMembership { log_id: log_id(1), membership: Some(membership()) };
-    let applied = stored::AppliedState { applied: log_id(5), membership: Some(stored_membership), group_id: 2 };
+    let applied =
+        stored::AppliedState { applied: log_id(5), membership: stored_membership.encode_to_vec().into(), group_id: 2 };
     vec![applied.encode_to_vec()]
 }
 

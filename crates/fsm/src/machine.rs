@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use drover_catalog::Catalog;
 use drover_guards::{self as guards, Guard, Moment};
-use drover_keys::GroupId;
+use drover_keys::{GroupId, JobId};
 use drover_mvcc::{CheckpointInfo, GroupStore, MetaKey, StoreEnv, inspect_checkpoint};
 use drover_rafttypes::{Entry, LogId, Responder, SnapshotDir, SnapshotMeta, StoredMembership, TypeConfig};
 use futures::{FutureExt, Stream, StreamExt};
@@ -25,6 +25,7 @@ use crate::crash::TxnCrash;
 use crate::digest::DigestBoard;
 use crate::handle::{FsmHandle, Shared, blocking, gc_rules};
 use crate::home::{GroupDir, StoreHome};
+use crate::state::GroupState;
 
 /// Entries that one write batch holds at most.
 const BATCH_ENTRIES: usize = 256;
@@ -68,9 +69,7 @@ impl FsmStateMachine {
         pending.crash_if_asked();
         let prepared = apply_batch(store, &current.state, &current.catalog, &current.applied, &pending.entries)?;
         let committed = shared.cell.commit(prepared)?;
-        let pinned =
-            |state: &crate::GroupState| state.moves.sources.iter().map(|source| source.job).collect::<Vec<_>>();
-        if committed.state.owned != current.state.owned || pinned(&committed.state) != pinned(&current.state) {
+        if committed.state.owned != current.state.owned || !pinned(&committed.state).eq(pinned(&current.state)) {
             store.set_gc(gc_rules(&committed.state));
         }
         if let Some(last) = pending.entries.last().filter(|entry| entry.takes_digest()) {
@@ -85,6 +84,11 @@ impl FsmStateMachine {
         }
         Ok(())
     }
+}
+
+/// Jobs whose ranges are kept from garbage collection.
+fn pinned(state: &GroupState) -> impl Iterator<Item = JobId> {
+    state.moves.sources.iter().map(|source| source.job)
 }
 
 /// The entries of a batch and who waits for their answers.
@@ -128,7 +132,7 @@ impl RaftStateMachine<TypeConfig> for FsmStateMachine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let applied = self.shared.cell.load().applied;
-        Ok((applied.log_id, applied.membership))
+        Ok((applied.log_id, applied.membership.stored().clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>

@@ -326,14 +326,14 @@ fn memberships_are_kept_with_the_log_id_they_came_at() {
     let entry = Entry { log_id: log_id(1, index), payload: Payload::Membership(membership.clone()) };
     assert_eq!(replica.apply(&[entry]), [ApplyReply::None]);
     replica.write(at(10, put("k", ""))).unwrap();
-    assert_eq!(replica.applied.membership.log_id(), &Some(log_id(1, index)));
+    assert_eq!(replica.applied.membership.stored().log_id(), &Some(log_id(1, index)));
     replica.store.flush().unwrap();
     let env = replica.env.clone();
     let before = replica.applied.clone();
     drop(replica);
     let reopened = Replica::open(&env, &dir.path().join("store"));
     assert_eq!(reopened.applied, before);
-    assert_eq!(reopened.applied.membership.membership(), &membership);
+    assert_eq!(reopened.applied.membership.stored().membership(), &membership);
 }
 
 #[test]

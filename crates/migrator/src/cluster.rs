@@ -215,7 +215,7 @@ impl Cluster {
     fn replicas(&self, group: GroupId, prefer: Prefer) -> Vec<NodeId> {
         let dispatcher = self.parts.coordinator.dispatcher();
         let leader = dispatcher.believed_leader(group);
-        let mut nodes = dispatcher.directory().members(group);
+        let mut nodes = dispatcher.directory().members(group).to_vec();
         nodes.sort_by_key(|node| {
             let leads = Some(*node) == leader;
             let last = match prefer {

@@ -16,7 +16,7 @@ use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey, catalog_key};
 use crate::record::{RecordKind, record_key};
 use crate::row::{RawRow, RowKind, RowSum, with_shard, without_shard};
-use crate::scan::{self, Visit, decode_value, version_key};
+use crate::scan::{self, Visit, decode_value, version_key, version_stamp};
 use crate::store::GroupStore;
 use crate::tracker::{Tracking, encode_entry, tracker_key, tracker_range};
 use crate::value::Stored;
@@ -137,7 +137,8 @@ impl<'a> Batch<'a> {
         at: Timestamp,
         value: &Stored,
     ) -> Result<(), StoreError> {
-        let row = version_key(&key_prefix(shard, key), at);
+        let mut row = key_prefix(shard, key);
+        row.extend_from_slice(&version_stamp(at));
         let stored = value.encode();
         self.track(shard, &key.route_key, RowKind::Version, &row, Some(&stored))?;
         self.put_data(row, stored);

@@ -61,8 +61,13 @@ pub(crate) fn split(key: &[u8]) -> Result<(&[u8], Timestamp), StoreError> {
 pub(crate) fn version_key(prefix: &[u8], at: Timestamp) -> Vec<u8> {
     let mut key = Vec::with_capacity(prefix.len() + 8);
     key.extend_from_slice(prefix);
-    key.extend_from_slice(&(!at.raw()).to_be_bytes());
+    key.extend_from_slice(&version_stamp(at));
     key
+}
+
+/// What stands behind the prefix in the physical key of a version: the newest first.
+pub(crate) fn version_stamp(at: Timestamp) -> [u8; 8] {
+    (!at.raw()).to_be_bytes()
 }
 
 /// Reads a stored value; `key` is for the error message.

@@ -339,10 +339,14 @@ impl Group {
         })
     }
 
-    /// Refuses what apply would surely refuse for now, a write to a fenced range or to a locked key, and what would keep apply busy for too long, a
-    /// transaction that has read too many rows. So whoever waits for a lock has no timestamp, and is nothing that others wait for.
-    /// Nothing else rests on this: apply judges again.
+    /// Refuses what apply would surely refuse for now, a write to a fenced range or to a locked key, and what would keep
+    /// apply busy for too long, a transaction that has read too many rows. So whoever waits for a lock has no timestamp, and
+    /// is nothing that others wait for. Nothing else rests on this: apply judges again.
     fn fail_fast(&self, op: &WriteOp) -> Result<(), Error> {
+        let state = self.fsm.state();
+        if state.locks == 0 && state.moves.sources.is_empty() && !matches!(op.kind, WriteKind::Txn(_)) {
+            return Ok(());
+        }
         let observed = op.observed_version;
         if !matches!(op.kind, WriteKind::DeleteRange { .. }) {
             self.fsm.unfenced(&op.kind).map_err(|error| self.judge(error))?;
@@ -352,7 +356,7 @@ impl Group {
                 self.fsm.key_unlocked(key, observed)
             }
             WriteKind::Txn(step) => match step.as_ref() {
-                TxnWrite::Commit(commit) if commit.reads.intervals.is_empty() && self.fsm.state().locks == 0 => Ok(()),
+                TxnWrite::Commit(commit) if commit.reads.intervals.is_empty() && state.locks == 0 => Ok(()),
                 TxnWrite::Commit(commit) => tokio::task::block_in_place(|| {
                     self.fsm.commit_unlocked(commit, observed)?;
                     self.fsm.bounded_reads(&commit.reads.intervals, self.options.max_validated_rows, observed)

@@ -146,7 +146,7 @@ impl Prepared<'_> {
         match &entry.body {
             Body::Blank => Ok(ApplyReply::None),
             Body::Membership(membership) => {
-                self.applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone()).into();
                 Ok(ApplyReply::None)
             }
             Body::Command { admitted_term, command }

@@ -1,5 +1,8 @@
 //! `drover.storage.v1.AppliedState`: how far the log has been applied, written with the effects.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use drover_keys::GroupId;
 use drover_rafttypes::{
     LogId, SnapshotMeta, StoredMembership, decode_log_id, decode_stored_membership, encode_log_id,
@@ -10,6 +13,28 @@ use prost::Message;
 
 use crate::ApplyError;
 
+/// A membership and its stored bytes, shared: every batch writes it, and hardly any changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedMembership(Arc<(StoredMembership, Bytes)>);
+
+impl SharedMembership {
+    /// The membership.
+    pub fn stored(&self) -> &StoredMembership {
+        &self.0.0
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.0.1.clone()
+    }
+}
+
+impl From<StoredMembership> for SharedMembership {
+    fn from(membership: StoredMembership) -> Self {
+        let bytes = encode_stored_membership(&membership).encode_to_vec().into();
+        Self(Arc::new((membership, bytes)))
+    }
+}
+
 /// How far the log of a group has been applied, and the membership at that point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -18,25 +43,25 @@ pub struct Applied {
     /// The last applied entry; `None` if there was none.
     pub log_id: Option<LogId>,
     /// The last applied membership.
-    pub membership: StoredMembership,
+    pub membership: SharedMembership,
 }
 
 impl Applied {
     /// Of a group of which nothing has been applied.
     pub fn nothing(group: GroupId) -> Self {
-        Self { group, log_id: None, membership: StoredMembership::default() }
+        Self { group, log_id: None, membership: StoredMembership::default().into() }
     }
 
     /// The description of a snapshot of this state.
     pub fn snapshot_meta(&self) -> SnapshotMeta {
-        SnapshotMeta { last_log_id: self.log_id, last_membership: self.membership.clone() }
+        SnapshotMeta { last_log_id: self.log_id, last_membership: self.membership.stored().clone() }
     }
 
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
         pb::AppliedState {
             applied: self.log_id.as_ref().map(encode_log_id),
-            membership: Some(encode_stored_membership(&self.membership)),
+            membership: self.membership.bytes(),
             group_id: self.group.0,
         }
         .encode_to_vec()
@@ -53,9 +78,9 @@ impl Applied {
         if message.group_id != group.0 {
             return Err(corrupt(format!("it belongs to group {}, not to group {group}", message.group_id)));
         }
-        let membership = message.membership.as_ref().ok_or_else(|| corrupt("the membership is missing".to_owned()))?;
-        let membership = decode_stored_membership(membership).map_err(|e| corrupt(e.to_string()))?;
-        Ok(Self { group, log_id: message.applied.as_ref().map(decode_log_id), membership })
+        let membership = pb::StoredMembership::decode(message.membership).map_err(|e| corrupt(e.to_string()))?;
+        let membership = decode_stored_membership(&membership).map_err(|e| corrupt(e.to_string()))?;
+        Ok(Self { group, log_id: message.applied.as_ref().map(decode_log_id), membership: membership.into() })
     }
 }
 
@@ -65,7 +90,7 @@ mod tests {
 
     fn applied() -> Applied {
         let log_id = decode_log_id(&pb::LogId { term: 2, index: 9 });
-        Applied { group: GroupId(7), log_id: Some(log_id), membership: StoredMembership::default() }
+        Applied { group: GroupId(7), log_id: Some(log_id), membership: StoredMembership::default().into() }
     }
 
     #[test]
@@ -89,7 +114,7 @@ mod tests {
             group in 1u64..u64::MAX, term: u64, index: u64, bytes: Vec<u8>,
         ) {
             let log_id = Some(decode_log_id(&pb::LogId { term, index }));
-            let applied = Applied { group: GroupId(group), log_id, membership: StoredMembership::default() };
+            let applied = Applied { group: GroupId(group), log_id, membership: StoredMembership::default().into() };
             let decoded = Applied::decode(GroupId(group), Some(&applied.encode())).unwrap();
             proptest::prop_assert_eq!(decoded, applied);
             let _ = Applied::decode(GroupId(group), Some(&bytes));

@@ -192,7 +192,7 @@ impl OraclePeers {
 
 impl OracleNetwork for OraclePeers {
     fn candidates(&self) -> Vec<NodeId> {
-        let mut nodes = self.directory.members(GroupId::DEFAULT);
+        let mut nodes = self.directory.members(GroupId::DEFAULT).to_vec();
         nodes.retain(|node| *node != self.node);
         let leader = self.directory.running(GroupId::DEFAULT).and_then(|group| group.known_leader());
         nodes.sort_by_key(|node| Some(*node) != leader);
