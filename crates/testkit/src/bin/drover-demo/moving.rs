@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use drover_bench::{Clients, Flaws, MoveTerms, Moved, Rows, Seen, Stage, Traffic, load, move_range, verify};
 use drover_client::Client;
-use drover_keys::{End, GroupId, Interval, NodeId};
+use drover_keys::{GroupId, Interval, NodeId};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::wait::wait_until;
@@ -43,12 +43,8 @@ impl Half {
         let mut keys: Vec<&Bytes> = records.iter().map(|(key, _)| key).filter(|key| route.contains(key)).collect();
         keys.sort_unstable();
         let first = *keys.get(keys.len() / 2).context("the route holds no records")?;
-        let end = match route.end() {
-            End::Unbounded => End::Unbounded,
-            End::Key(key) => End::Key(key.clone()),
-        };
         let pages = [&first[..], b"/page/"].concat().into();
-        Ok(Half { interval: Interval::new(first.clone(), end)?, pages, source, target })
+        Ok(Half { interval: Interval::new(first.clone(), route.end().clone())?, pages, source, target })
     }
 }
 
@@ -135,6 +131,8 @@ async fn kill_and_restart(cluster: &Cluster, node: NodeId, copied: &AtomicU64, b
 
 #[cfg(test)]
 mod tests {
+    use drover_keys::End;
+
     use super::*;
 
     #[test]

@@ -25,10 +25,10 @@ use crate::cluster::RedisCluster;
 #[derive(Debug, Parser)]
 struct Args {
     /// The servers between which slots move; the first has slot 0 and those after it.
-    #[arg(long, num_args = 2, value_delimiter = ',')]
+    #[arg(long, required = true, value_delimiter = ',')]
     servers: Vec<String>,
     /// Ids of these servers, in the same order.
-    #[arg(long, num_args = 2, value_delimiter = ',')]
+    #[arg(long, required = true, value_delimiter = ',')]
     ids: Vec<String>,
     /// What moves slots.
     #[arg(long, default_value = "redis-cli")]
@@ -70,6 +70,7 @@ async fn reshard(args: &Args, from: usize, to: usize) -> Result<Duration> {
 }
 
 async fn run(args: &Args) -> Result<bool> {
+    ensure!(args.servers.len() == 2 && args.ids.len() == 2, "slots move between two servers");
     let store = RedisCluster::new(&args.servers[0], DEADLINE);
     let tags = slots::tags(args.slots);
     let count = args.megabytes * 1_000_000 / u64::from(args.value_bytes);
