@@ -169,7 +169,7 @@ mod tests {
 
     const ROWS: u64 = 50;
 
-    async fn ran(store: &Fake, sink: u64) -> (Seen, Arc<Rows>) {
+    async fn ran(store: &Fake, writes: u64) -> (Seen, Arc<Rows>) {
         let rows = Rows::new(ROWS, 32, |n| Bytes::from(format!("k{n:03}")));
         fill(store, &rows, |_| {}).await.unwrap();
         let stage = Stage::default();
@@ -177,7 +177,7 @@ mod tests {
         for _ in 0..4 {
             let before = store.writes.load(Ordering::SeqCst);
             stage.advance();
-            while store.writes.load(Ordering::SeqCst) < before + sink {
+            while store.writes.load(Ordering::SeqCst) < before + writes {
                 tokio::task::yield_now().await;
             }
         }
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_forgets_a_write_is_found_out() {
-        let store = Fake::new(70, u64::MAX);
+        let store = Fake::new(7, u64::MAX);
         let (seen, rows) = ran(&store, 100).await;
         let mut flaws = verify(&store, &rows, || {}).await.unwrap();
         flaws.add(&seen.flaws);

@@ -28,9 +28,9 @@ pub fn tags(count: u16) -> Vec<String> {
 /// CRC-16/XMODEM, as the cluster specification of Redis says.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc: u16, _| match crc & 0x8000 {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc: u16, _| match crc & 0x8000 {
             0 => crc << 1,
-            _ => crc << 1 ^ 0x1021,
+            _ => (crc << 1) ^ 0x1021,
         })
     })
 }
