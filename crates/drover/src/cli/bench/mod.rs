@@ -1,4 +1,4 @@
-//! `drover bench`: a closed loop of clients against Drover or etcd.
+//! `drover bench`: a closed loop of clients against Drover or etcd, and, as `drover bench move`, clients of a range that moves.
 //!
 //! Each client sends its next request when the last one is answered; keys are drawn evenly. Both systems are treated
 //! alike: one connection to each endpoint, the same keys written beforehand, the same loop, linearizable reads. Latency
@@ -6,6 +6,8 @@
 //! take at the throughput that was reached, not at another.
 
 mod etcd;
+mod move_report;
+mod moves;
 mod report;
 mod target;
 mod txn;
@@ -72,8 +74,18 @@ pub enum Keyed {
     Off,
 }
 
+/// What else than the loop of clients.
+#[derive(Debug, Clone, clap::Subcommand)]
+enum What {
+    /// Moves a range back and forth between two groups while clients use it, and reports what they saw
+    Move(moves::Args),
+}
+
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Clients, each with one request under way
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
@@ -109,7 +121,10 @@ pub struct Args {
     seed: u64,
 }
 
-pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Result<End> {
+pub async fn run(global: &Global, mut args: Args, output: &mut Output) -> anyhow::Result<End> {
+    if let Some(What::Move(args)) = args.what.take() {
+        return moves::run(global, args, output).await;
+    }
     if args.target == System::Etcd && !matches!(args.mix, Mix::Put | Mix::Get | Mix::Half | Mix::Rmw) {
         return Err(UsageError("of etcd, only put, get, 50-50 and rmw are measured".to_owned()).into());
     }

@@ -19,10 +19,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::Args;
+use crate::moving::{self, Half};
 use crate::outage::OutageWatch;
 use crate::report::Report;
 
-type Rows = Vec<(Bytes, Bytes)>;
+/// Keys and values of the data set.
+pub type Records = Vec<(Bytes, Bytes)>;
 
 /// Runs the demonstration; `false` if anything was missing or wrong.
 pub async fn tell(args: &Args) -> Result<bool> {
@@ -36,7 +38,7 @@ pub async fn tell(args: &Args) -> Result<bool> {
     outcome
 }
 
-async fn act(args: &Args, cluster: &Cluster, rows: &Rows) -> Result<bool> {
+async fn act(args: &Args, cluster: &Cluster, rows: &Records) -> Result<bool> {
     let client = client(&cluster.endpoints()).connect().await?;
     let group = busiest_group(&client.routes().await?, rows);
     let victim = cluster.leader(group, PATIENCE).await?;
@@ -49,10 +51,20 @@ async fn act(args: &Args, cluster: &Cluster, rows: &Rows) -> Result<bool> {
     for group in cluster.groups() {
         cluster.wait_caught_up(group, PATIENCE).await?;
     }
-    let reader = reader(cluster, victim);
+    let reader = reader_but(cluster, victim);
     let began = Instant::now();
     let found = read_back(cluster, reader, rows.len()).await?;
     let read = (reader, began.elapsed());
+    let audit = ledger.audit(&found);
+
+    let half = half_of(cluster, &client.routes().await?, group, rows)?;
+    let moved = moving::move_half(cluster, &client, &half, args.page_megabytes).await?;
+    for group in cluster.groups() {
+        cluster.wait_caught_up(group, PATIENCE).await?;
+    }
+    let reader = reader_but(cluster, moved.killed);
+    let mut found = read_back(cluster, reader, rows.len()).await?;
+    found.retain(|key, _| !key.starts_with(&half.pages));
     let report = Report {
         records: rows.len(),
         tally: ledger.tally(),
@@ -60,7 +72,9 @@ async fn act(args: &Args, cluster: &Cluster, rows: &Rows) -> Result<bool> {
         killed: (group, victim),
         outage: watch.longest(),
         read,
-        audit: ledger.audit(&found),
+        audit,
+        moved,
+        audit_after_move: ledger.audit(&found),
         digests: compare(cluster, reader).await?,
     };
     say(&format!("\n{report}"))?;
@@ -73,12 +87,12 @@ fn say(text: &str) -> Result<()> {
 }
 
 /// Lines of `key;rest`; later lines with a key that was there before are left out.
-fn read_rows(args: &Args) -> Result<Rows> {
+fn read_rows(args: &Args) -> Result<Records> {
     let text = std::fs::read_to_string(&args.data).with_context(|| format!("reading {}", args.data.display()))?;
     let pairs = text.lines().filter_map(|line| line.split_once(';'));
     let rows: BTreeMap<Bytes, Bytes> =
         pairs.map(|(key, value)| (Bytes::from(key.to_owned()), Bytes::from(value.to_owned()))).collect();
-    let mut rows: Rows = rows.into_iter().collect();
+    let mut rows: Records = rows.into_iter().collect();
     rows.truncate(args.records.unwrap_or(usize::MAX));
     ensure!(rows.len() >= 100, "{} holds fewer than 100 records", args.data.display());
     // In an order that has nothing to do with the keys, so that all groups have work all the time.
@@ -92,7 +106,7 @@ fn scatter(key: &[u8]) -> u64 {
 }
 
 /// Three nodes and three data groups that share the records evenly.
-async fn start(rows: &Rows) -> Result<Cluster> {
+async fn start(rows: &Records) -> Result<Cluster> {
     let bar = spinner("starting three nodes");
     let mut keys: Vec<&Bytes> = rows.iter().map(|(key, _)| key).collect();
     keys.sort_unstable();
@@ -113,7 +127,14 @@ fn intervals_of(routes: &Routes, group: GroupId) -> Result<Vec<Interval>> {
     Ok(of_group.map(|route| Interval::new(route.start.clone(), end(&route.end))).collect::<Result<_, _>>()?)
 }
 
-fn busiest_group(routes: &Routes, rows: &Rows) -> GroupId {
+/// The upper half of the group's records, and another data group that gets it.
+fn half_of(cluster: &Cluster, routes: &Routes, group: GroupId, rows: &Records) -> Result<Half> {
+    let route = intervals_of(routes, group)?.into_iter().next().context("the group has no route")?;
+    let target = cluster.data_groups().into_iter().find(|other| *other != group).context("there is one data group")?;
+    Half::of(&route, group, target, rows)
+}
+
+fn busiest_group(routes: &Routes, rows: &Records) -> GroupId {
     let group_of = |key: &Bytes| {
         let route = routes.routes.iter().rev().find(|route| route.start <= key);
         route.map_or(GroupId::DEFAULT, |route| GroupId(route.group_id))
@@ -129,7 +150,7 @@ fn busiest_group(routes: &Routes, rows: &Rows) -> GroupId {
 async fn load_with_kill(
     args: &Args,
     cluster: &Cluster,
-    rows: &Rows,
+    rows: &Records,
     ledger: &Arc<Ledger>,
     watch: &Arc<OutageWatch>,
     victim: NodeId,
@@ -176,7 +197,7 @@ async fn reach(done: &AtomicUsize, count: usize) -> Result<()> {
 }
 
 /// A node that was not killed, so that what it reads has gone over the network.
-fn reader(cluster: &Cluster, victim: NodeId) -> NodeId {
+fn reader_but(cluster: &Cluster, victim: NodeId) -> NodeId {
     cluster.node_ids().into_iter().find(|id| *id != victim).unwrap_or(victim)
 }
 
@@ -211,7 +232,7 @@ fn progress(what: &'static str, length: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn spinner(what: &'static str) -> ProgressBar {
+pub fn spinner(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what);
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
