@@ -135,6 +135,7 @@ impl GroupDirectory {
                 let facts = group.observe_move(job, deadline).await?;
                 Ok(GroupAnswer::MoveFacts(encode_move_facts(&facts)))
             }
+            GroupOp::ForgetJobs { below } => group.forget_jobs(below, deadline).await.map(GroupAnswer::Moved),
             GroupOp::SumRange { job, armed_at } => group.sum_range(job, armed_at).await.map(GroupAnswer::RangeSum),
             GroupOp::JudgeCatalog { command } => {
                 let (reply, changes) = group.judge_catalog(command, deadline).await?;

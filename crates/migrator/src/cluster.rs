@@ -77,6 +77,11 @@ impl Cluster {
         }
     }
 
+    /// Lets a group forget the marks of jobs below `below`.
+    pub(crate) async fn forget(&self, group: GroupId, below: JobId, deadline: Instant) -> Result<(), Error> {
+        self.call(group, GroupOp::ForgetJobs { below }, Repeat::Recognised, deadline).await.map(drop)
+    }
+
     /// Tells the catalog what happens to a job.
     pub(crate) async fn event(
         &self,

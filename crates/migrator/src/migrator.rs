@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use drover_keys::{GroupId, JobId};
 use drover_raftgroup::{Group, Leadership};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -8,6 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::driver::Driver;
 use crate::options::MigratorOptions;
+
+/// The number of the first job: below it there are no marks.
+const FIRST: JobId = JobId(1);
+/// How long one group may take to forget, and when those are asked again that could not be reached.
+const FORGET: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Drives the jobs of the catalog while the replica here leads the default group.
 pub struct Migrator {
@@ -32,6 +40,28 @@ impl Migrator {
                 () = stop.cancelled() => return,
                 () = leadership.over.cancelled() => {}
                 () = self.lead(&group, &leadership) => {}
+                () = self.forget(&group) => {}
+            }
+        }
+    }
+
+    /// Lets every group forget the marks of jobs that are over, as the lowest number of one that is not rises. That number
+    /// never falls, so whoever leads no longer does no harm.
+    async fn forget(&self, group: &Arc<Group>) {
+        let mut catalog = group.fsm().catalog();
+        let mut told: BTreeMap<GroupId, JobId> = BTreeMap::new();
+        loop {
+            let horizon = catalog.borrow_and_update().job_horizon();
+            for id in self.cluster.directory().groups() {
+                if told.get(&id).copied().unwrap_or(FIRST) < horizon
+                    && self.cluster.forget(id, horizon, Instant::now() + FORGET).await.is_ok()
+                {
+                    told.insert(id, horizon);
+                }
+            }
+            tokio::select! {
+                changed = catalog.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }

@@ -41,6 +41,8 @@ pub enum GroupOp {
     ObserveMove { job: JobId },
     /// The sum of a range that moves away, as of the log entry that armed it; on any replica that has applied that.
     SumRange { job: JobId, armed_at: u64 },
+    /// All jobs below this one are over everywhere: their marks need not be kept; on the leader.
+    ForgetJobs { below: JobId },
     /// What a command for the catalog would come to now, as [`GroupOp::Catalog`]; nothing is changed.
     JudgeCatalog { command: Bytes },
     /// How far these jobs are; on the leader of the default group.
@@ -128,7 +130,7 @@ pub enum GroupAnswer {
     Catalog(Bytes),
     /// To [`GroupOp::ReadCatalog`]: key and value of each row, as they stand in the store.
     CatalogRows(Vec<(Bytes, Bytes)>),
-    /// To [`GroupOp::MoveStep`]: whether anything was changed.
+    /// To [`GroupOp::MoveStep`] and [`GroupOp::ForgetJobs`]: whether anything was changed.
     Moved(bool),
     /// To [`GroupOp::ObserveMove`]: an encoded `drover.v1.MoveFacts`.
     MoveFacts(Bytes),
@@ -179,6 +181,7 @@ pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
         GroupOp::SumRange { job, armed_at } => {
             (None, Body::SumRange(v1::GroupSumRange { job_id: job.0, armed_at: *armed_at }))
         }
+        GroupOp::ForgetJobs { below } => (None, Body::ForgetJobs(v1::GroupForgetJobs { below: below.0 })),
     };
     v1::GroupRequest {
         group_id: call.group.0,
@@ -237,6 +240,7 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
         Body::MoveStep(command) => GroupOp::MoveStep { command },
         Body::ObserveMove(v1::GroupObserveMove { job_id }) => GroupOp::ObserveMove { job: JobId(job_id) },
         Body::SumRange(v1::GroupSumRange { job_id, armed_at }) => GroupOp::SumRange { job: JobId(job_id), armed_at },
+        Body::ForgetJobs(v1::GroupForgetJobs { below }) => GroupOp::ForgetJobs { below: JobId(below) },
         Body::JudgeCatalog(command) => GroupOp::JudgeCatalog { command },
         Body::JobProgress(v1::GroupJobs { job_ids }) => {
             GroupOp::JobProgress { jobs: job_ids.into_iter().map(JobId).collect() }

@@ -227,6 +227,7 @@ pub fn group_call() -> impl Strategy<Value = GroupCall> {
         bytes().prop_map(|command| GroupOp::MoveStep { command }),
         any::<u64>().prop_map(|job| GroupOp::ObserveMove { job: JobId(job) }),
         any::<(u64, u64)>().prop_map(|(job, armed_at)| GroupOp::SumRange { job: JobId(job), armed_at }),
+        any::<u64>().prop_map(|below| GroupOp::ForgetJobs { below: JobId(below) }),
         (catalog_part(), any::<u32>()).prop_map(|(part, limit)| GroupOp::ReadCatalog { part, limit }),
         bytes().prop_map(|command| GroupOp::JudgeCatalog { command }),
         proptest::collection::vec(any::<u64>().prop_map(JobId), 0..3).prop_map(|jobs| GroupOp::JobProgress { jobs }),

@@ -167,6 +167,7 @@ fn needs_space(op: &GroupOp) -> bool {
         GroupOp::MoveStep { .. }
         | GroupOp::ObserveMove { .. }
         | GroupOp::SumRange { .. }
+        | GroupOp::ForgetJobs { .. }
         | GroupOp::Read { .. }
         | GroupOp::Digest { .. }
         | GroupOp::Describe { .. }

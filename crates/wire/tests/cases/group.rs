@@ -107,6 +107,7 @@ fn others() -> Vec<Case> {
         call("GroupRequest/move_step", GroupOp::MoveStep { command: "m".into() }),
         call("GroupRequest/observe_move", GroupOp::ObserveMove { job: JobId(300) }),
         call("GroupRequest/sum_range", GroupOp::SumRange { job: JobId(300), armed_at: 400 }),
+        call("GroupRequest/forget_jobs", GroupOp::ForgetJobs { below: JobId(300) }),
         call("GroupRequest/catalog_jobs", rows(CatalogPart::Jobs { newest: JobId(300) })),
         call("GroupRequest/judge_catalog", GroupOp::JudgeCatalog { command: "c".into() }),
         call("GroupRequest/job_progress", GroupOp::JobProgress { jobs: vec![JobId(5), JobId(300)] }),
