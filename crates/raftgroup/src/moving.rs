@@ -113,14 +113,13 @@ impl Group {
 
 /// What is asked for behind a portion.
 fn behind(request: &ExportRequest, portion: &Exported) -> ExportRequest {
-    let rows = match (&request.rows, &portion.chunk.rows) {
-        (_, ChunkRows::Copied { kind, to, .. }) => ExportRows::Copied { kind: *kind, after: to.clone() },
-        (ExportRows::Tracked { sealed_at, .. }, ChunkRows::Tracked { to, .. }) => {
-            ExportRows::Tracked { from: *to, sealed_at: *sealed_at }
-        }
-        (ExportRows::Copied { .. }, ChunkRows::Tracked { to, .. }) => {
-            ExportRows::Tracked { from: *to, sealed_at: None }
-        }
+    let sealed_at = match request.rows {
+        ExportRows::Tracked { sealed_at, .. } => sealed_at,
+        ExportRows::Copied { .. } => None,
+    };
+    let rows = match &portion.chunk.rows {
+        ChunkRows::Copied { kind, to, .. } => ExportRows::Copied { kind: *kind, after: to.clone() },
+        ChunkRows::Tracked { to, .. } => ExportRows::Tracked { from: *to, sealed_at },
     };
     ExportRequest { rows, ..request.clone() }
 }
