@@ -144,7 +144,8 @@ fn new_write_bytes(op: &GroupOp) -> Option<usize> {
         | GroupOp::MoveStep { .. }
         | GroupOp::ObserveMove { .. }
         | GroupOp::SumRange { .. }
-        | GroupOp::ForgetJobs { .. } => None,
+        | GroupOp::ForgetJobs { .. }
+        | GroupOp::SlowWriters { .. } => None,
     }
 }
 

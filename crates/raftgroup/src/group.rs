@@ -309,6 +309,7 @@ impl Group {
 
     async fn write_now(&self, mut op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
         let leadership = self.leadership()?;
+        self.slowed_down(&leadership, &op.kind, deadline).await;
         if matches!(op.kind, WriteKind::DeleteRange { .. }) {
             // The bound is only as good as what has been applied here.
             self.prove_leadership(&leadership, deadline).await?;
@@ -339,9 +340,9 @@ impl Group {
         })
     }
 
-    /// Refuses what apply would surely refuse for now, a write to a fenced range or to a locked key, and what would keep apply busy for too long, a
-    /// transaction that has read too many rows. So whoever waits for a lock has no timestamp, and is nothing that others wait for.
-    /// Nothing else rests on this: apply judges again.
+    /// Refuses what apply would surely refuse for now, a write to a fenced range or to a locked key, and what would keep apply
+    /// busy for too long, a transaction that has read too many rows. So whoever waits for a lock has no timestamp, and is nothing
+    /// that others wait for. Nothing else rests on this: apply judges again.
     fn fail_fast(&self, op: &WriteOp) -> Result<(), Error> {
         let observed = op.observed_version;
         if !matches!(op.kind, WriteKind::DeleteRange { .. }) {

@@ -193,7 +193,9 @@ fn may_change(request: &v1::GroupRequest) -> bool {
             | Body::TxnStatus(_)
             | Body::Locks(_)
             | Body::ObserveMove(_)
-            | Body::SumRange(_),
+            | Body::SumRange(_)
+            // Nothing is lost or done twice with it.
+            | Body::SlowWriters(_),
         )
         | None => false,
     }

@@ -168,6 +168,7 @@ fn needs_space(op: &GroupOp) -> bool {
         | GroupOp::ObserveMove { .. }
         | GroupOp::SumRange { .. }
         | GroupOp::ForgetJobs { .. }
+        | GroupOp::SlowWriters { .. }
         | GroupOp::Read { .. }
         | GroupOp::Digest { .. }
         | GroupOp::Describe { .. }
