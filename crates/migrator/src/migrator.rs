@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::driver::Driver;
 use crate::options::MigratorOptions;
+use crate::respawn::Respawn;
 
 /// The number of the first job: below it there are no marks.
 const FIRST: JobId = JobId(1);
@@ -69,10 +70,13 @@ impl Migrator {
     /// A driver for each job that has not ended. They end when this is dropped.
     async fn lead(&self, group: &Arc<Group>, leadership: &Arc<Leadership>) {
         let (mut drivers, mut driven) = (JoinSet::new(), BTreeMap::new());
+        let mut respawn = Respawn::default();
         let mut catalog = group.fsm().catalog();
         loop {
             let known = Arc::clone(&catalog.borrow_and_update());
-            for job in known.jobs().filter(|job| !job.phase.has_ended()) {
+            let now = tokio::time::Instant::now();
+            let live = known.jobs().filter(|job| !job.phase.has_ended() && respawn.may_begin(job.id, now));
+            for job in live {
                 driven.entry(job.id).or_insert_with(|| {
                     let driver = Driver {
                         cluster: Arc::clone(&self.cluster),
@@ -84,17 +88,31 @@ impl Migrator {
                     drivers.spawn(driver.run()).id()
                 });
             }
+            let next = respawn.next(now);
+            let again = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = catalog.changed() => if changed.is_err() { return },
+                () = again => {}
                 Some(ended) = drivers.join_next_with_id() => {
-                    let id = match ended {
-                        Ok((id, ())) => id,
-                        Err(error) => {
-                            tracing::error!(%error, "the driver of a job ended badly; another one goes on");
-                            error.id()
-                        }
+                    let (id, why) = match ended {
+                        Ok((id, ())) => (id, None),
+                        Err(error) => (error.id(), Some(error)),
                     };
-                    driven.retain(|_, known| *known != id);
+                    let Some(job) = driven.iter().find(|(_, task)| **task == id).map(|(job, _)| *job) else { continue };
+                    driven.remove(&job);
+                    match why {
+                        None => respawn.forget(job),
+                        Some(error) => {
+                            let (times, pause) = respawn.ended_badly(job, tokio::time::Instant::now());
+                            tracing::error!(%job, %error, times, ?pause, "the driver of a job ended badly; another one goes on");
+                            self.cluster.directory().jobs().driver_failed(job, times, pause);
+                        }
+                    }
                 }
             }
         }
