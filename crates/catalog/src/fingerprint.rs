@@ -131,6 +131,10 @@ impl Canonical {
             JobEvent::Abandoned => self.tag(15),
             JobEvent::Pause => self.tag(16),
             JobEvent::Resume => self.tag(17),
+            JobEvent::Held(pause) => {
+                self.tag(18);
+                self.numbers([pause.fence.into(), pause.write_us, pause.read_us]);
+            }
         }
     }
 

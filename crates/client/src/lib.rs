@@ -76,8 +76,8 @@ pub use drover_kv::{
 pub use drover_wire::proto::v1::{
     AuditEvent, CompatFreeze, CompatResponse, GetRouteOwnershipResponse, GetStatusResponse as ClusterStatus, GroupInfo,
     GroupReplica, MovePlan, MoveRefusal, NodeRoom, NodeStatus, Ownership, RegisteredNode, ReplicaDigest, ReplicaStatus,
-    Route, RouteDelta, RouteEvent, RouteSnapshotPart, SoftwareVersion, SplitJob, SplitJobFailure, SplitJobProgress,
-    SplitJobStatus, SplitRangeResponse, compat_response::Outcome as CompatOutcome,
+    Route, RouteDelta, RouteEvent, RouteSnapshotPart, SoftwareVersion, SplitJob, SplitJobFailure, SplitJobPause,
+    SplitJobProgress, SplitJobStatus, SplitRangeResponse, compat_response::Outcome as CompatOutcome,
     group_replica::State as ReplicaState, replica_status::Role, route::State as RouteState,
     route_event::Event as RouteEventKind, split_job::Phase as JobPhase,
 };

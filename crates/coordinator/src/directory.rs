@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use drover_fsm::moving::MoveStep;
 use drover_fsm::{decode_move_command, encode_move_facts};
@@ -134,6 +134,11 @@ impl GroupDirectory {
             GroupOp::ObserveMove { job } => {
                 let facts = group.observe_move(job, deadline).await?;
                 Ok(GroupAnswer::MoveFacts(encode_move_facts(&facts)))
+            }
+            GroupOp::ForgetJobs { below } => group.forget_jobs(below, deadline).await.map(GroupAnswer::Moved),
+            GroupOp::SlowWriters { job, epoch, bytes_per_second, duration_ms } => {
+                let duration = Duration::from_millis(duration_ms.into());
+                group.slow_writers(job, epoch, bytes_per_second, duration).map(GroupAnswer::Moved)
             }
             GroupOp::SumRange { job, armed_at } => group.sum_range(job, armed_at).await.map(GroupAnswer::RangeSum),
             GroupOp::JudgeCatalog { command } => {

@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use drover_catalog::job::JobProgress;
 use drover_keys::JobId;
@@ -8,12 +10,28 @@ use parking_lot::RwLock;
 #[derive(Debug, Default)]
 pub struct JobBoard {
     jobs: RwLock<BTreeMap<JobId, JobProgress>>,
+    /// How often a driver ended badly.
+    failed_drivers: AtomicU64,
 }
 
 impl JobBoard {
     /// Says how far a job is.
     pub fn set(&self, progress: JobProgress) {
         self.jobs.write().insert(progress.job, progress);
+    }
+
+    /// The driver of a job has ended badly, for the `times`th time; another one begins after `pause`.
+    pub fn driver_failed(&self, job: JobId, times: u32, pause: Duration) {
+        self.failed_drivers.fetch_add(1, Ordering::Relaxed);
+        let mut jobs = self.jobs.write();
+        let known = jobs.entry(job).or_insert_with(|| JobProgress { job, ..JobProgress::default() });
+        known.waits_for =
+            format!("another driver, in {} ms: {times} have ended badly, the log says why", pause.as_millis());
+    }
+
+    /// How often the driver of any job ended badly, since the process started.
+    pub fn failed_drivers(&self) -> u64 {
+        self.failed_drivers.load(Ordering::Relaxed)
     }
 
     /// Nothing is known of a job any more: it has ended, or is driven elsewhere.
@@ -43,5 +61,23 @@ mod tests {
         board.remove(JobId(1));
         board.remove(JobId(9));
         assert_eq!(board.get(&[JobId(1), JobId(2)]), [progress(2, 6)]);
+    }
+
+    #[test]
+    fn a_driver_that_ended_badly_is_counted_and_its_job_says_so() {
+        let board = JobBoard::default();
+        board.set(JobProgress { job: JobId(1), bytes_copied: 5, ..JobProgress::default() });
+        for job in [1, 2] {
+            board.driver_failed(JobId(job), 3, Duration::from_millis(400));
+        }
+        let waits_for = "another driver, in 400 ms: 3 have ended badly, the log says why".to_owned();
+        let progress = |job, bytes_copied| JobProgress {
+            job: JobId(job),
+            bytes_copied,
+            waits_for: waits_for.clone(),
+            ..JobProgress::default()
+        };
+        assert_eq!(board.get(&[JobId(1), JobId(2)]), [progress(1, 5), progress(2, 0)]);
+        assert_eq!(board.failed_drivers(), 2);
     }
 }

@@ -143,7 +143,9 @@ fn new_write_bytes(op: &GroupOp) -> Option<usize> {
         | GroupOp::JobProgress { .. }
         | GroupOp::MoveStep { .. }
         | GroupOp::ObserveMove { .. }
-        | GroupOp::SumRange { .. } => None,
+        | GroupOp::SumRange { .. }
+        | GroupOp::ForgetJobs { .. }
+        | GroupOp::SlowWriters { .. } => None,
     }
 }
 

@@ -444,4 +444,8 @@ guards! {
     HolderNeverParks:
         "drover-coordinator::txn" "h45_who_holds_locks_waits_for_no_fence",
         "drover-coordinator::parking" "h45_a_transaction_of_two_groups_that_meets_a_fence_is_committed_when_the_range_has_moved";
+    /// H34: writers that outrun the copy of their range would do so for ever.
+    WritersTakeTurns:
+        "drover-raftgroup" "throttle::tests::new_writes_and_prepares_of_the_range_take_turns_and_nothing_else_does",
+        "drover-raftgroup::slow_writers" "only_writers_of_the_range_are_slowed_down_and_none_is_refused";
 }

@@ -18,6 +18,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
+use crate::brake::Slowdown;
+
 /// How long a replica may take to say that it has what is asked for.
 const FIRST_PORTION: Duration = Duration::from_secs(5);
 /// Pause before the next node is asked who leads.
@@ -73,6 +75,33 @@ impl Cluster {
         let op = GroupOp::MoveStep { command: encode_move_command(command) };
         match self.call(group, op, Repeat::Recognised, deadline).await? {
             GroupAnswer::Moved(changed) => Ok(changed),
+            other => Err(misfit(&other)),
+        }
+    }
+
+    /// Lets a group forget the marks of jobs below `below`.
+    pub(crate) async fn forget(&self, group: GroupId, below: JobId, deadline: Instant) -> Result<(), Error> {
+        self.call(group, GroupOp::ForgetJobs { below }, Repeat::Recognised, deadline).await.map(drop)
+    }
+
+    /// Lets the leader of the source know how fast the writers of a job's range may be, for `lease`.
+    pub(crate) async fn slow_writers(
+        &self,
+        job: JobId,
+        slowdown: Slowdown,
+        lease: Duration,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let Slowdown { source, epoch, bytes_per_second } = slowdown;
+        let duration_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        let op = GroupOp::SlowWriters { job, epoch, bytes_per_second, duration_ms };
+        self.call(source, op, Repeat::Read, deadline).await.map(drop)
+    }
+
+    /// What the rows of a range take in a group's store; an estimate.
+    pub(crate) async fn size(&self, group: GroupId, interval: &Interval, deadline: Instant) -> Result<u64, Error> {
+        match self.call(group, GroupOp::Describe { intervals: vec![interval.clone()] }, Repeat::Read, deadline).await? {
+            GroupAnswer::Described(facts) => Ok(facts.iter().map(|facts| facts.approximate_bytes).sum()),
             other => Err(misfit(&other)),
         }
     }

@@ -29,10 +29,28 @@ pub(crate) struct Round<'a> {
     /// The sum of the range as of the arming: the last portion closes the import.
     pub(crate) close: Option<RowSum>,
     pub(crate) rate: &'a RateLimit,
+    /// Where it ends, although more may be left.
+    pub(crate) end: RoundEnd,
+}
+
+/// Where a round of a copy ends before nothing is left.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RoundEnd {
+    /// When so many rows of the source's list were copied.
+    pub(crate) tracked: Option<u64>,
+    /// At the first portion after this.
+    pub(crate) at: Option<Instant>,
+}
+
+impl RoundEnd {
+    fn is_reached(self, import: &ImportJob, now: Instant) -> bool {
+        self.tracked.is_some_and(|end| import.tracked >= end) || self.at.is_some_and(|end| now >= end)
+    }
 }
 
 impl Round<'_> {
-    /// Copies until nothing is left, or until `off` is over: the job takes another course. `note` is told how far the copy is.
+    /// Copies until nothing is left, until the round ends, or until `off` is over: the job takes another course. `note` is told how
+    /// far the copy is.
     ///
     /// # Errors
     /// If a side cannot be reached, or refuses a portion: whoever drives the job looks again.
@@ -52,7 +70,7 @@ impl Round<'_> {
         // Where nothing may change any more, the leader knows first.
         let prefer = if self.close.is_some() { Prefer::Leader } else { Prefer::Followers };
         tokio::pin!(off);
-        let mut began = Instant::now();
+        let (mut began, mut rest) = (Instant::now(), Duration::ZERO);
         let mut portions = self.cluster.export(&request, prefer).await?;
         loop {
             let next = tokio::time::timeout(STALL, portions.next()).await;
@@ -66,23 +84,31 @@ impl Round<'_> {
             if !follows(&portion.chunk.rows) && portion.done && self.close.is_none() {
                 return Ok(());
             }
+            let may_go = async {
+                // Writers wait for the last portions.
+                if self.close.is_none() {
+                    tokio::time::sleep(rest).await;
+                    self.rate.pass(bytes).await;
+                }
+            };
             tokio::select! {
                 biased;
                 () = &mut off => return Ok(()),
-                () = self.rate.pass(bytes), if self.close.is_none() => {}
-                () = std::future::ready(()), if self.close.is_some() => {}
+                () = may_go => {}
             }
             let close = self.close.filter(|_| portion.done).map(|base| base.plus(portion.change));
             let step = MoveStep::ImportChunk(Chunk { close, ..portion.chunk });
             let command = MoveCommand { job: self.job.id, epoch: self.job.epoch, step };
             let sent = Instant::now();
             let import = self.cluster.import(self.job.target, &command, sent + STALL).await?;
-            measures.copied(bytes as u64, got + sent.elapsed());
+            let worked = got + sent.elapsed();
+            measures.copied(bytes as u64, worked);
             note(measures, &import);
-            if portion.done {
+            began = Instant::now();
+            if portion.done || self.end.is_reached(&import, began) {
                 return Ok(());
             }
-            began = Instant::now();
+            rest = self.options.rest(worked);
         }
     }
 }

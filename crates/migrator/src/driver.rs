@@ -18,11 +18,15 @@ use drover_transport::RateLimit;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::brake::{Brake, Slowdown};
 use crate::cluster::Cluster;
-use crate::copy::Round;
-use crate::look::Look;
+use crate::convergence::writers_limit;
+use crate::copy::{Round, RoundEnd};
+use crate::look::{Lists, Look};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
+use crate::report::Report;
+use crate::turn::may_begin;
 
 /// How long a look may take, and a step of the logs.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +37,8 @@ const SUM: Duration = Duration::from_secs(3_600);
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same while requests are held back.
 const SHORT_PAUSE: Duration = Duration::from_millis(2);
+/// How long rows of the source's list are copied before it is looked whether that gains on the writers.
+const ROUND: Duration = Duration::from_secs(2);
 /// How long it is waited for people before it is looked again. The catalog's changes are noticed at once.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -46,6 +52,28 @@ pub(crate) struct Driver {
     pub(crate) job: JobId,
 }
 
+/// What a driver remembers of its job: whoever drives it next does without.
+#[derive(Default)]
+struct Memory {
+    measures: Measures,
+    /// How fast rows may be copied.
+    rate: Option<RateLimit>,
+    /// What the source and the target had when the last round of catching up began.
+    round: Option<(Lists, Instant)>,
+    /// The copy did not gain on the writers in the last round.
+    falls_behind: bool,
+    /// How fast the writers may be, in bytes a second.
+    limit: Option<u64>,
+    /// What the range takes in the store of the source, once that was asked.
+    size: Option<u64>,
+}
+
+impl Memory {
+    fn report<'a>(&'a self, job: &'a SplitJob, options: &'a MigratorOptions) -> Report<'a> {
+        Report { job, options, measures: &self.measures, size: self.size.unwrap_or(0), limit: self.limit }
+    }
+}
+
 /// What a step has come to.
 enum Taken {
     /// The next one can be taken.
@@ -57,32 +85,42 @@ enum Taken {
 impl Driver {
     /// Runs until the job has ended. To be dropped when the leadership is over.
     pub(crate) async fn run(self) {
-        let mut measures = Measures::default();
+        let brake = Brake::default();
+        tokio::select! {
+            () = self.steps(&brake) => self.cluster.directory().jobs().remove(self.job),
+            () = brake.hold(&self.cluster, self.job) => {}
+        }
+    }
+
+    async fn steps(&self, brake: &Brake) {
+        let mut memory = Memory::default();
         let mut catalog = self.group.fsm().catalog();
         loop {
-            let pause = match self.advance(&mut measures, &catalog).await {
-                Ok(None) => break,
+            let pause = match self.advance(&mut memory, brake, &catalog).await {
+                Ok(None) => return,
                 Ok(Some(Taken::Next)) => continue,
                 Ok(Some(Taken::Waits(pause))) => pause,
                 Err(error) => {
                     tracing::debug!(job = %self.job, %error, "a step of a job is tried again");
+                    // A round that was broken off tells nothing of the writers.
+                    memory.round = None;
                     self.waits(error.to_string());
-                    if measures.fenced_for(Instant::now().into()).is_zero() { PAUSE } else { SHORT_PAUSE }
+                    if memory.measures.holds() { SHORT_PAUSE } else { PAUSE }
                 }
             };
             catalog.mark_unchanged();
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                changed = catalog.changed() => if changed.is_err() { break },
+                changed = catalog.changed() => if changed.is_err() { return },
             }
         }
-        self.cluster.directory().jobs().remove(self.job);
     }
 
     /// Looks and takes one step; `None` if the job has ended.
     async fn advance(
         &self,
-        measures: &mut Measures,
+        memory: &mut Memory,
+        brake: &Brake,
         catalog: &watch::Receiver<Arc<Catalog>>,
     ) -> Result<Option<Taken>, Error> {
         // Boxed: what it borrows is too deep for the type of a task.
@@ -96,21 +134,84 @@ impl Driver {
         let look: BoxFuture<'_, Look> = Box::pin(self.look(job, &known));
         let look = look.await;
         let now = Instant::now();
-        let writes = matches!(job.phase, JobPhase::Fence | JobPhase::DeltaCopy | JobPhase::Cutover);
-        measures.held(writes, writes && look.reads_held(), now.into());
-        let observed = look.observed(job, measures, &self.options, now.into());
-        let step = next_step(job, &observed);
+        if let Some(held) = look.writes_held(job) {
+            memory.measures.seen(held, held && look.reads_held(), now.into());
+        }
+        if self.record_pause(job, &mut memory.measures).await? {
+            return Ok(Some(Taken::Next));
+        }
+        let observed = look.observed(job, &memory.measures, &self.options, now.into());
+        let step = match next_step(job, &observed) {
+            JobStep::PrepareImport | JobStep::Arm
+                if !may_begin(job, known.jobs().map(|job| &**job), self.options.jobs_at_once) =>
+            {
+                self.waits(format!("its turn: no more than {} ranges are copied at once", self.options.jobs_at_once));
+                return Ok(Some(Taken::Waits(IDLE)));
+            }
+            step => step,
+        };
         tracing::debug!(job = %job.id, epoch = %job.epoch, phase = %job.phase, ?step, "a step of a job");
-        self.tell(job, &look, measures, &step);
-        let catching_up = measures.catching_up(step == JobStep::Wait(WaitingFor::Writers), now.into());
+        self.judge_writers(job, &look, memory, brake, now);
+        self.cluster.directory().jobs().set(memory.report(job, &self.options).before(&look, &step, now.into()));
+        let stuck = step == JobStep::Wait(WaitingFor::Writers) || (memory.falls_behind && !observed.pause_fits);
+        let catching_up = memory.measures.catching_up(stuck && !job.paused, now.into());
         if catching_up > self.options.catch_up {
             let why =
                 "the copy does not catch up with the writers: allow a longer pause, or slow them down; then retry";
             self.event(job, JobEvent::Fail { why: why.to_owned() }).await?;
             return Ok(Some(Taken::Next));
         }
-        let taken: BoxFuture<'_, _> = Box::pin(self.take(job, &look, step, measures, catalog));
+        if step == (JobStep::CopyTracked { close: false }) {
+            memory.round = look.lists().map(|lists| (lists, now));
+        }
+        let taken: BoxFuture<'_, _> = Box::pin(self.take(job, &look, step, memory, catalog));
         taken.await.map(Some)
+    }
+
+    /// Puts what a fence has cost into the record of the job, once it is no more; whether there was anything to be put there.
+    async fn record_pause(&self, job: &SplitJob, measures: &mut Measures) -> Result<bool, Error> {
+        use JobPhase::{Abandoning, Backfill, Cleanup, Failed, Planned};
+        let fence_is_over =
+            matches!(job.phase, Planned | Backfill | Cleanup | Abandoning | Failed) && !measures.holds();
+        let Some(pause) = measures.unrecorded().filter(|_| fence_is_over) else { return Ok(false) };
+        match self.event(job, JobEvent::Held(pause)).await {
+            // A fence that was proposed and never stood is not known to the catalog.
+            Err(error) if error.reason == Reason::FailedPrecondition && !error.is_unknown() => {
+                tracing::debug!(job = %job.id, %error, "a pause is not recorded");
+            }
+            told => told?,
+        }
+        measures.recorded();
+        Ok(true)
+    }
+
+    /// Has the writers of the range slowed down if the copy does not gain on them, until the range is fenced.
+    fn judge_writers(&self, job: &SplitJob, look: &Look, memory: &mut Memory, brake: &Brake, now: Instant) {
+        if job.phase != JobPhase::Backfill || job.paused || job.base.is_none() {
+            (memory.limit, memory.round, memory.falls_behind) = (None, None, false);
+        }
+        if let (Some((before, began)), Some(lists)) = (memory.round.take(), look.lists()) {
+            let round = lists.since(&before, now.saturating_duration_since(began));
+            memory.measures.written(round.written_per_second());
+            memory.falls_behind = !round.converges();
+            if look.writers_are_in_the_way(job, &memory.measures) {
+                let limit = writers_limit(memory.limit, &round, self.options.slowest_writers);
+                if let Some(limit) = limit.filter(|_| limit != memory.limit) {
+                    tracing::info!(
+                        job = %job.id,
+                        written_bytes_per_second = round.written_per_second(),
+                        limit_bytes_per_second = limit,
+                        "the copy does not catch up with the writers of the range; they are slowed down"
+                    );
+                }
+                memory.limit = limit;
+            }
+        }
+        brake.set(memory.limit.map(|bytes_per_second| Slowdown {
+            source: job.source,
+            epoch: job.epoch,
+            bytes_per_second,
+        }));
     }
 
     async fn look(&self, job: &SplitJob, catalog: &Catalog) -> Look {
@@ -134,9 +235,10 @@ impl Driver {
         job: &SplitJob,
         look: &Look,
         step: JobStep,
-        measures: &mut Measures,
+        memory: &mut Memory,
         catalog: &watch::Receiver<Arc<Catalog>>,
     ) -> Result<Taken, Error> {
+        let measures = &mut memory.measures;
         match step {
             JobStep::Event(event) => self.timed(measures, self.event(job, event)).await?,
             JobStep::PrepareImport => {
@@ -147,9 +249,15 @@ impl Driver {
                 let (interval, target) = (job.interval.clone(), job.target);
                 self.step(job, job.source, MoveStep::ArmMigration { interval, target }).await?;
             }
-            JobStep::CopyVersions => self.copy(job, look, Some(RowKind::Version), false, measures, catalog).await?,
-            JobStep::CopyRecords => self.copy(job, look, Some(RowKind::Record), false, measures, catalog).await?,
-            JobStep::CopyTracked { close } => self.copy(job, look, None, close, measures, catalog).await?,
+            JobStep::CopyVersions => {
+                if memory.size.is_none() {
+                    // Only for what people are told: without it they are told less.
+                    memory.size = self.cluster.size(job.source, &job.interval, Instant::now() + LOOK).await.ok();
+                }
+                self.copy(job, look, Some(RowKind::Version), false, memory, catalog).await?;
+            }
+            JobStep::CopyRecords => self.copy(job, look, Some(RowKind::Record), false, memory, catalog).await?,
+            JobStep::CopyTracked { close } => self.copy(job, look, None, close, memory, catalog).await?,
             JobStep::Scan => {
                 let armed_at = source(job, look)?.job.armed_at;
                 let sum = self.cluster.sum(job.source, job.id, armed_at, Instant::now() + SUM).await?;
@@ -162,26 +270,38 @@ impl Driver {
                 }
             }
             JobStep::Fence => {
+                measures.fence_proposed(job.fences + 1, Instant::now().into());
                 // The log of the source is what counts; the catalog lets coordinators know early.
                 let (fenced, told) = tokio::join!(
                     self.step(job, job.source, MoveStep::ApplyWriteFence),
                     self.event(job, JobEvent::Fence)
                 );
-                measures.held(true, false, Instant::now().into());
                 fenced.and(told)?;
             }
             JobStep::FenceSource => self.step(job, job.source, MoveStep::ApplyWriteFence).await?,
             JobStep::Seal => self.step(job, job.source, MoveStep::Seal).await?,
-            JobStep::FenceReads => self.timed(measures, self.step(job, job.source, MoveStep::ArmReadFence)).await?,
+            JobStep::FenceReads => {
+                measures.read_fence_proposed(Instant::now().into());
+                self.timed(measures, self.step(job, job.source, MoveStep::ArmReadFence)).await?;
+            }
             JobStep::HandOver => self.hand_over(job, look).await?,
-            JobStep::ClearSource => self.step(job, job.source, MoveStep::Clear).await?,
+            JobStep::ClearSource => {
+                self.step(job, job.source, MoveStep::Clear).await?;
+                measures.released(Instant::now().into());
+            }
             JobStep::ClearTarget => self.step(job, job.target, MoveStep::Clear).await?,
-            JobStep::Activate => self.activate(job).await?,
+            JobStep::Activate => {
+                self.activate(job).await?;
+                measures.released(Instant::now().into());
+            }
             JobStep::Release => {
                 let version = handover(job)?.version;
                 self.step(job, job.source, MoveStep::Release { version }).await?;
             }
-            JobStep::RetireSource => self.step(job, job.source, MoveStep::Retire).await?,
+            JobStep::RetireSource => {
+                self.step(job, job.source, MoveStep::Retire).await?;
+                measures.released(Instant::now().into());
+            }
             JobStep::RetireTarget => self.step(job, job.target, MoveStep::Retire).await?,
             JobStep::Wait(WaitingFor::Resume | WaitingFor::Retry | WaitingFor::Nothing) => {
                 return Ok(Taken::Waits(IDLE));
@@ -192,8 +312,7 @@ impl Driver {
                 return Ok(Taken::Waits(PAUSE));
             }
             JobStep::Wait(WaitingFor::Source | WaitingFor::Target) => {
-                let held = !measures.fenced_for(Instant::now().into()).is_zero();
-                return Ok(Taken::Waits(if held { SHORT_PAUSE } else { PAUSE }));
+                return Ok(Taken::Waits(if measures.holds() { SHORT_PAUSE } else { PAUSE }));
             }
         }
         Ok(Taken::Next)
@@ -206,7 +325,7 @@ impl Driver {
         look: &Look,
         kind: Option<RowKind>,
         close: bool,
-        measures: &mut Measures,
+        memory: &mut Memory,
         catalog: &watch::Receiver<Arc<Catalog>>,
     ) -> Result<(), Error> {
         let source = source(job, look)?;
@@ -223,10 +342,18 @@ impl Driver {
             true => Some(base.map(|base| RowSum { hash: base.hash, rows: base.rows })?),
             false => None,
         };
+        let size = memory.size.unwrap_or(0);
+        let Memory { measures, rate, limit: writers, .. } = memory;
         let limit = Some(job.options.max_bytes_per_second).filter(|rate| *rate > 0);
-        let rate = RateLimit::new(limit);
+        let rate: &RateLimit = rate.get_or_insert_with(|| RateLimit::new(limit));
+        let end = match kind {
+            None if close.is_none() => {
+                RoundEnd { tracked: Some(source.job.tracked_rows), at: Some(Instant::now() + ROUND) }
+            }
+            Some(_) | None => RoundEnd::default(),
+        };
         let armed_at = source.job.armed_at;
-        let round = Round { cluster: &self.cluster, options: &self.options, job, armed_at, rows, close, rate: &rate };
+        let round = Round { cluster: &self.cluster, options: &self.options, job, armed_at, rows, close, rate, end };
         let (mut catalog, course) = (catalog.clone(), (job.id, job.epoch, job.paused));
         let off = async move {
             let (id, epoch, paused) = course;
@@ -235,7 +362,13 @@ impl Driver {
             // Without a catalog there is no replica here, and the driver ends.
             let _ = catalog.wait_for(is_off).await;
         };
-        let note = |measures: &Measures, import: &ImportJob| self.note(measures, import);
+        let (behind, board) = (look.behind().1, self.cluster.directory().jobs());
+        let note = |measures: &Measures, import: &ImportJob| {
+            let report = Report { job, options: &self.options, measures, size, limit: *writers };
+            if let Some(known) = board.get(&[self.job]).pop() {
+                board.set(report.during(known, import, behind));
+            }
+        };
         let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, off, note));
         copied.await
     }
@@ -283,35 +416,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Says how far the job is.
-    fn tell(&self, job: &SplitJob, look: &Look, measures: &Measures, step: &JobStep) {
-        let import = look.target.as_ref().and_then(|facts| facts.import.as_ref());
-        let pauses = measures.last_pauses;
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.cluster.directory().jobs().set(JobProgress {
-            job: job.id,
-            waits_for: waits_for(job, look.projected(measures), step),
-            bytes_copied: import.map_or(0, |import| import.bytes),
-            bytes_total: import.map_or(0, |import| import.bytes) + look.behind().1,
-            bytes_per_second: measures.bytes_per_second(),
-            tracked_left: look.behind().0,
-            projected_pause_ms: ms(look.projected(measures)),
-            eta_ms: None,
-            write_pause_ms: pauses.map(|pauses| ms(pauses.write)),
-            read_pause_ms: pauses.map(|pauses| ms(pauses.read)),
-        });
-    }
-
-    /// Says how far the copy is.
-    fn note(&self, measures: &Measures, import: &ImportJob) {
-        let board = self.cluster.directory().jobs();
-        if let Some(known) = board.get(&[self.job]).pop() {
-            let bytes_total = known.bytes_total.max(import.bytes);
-            let bytes_per_second = measures.bytes_per_second();
-            board.set(JobProgress { bytes_copied: import.bytes, bytes_total, bytes_per_second, ..known });
-        }
-    }
-
     /// Says what is in the way.
     fn waits(&self, waits_for: String) {
         let board = self.cluster.directory().jobs();
@@ -338,22 +442,4 @@ fn handover(job: &SplitJob) -> Result<&Handover, Error> {
 /// What a step rests on was there when the step was decided; whoever sees this looks again.
 fn gone(job: &SplitJob) -> Error {
     Error::definite(Reason::FailedPrecondition, format!("job {} has changed; nothing was changed", job.id))
-}
-
-fn waits_for(job: &SplitJob, projected: Duration, step: &JobStep) -> String {
-    let what = match step {
-        JobStep::Wait(WaitingFor::Resume) => "somebody to resume it",
-        JobStep::Wait(WaitingFor::Retry) => "somebody to retry it or to abandon it",
-        JobStep::Wait(WaitingFor::Writers) => {
-            let (likely, allowed) = (projected.as_millis(), job.options.max_pause_ms);
-            return format!(
-                "a pause of writes that fits: now it is likely to take {likely} ms, and {allowed} ms are allowed"
-            );
-        }
-        JobStep::Wait(WaitingFor::Source) => "a leader of the source",
-        JobStep::Wait(WaitingFor::Target) => "a leader of the target",
-        JobStep::ResolveLocks => "transactions that hold locks in the range",
-        _ => "",
-    };
-    what.to_owned()
 }

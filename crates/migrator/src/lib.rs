@@ -10,6 +10,9 @@
 //! A fence is begun when what it is likely to cost fits the budget of the job ([`projection`]). Rows go from a replica of the
 //! source, preferably one that does not lead, through this node to the leader of the target, no faster than the job allows.
 //!
+//! A copy that does not gain on the writers of its range has them slowed down ([`convergence`], [`brake`]), by a rate that is lent to
+//! the leader of the source for a moment at a time. Jobs beyond a number wait for their turn ([`turn`]).
+//!
 //! # Invariants
 //!
 //! - No step is taken on what was known before: the job is read behind a proof of leadership, and so are source and target.
@@ -18,7 +21,9 @@
 //!
 //! Knows nothing of clients, of the wire's messages, or of how groups apply a step.
 
+mod brake;
 mod cluster;
+mod convergence;
 mod copy;
 mod driver;
 mod look;
@@ -26,6 +31,11 @@ mod measure;
 mod migrator;
 mod options;
 mod projection;
+mod report;
+mod respawn;
+#[cfg(test)]
+mod test_job;
+mod turn;
 
 pub use cluster::{Cluster, ClusterParts};
 pub use migrator::Migrator;

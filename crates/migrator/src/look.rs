@@ -7,6 +7,7 @@ use drover_fsm::moving::{Fence, MoveFacts};
 use drover_hlc::{PhysicalMs, Timestamp};
 use tokio::time::Instant;
 
+use crate::convergence::RoundOutcome;
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
 use crate::projection::{Estimate, fence_limit, likely_bytes, projected_pause};
@@ -22,6 +23,26 @@ pub(crate) struct Look {
     pub(crate) incapable: bool,
 }
 
+/// How far the list of the source and its copy are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lists {
+    pub(crate) listed_rows: u64,
+    pub(crate) listed_bytes: u64,
+    pub(crate) copied_rows: u64,
+}
+
+impl Lists {
+    /// What has happened since `before`, which was seen so long ago.
+    pub(crate) fn since(&self, before: &Lists, took: Duration) -> RoundOutcome {
+        let bytes = |rows| likely_bytes(rows, self.listed_rows, self.listed_bytes);
+        RoundOutcome {
+            written_bytes: bytes(self.listed_rows.saturating_sub(before.listed_rows)),
+            copied_bytes: bytes(self.copied_rows.saturating_sub(before.copied_rows)),
+            took,
+        }
+    }
+}
+
 impl Look {
     /// What of the source's list is not copied: rows, and the bytes they are likely to have.
     pub(crate) fn behind(&self) -> (u64, u64) {
@@ -34,14 +55,48 @@ impl Look {
 
     /// Whether the source refuses reads.
     pub(crate) fn reads_held(&self) -> bool {
-        let source = self.source.as_ref().and_then(|facts| facts.source.as_ref());
-        source.is_some_and(|source| source.job.fence == Fence::Read)
+        self.fence().is_some_and(|fence| fence == Fence::Read)
+    }
+
+    /// Whether writes to the range are held back; `None` if that cannot be told.
+    pub(crate) fn writes_held(&self, job: &SplitJob) -> Option<bool> {
+        let closed = self.source.is_some().then(|| self.fence().is_some_and(|fence| fence > Fence::Open));
+        match job.phase {
+            JobPhase::Planned | JobPhase::Backfill | JobPhase::Abandoning | JobPhase::Failed => closed,
+            JobPhase::Fence | JobPhase::DeltaCopy => Some(true),
+            // The target serves as soon as it has activated the range, whatever the catalog says of the job.
+            JobPhase::Cutover => {
+                let target = self.target.as_ref()?;
+                Some(target.import_view() != ImportView::Retired)
+            }
+            JobPhase::Cleanup | JobPhase::Done | JobPhase::Abandoned => Some(false),
+        }
+    }
+
+    fn fence(&self) -> Option<Fence> {
+        Some(self.source.as_ref()?.source.as_ref()?.job.fence)
+    }
+
+    /// How far the list of the source and its copy are; `None` if that cannot be told.
+    pub(crate) fn lists(&self) -> Option<Lists> {
+        let source = &self.source.as_ref()?.source.as_ref()?.job;
+        let copied_rows = self.target.as_ref()?.import.as_ref()?.tracked;
+        Some(Lists { listed_rows: source.tracked_rows, listed_bytes: source.tracked_bytes, copied_rows })
     }
 
     /// How long writes would be held back from now on.
     pub(crate) fn projected(&self, measures: &Measures) -> Duration {
+        self.projected_with(self.behind().1, measures)
+    }
+
+    /// Whether a pause would fit if nothing were behind: then it is the writers who are in the way.
+    pub(crate) fn writers_are_in_the_way(&self, job: &SplitJob, measures: &Measures) -> bool {
+        self.projected_with(0, measures) <= Duration::from_millis(job.options.max_pause_ms.into())
+    }
+
+    fn projected_with(&self, remaining_bytes: u64, measures: &Measures) -> Duration {
         projected_pause(&Estimate {
-            remaining_bytes: self.behind().1,
+            remaining_bytes,
             bytes_per_second: measures.bytes_per_second(),
             commit: measures.commit(),
             drain: Duration::ZERO,

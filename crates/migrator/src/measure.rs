@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use drover_catalog::job::JobPause;
 use tokio::time::Instant;
 
 /// Weight of the newest of a series of measurements.
@@ -21,15 +22,25 @@ impl Average {
 #[derive(Debug, Clone, Default)]
 pub struct Measures {
     rate: Average,
+    written: Average,
     commit_s: Average,
-    /// Since when writes are held back.
-    fenced: Option<Instant>,
-    /// Since when reads are held back.
-    read_fenced: Option<Instant>,
+    /// While requests are held back.
+    held: Option<Held>,
     /// Since when only the writers are in the way of the fence.
     catching_up: Option<Instant>,
-    /// How long writes and reads were held back when they last were.
+    /// How long requests were held back when they last were.
     pub last_pauses: Option<Pauses>,
+    /// What the record of the job does not say yet.
+    unrecorded: Vec<JobPause>,
+}
+
+/// That requests are held back.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// Which fence of the job does that, if this driver has seen it from its beginning.
+    fence: Option<u32>,
+    writes: Instant,
+    reads: Option<Instant>,
 }
 
 /// How long requests were held back.
@@ -49,6 +60,11 @@ impl Measures {
         }
     }
 
+    /// The range was written to at this rate, in bytes a second.
+    pub fn written(&mut self, bytes_per_second: u64) {
+        self.written.add(bytes_per_second as f64);
+    }
+
     /// A commit has taken that long.
     pub fn committed(&mut self, took: Duration) {
         self.commit_s.add(took.as_secs_f64());
@@ -59,24 +75,73 @@ impl Measures {
         self.rate.0.map_or(0, |rate| rate as u64)
     }
 
+    /// Bytes a second that are written into the range; zero if nobody has looked yet.
+    pub fn written_per_second(&self) -> u64 {
+        self.written.0.map_or(0, |rate| rate as u64)
+    }
+
     /// How long a commit takes; zero if there was none.
     pub fn commit(&self) -> Duration {
         self.commit_s.0.map_or(Duration::ZERO, Duration::from_secs_f64)
     }
 
-    /// Takes note of whether writes and reads are held back. Whoever takes a fence over counts it from then on.
-    pub fn held(&mut self, writes: bool, reads: bool, now: Instant) {
-        if let (Some(fenced), false) = (self.fenced, writes) {
-            let read = self.read_fenced.map_or(Duration::ZERO, |at| now - at);
-            self.last_pauses = Some(Pauses { write: now - fenced, read });
+    /// The fence of this number is about to be proposed. Proposed again, it is the same one.
+    pub fn fence_proposed(&mut self, fence: u32, now: Instant) {
+        if self.held.is_none_or(|held| held.fence != Some(fence)) {
+            self.held = Some(Held { fence: Some(fence), writes: now, reads: None });
         }
-        self.fenced = writes.then(|| self.fenced.unwrap_or(now));
-        self.read_fenced = reads.then(|| self.read_fenced.unwrap_or(now));
+    }
+
+    /// The fence of reads is about to be proposed.
+    pub fn read_fence_proposed(&mut self, now: Instant) {
+        if let Some(held) = &mut self.held {
+            held.reads = held.reads.or(Some(now));
+        }
+    }
+
+    /// The target serves, or the fence is lifted.
+    pub fn released(&mut self, now: Instant) {
+        let Some(Held { fence, writes, reads }) = self.held.take() else { return };
+        let pauses = Pauses { write: now - writes, read: reads.map_or(Duration::ZERO, |at| now - at) };
+        self.last_pauses = Some(pauses);
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let (write_us, read_us) = (us(pauses.write), us(pauses.read));
+        self.unrecorded.extend(fence.map(|fence| JobPause { fence, write_us, read_us }));
+    }
+
+    /// Takes note of whether writes and reads are seen to be held back. Of a fence that was not seen from its beginning it is
+    /// counted from then on, and not recorded.
+    pub fn seen(&mut self, writes: bool, reads: bool, now: Instant) {
+        match (&mut self.held, writes) {
+            (Some(_), false) => self.released(now),
+            (None, false) => {}
+            (None, true) => self.held = Some(Held { fence: None, writes: now, reads: reads.then_some(now) }),
+            (Some(held), true) if reads && held.reads.is_none() => {
+                // Somebody else did that.
+                (held.fence, held.reads) = (None, Some(now));
+            }
+            (Some(_), true) => {}
+        }
+    }
+
+    /// What is to be put into the record of the job next.
+    pub fn unrecorded(&self) -> Option<JobPause> {
+        self.unrecorded.first().copied()
+    }
+
+    /// That was done, or cannot be done.
+    pub fn recorded(&mut self) {
+        self.unrecorded.remove(0);
+    }
+
+    /// Whether requests are held back.
+    pub fn holds(&self) -> bool {
+        self.held.is_some()
     }
 
     /// How long writes have been held back.
     pub fn fenced_for(&self, now: Instant) -> Duration {
-        self.fenced.map_or(Duration::ZERO, |at| now - at)
+        self.held.map_or(Duration::ZERO, |held| now - held.writes)
     }
 
     /// Takes note of whether only the writers are in the way; for how long they have been.
@@ -106,21 +171,48 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_counted_from_the_fence_to_its_end() {
+    fn pauses_are_counted_from_the_proposal_of_the_fence_to_its_end() {
         let mut measures = Measures::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        measures.held(false, false, at(0));
+        measures.seen(false, false, at(0));
         assert_eq!((measures.fenced_for(at(5)), measures.last_pauses), (Duration::ZERO, None));
-        measures.held(true, false, at(10));
-        measures.held(true, false, at(20));
+        measures.fence_proposed(3, at(10));
+        measures.fence_proposed(3, at(15));
+        measures.seen(true, false, at(20));
         assert_eq!(measures.fenced_for(at(25)), Duration::from_millis(15));
-        measures.held(true, true, at(30));
-        measures.held(false, false, at(45));
+        measures.read_fence_proposed(at(30));
+        measures.seen(true, true, at(40));
+        measures.released(at(45));
         let pauses = Pauses { write: Duration::from_millis(35), read: Duration::from_millis(15) };
         assert_eq!((measures.fenced_for(at(50)), measures.last_pauses), (Duration::ZERO, Some(pauses)));
-        measures.held(true, false, at(60));
-        measures.held(false, false, at(61));
+        measures.released(at(50));
+        measures.seen(false, false, at(51));
+        assert_eq!(measures.unrecorded(), Some(JobPause { fence: 3, write_us: 35_000, read_us: 15_000 }));
+        measures.recorded();
+        assert_eq!(measures.unrecorded(), None);
+        // One that was lifted, as somebody sees.
+        measures.fence_proposed(4, at(60));
+        measures.seen(false, false, at(61));
         assert_eq!(measures.last_pauses, Some(Pauses { write: Duration::from_millis(1), read: Duration::ZERO }));
+        assert_eq!(measures.unrecorded(), Some(JobPause { fence: 4, write_us: 1_000, read_us: 0 }));
+    }
+
+    #[test]
+    fn a_fence_that_was_not_seen_from_its_beginning_is_not_recorded() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut taken_over = Measures::default();
+        taken_over.seen(true, true, at(10));
+        taken_over.read_fence_proposed(at(15));
+        taken_over.released(at(20));
+        let pauses = Pauses { write: Duration::from_millis(10), read: Duration::from_millis(10) };
+        assert_eq!((taken_over.last_pauses, taken_over.unrecorded()), (Some(pauses), None));
+        // Reads were held back by somebody else, who knows since when.
+        let mut half = Measures::default();
+        half.fence_proposed(1, at(10));
+        half.seen(true, true, at(15));
+        half.released(at(20));
+        assert_eq!(half.unrecorded(), None);
     }
 }

@@ -32,6 +32,28 @@ pub fn projected_pause(estimate: &Estimate) -> Duration {
     copy + estimate.commit * COMMITS + estimate.drain
 }
 
+/// What is known of how long a job will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// Bytes that are not copied yet.
+    pub left_bytes: u64,
+    /// How fast they are copied, with all that pacing costs, in bytes a second; zero: that was not measured.
+    pub copied_per_second: u64,
+    /// How fast the range is written to, in bytes a second.
+    pub written_per_second: u64,
+    /// How long writes will be held back.
+    pub pause: Duration,
+}
+
+/// How long until the target serves the range; `None` if no rate is known, or if the end is not in sight.
+///
+/// While what is left is copied, more is written, and while that is copied, more again: the rounds add up to what is left, divided by
+/// what the copy gains on the writers.
+pub fn eta(outlook: &Outlook) -> Option<Duration> {
+    let gained = outlook.copied_per_second.checked_sub(outlook.written_per_second).filter(|gained| *gained > 0)?;
+    Duration::try_from_secs_f64(outlook.left_bytes as f64 / gained as f64).ok()?.checked_add(outlook.pause)
+}
+
 /// How long a fence may stand before it is lifted.
 pub fn fence_limit(max_pause: Duration) -> Duration {
     (max_pause * LIMIT_OF_BUDGET).max(LEAST_LIMIT)
@@ -70,6 +92,29 @@ mod tests {
         for (estimate, expect) in table {
             assert_eq!(projected_pause(&estimate), ms(expect), "{estimate:?}");
         }
+    }
+
+    #[test]
+    fn the_end_is_as_far_as_what_is_left_takes_at_what_the_copy_gains_on_the_writers() {
+        let outlook = |left_bytes, copied_per_second, written_per_second, pause| Outlook {
+            left_bytes,
+            copied_per_second,
+            written_per_second,
+            pause: ms(pause),
+        };
+        let table = [
+            (outlook(0, 0, 0, 40), None),
+            (outlook(5_000, 0, 0, 40), None),
+            (outlook(0, 100, 0, 40), Some(40)),
+            (outlook(5_000, 1_000, 0, 0), Some(5_000)),
+            (outlook(5_000, 1_000, 500, 40), Some(10_040)),
+            (outlook(5_000, 1_000, 1_000, 40), None),
+            (outlook(5_000, 1_000, 2_000, 40), None),
+        ];
+        for (outlook, expect) in table {
+            assert_eq!(eta(&outlook), expect.map(ms), "{outlook:?}");
+        }
+        assert_eq!(eta(&outlook(u64::MAX, 1, 0, 0)), None, "longer than can be told");
     }
 
     #[test]

@@ -127,10 +127,9 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use drover_fsm::OwnedInterval;
-    use drover_fsm::moving::{ImportJob, Moves, Released, Stream};
+    use drover_fsm::moving::{ImportJob, Moves, Released};
     use drover_hlc::Timestamp;
     use drover_keys::{End, GroupId, JobEpoch, JobId, RouteId, ShardId};
-    use drover_mvcc::RowSum;
 
     use super::*;
 
@@ -153,22 +152,8 @@ mod tests {
     }
 
     fn import(phase: ImportPhase) -> ImportJob {
-        ImportJob {
-            job: JobId(1),
-            epoch: JobEpoch(1),
-            interval: interval("m", "x"),
-            shard: ShardId(2),
-            source: GroupId(9),
-            armed_at: 1,
-            versions: Stream::default(),
-            records: Stream::default(),
-            tracked: 0,
-            sum: RowSum::default(),
-            bytes: 0,
-            highest: Timestamp::ZERO,
-            phase,
-            closed_in: JobEpoch(1),
-        }
+        let begun = ImportJob::begun(JobId(1), JobEpoch(1), interval("m", "x"), ShardId(2), GroupId(9));
+        ImportJob { phase, closed_in: JobEpoch(1), ..begun }
     }
 
     #[test]

@@ -309,6 +309,7 @@ impl Group {
 
     async fn write_now(&self, mut op: WriteOp, deadline: Instant) -> Result<Outcome, Error> {
         let leadership = self.leadership()?;
+        self.slowed_down(&leadership, &op.kind, deadline).await;
         if matches!(op.kind, WriteKind::DeleteRange { .. }) {
             // The bound is only as good as what has been applied here.
             self.prove_leadership(&leadership, deadline).await?;

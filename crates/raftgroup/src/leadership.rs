@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::pending::PendingRegistry;
+use crate::throttle::Throttle;
 
 /// One leadership of this replica.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Leadership {
     pub leader_id: LeaderId<u64, u64>,
     /// Writes that are on their way.
     pub pending: PendingRegistry,
+    /// Ranges whose writers are slowed down.
+    pub(crate) throttle: Throttle,
     /// Cancelled when the leadership is over; reads that wait fail then.
     pub over: CancellationToken,
     /// How many hand-overs are under way; nothing is admitted while there is one.
@@ -42,6 +45,7 @@ impl Leadership {
             term: leader_id.term,
             leader_id,
             pending: PendingRegistry::default(),
+            throttle: Throttle::default(),
             over: CancellationToken::new(),
             holds: watch::Sender::new(0),
         })

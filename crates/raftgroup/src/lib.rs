@@ -18,6 +18,7 @@
 //! - The members of the group change only towards what the catalog says at that moment, and one voter at a time.
 //! - A request for a range that is about to be activated here waits for that before it proves anything: what it is told
 //!   then is judged from the start.
+//! - Writers are slowed down before they are admitted, never in apply, and only for as long as somebody says so again.
 //! - No lease is trusted that openraft's linearizer did not confirm after the request arrived.
 //!
 //! Knows nothing of the wire, routes, other groups, or how a request reached it.
@@ -35,6 +36,7 @@ mod proposer;
 mod read;
 mod stats;
 mod suspend;
+mod throttle;
 mod timestamps;
 
 pub use duties::{GrantSource, granted};

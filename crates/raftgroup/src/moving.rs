@@ -27,9 +27,21 @@ impl Group {
     /// [`Reason::FailedPrecondition`], definite, if apply refused it: whoever drives the job looks again then. Otherwise as for
     /// [`Group::propose`].
     pub async fn move_step(&self, command: MoveCommand, deadline: Instant) -> Result<bool, Error> {
+        self.move_command(&Command::Move(Box::new(command)), deadline).await
+    }
+
+    /// Lets the group forget that jobs below `below` were part of it: all of them are over everywhere. Whether that changed
+    /// anything.
+    ///
+    /// # Errors
+    /// As for [`Group::propose`].
+    pub async fn forget_jobs(&self, below: JobId, deadline: Instant) -> Result<bool, Error> {
+        self.move_command(&Command::AdvanceJobHorizon(below), deadline).await
+    }
+
+    async fn move_command(&self, command: &Command, deadline: Instant) -> Result<bool, Error> {
         let leadership = self.leadership()?;
-        let command = Command::Move(Box::new(command)).encode(leadership.term)?;
-        match self.propose(&leadership, command, deadline).await? {
+        match self.propose(&leadership, command.encode(leadership.term)?, deadline).await? {
             ControlReply::Done => Ok(true),
             ControlReply::AlreadyDone => Ok(false),
             ControlReply::Refused(why) => Err(Error::definite(Reason::FailedPrecondition, why)),
@@ -101,14 +113,13 @@ impl Group {
 
 /// What is asked for behind a portion.
 fn behind(request: &ExportRequest, portion: &Exported) -> ExportRequest {
-    let rows = match (&request.rows, &portion.chunk.rows) {
-        (_, ChunkRows::Copied { kind, to, .. }) => ExportRows::Copied { kind: *kind, after: to.clone() },
-        (ExportRows::Tracked { sealed_at, .. }, ChunkRows::Tracked { to, .. }) => {
-            ExportRows::Tracked { from: *to, sealed_at: *sealed_at }
-        }
-        (ExportRows::Copied { .. }, ChunkRows::Tracked { to, .. }) => {
-            ExportRows::Tracked { from: *to, sealed_at: None }
-        }
+    let sealed_at = match request.rows {
+        ExportRows::Tracked { sealed_at, .. } => sealed_at,
+        ExportRows::Copied { .. } => None,
+    };
+    let rows = match &portion.chunk.rows {
+        ChunkRows::Copied { kind, to, .. } => ExportRows::Copied { kind: *kind, after: to.clone() },
+        ChunkRows::Tracked { to, .. } => ExportRows::Tracked { from: *to, sealed_at },
     };
     ExportRequest { rows, ..request.clone() }
 }

@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counters of one group on one node, since the process started.
 #[derive(Debug, Default)]
@@ -8,6 +9,8 @@ pub struct GroupStats {
     lease_reads: AtomicU64,
     waited_reads: AtomicU64,
     held_requests: AtomicU64,
+    slowed_writes: AtomicU64,
+    slowed_us: AtomicU64,
     suspensions: AtomicU64,
 }
 
@@ -24,6 +27,10 @@ pub struct GroupStatsSnapshot {
     pub waited_reads: u64,
     /// Requests that were held until a range was activated here.
     pub held_requests: u64,
+    /// Writes that were slowed down because the copy of their range did not keep up.
+    pub slowed_writes: u64,
+    /// How long they were held back, together, in microseconds.
+    pub slowed_us: u64,
     /// Times that the machine was found to have been suspended.
     pub suspensions: u64,
 }
@@ -42,6 +49,11 @@ impl GroupStats {
         self.waited_reads.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn write_slowed(&self, held: Duration) {
+        self.slowed_writes.fetch_add(1, Ordering::Relaxed);
+        self.slowed_us.fetch_add(u64::try_from(held.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     pub(crate) fn request_held(&self) {
         self.held_requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -58,6 +70,8 @@ impl GroupStats {
             proofs: self.lease_reads.load(Ordering::Relaxed),
             waited_reads: self.waited_reads.load(Ordering::Relaxed),
             held_requests: self.held_requests.load(Ordering::Relaxed),
+            slowed_writes: self.slowed_writes.load(Ordering::Relaxed),
+            slowed_us: self.slowed_us.load(Ordering::Relaxed),
             suspensions: self.suspensions.load(Ordering::Relaxed),
         }
     }

@@ -178,7 +178,7 @@ impl Inbound {
 fn may_change(request: &v1::GroupRequest) -> bool {
     use v1::group_request::Body;
     match request.body {
-        Some(Body::Write(_) | Body::Catalog(_) | Body::MoveStep(_)) => true,
+        Some(Body::Write(_) | Body::Catalog(_) | Body::MoveStep(_) | Body::ForgetJobs(_)) => true,
         Some(
             Body::Get(_)
             | Body::BatchGet(_)
@@ -193,7 +193,9 @@ fn may_change(request: &v1::GroupRequest) -> bool {
             | Body::TxnStatus(_)
             | Body::Locks(_)
             | Body::ObserveMove(_)
-            | Body::SumRange(_),
+            | Body::SumRange(_)
+            // Nothing is lost or done twice with it.
+            | Body::SlowWriters(_),
         )
         | None => false,
     }

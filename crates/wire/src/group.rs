@@ -2,7 +2,7 @@ use bytes::Bytes;
 use drover_catalog::RouteDelta;
 use drover_catalog::job::{BaseSum, JobProgress};
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, GroupId, Interval, JobId, ShardId};
+use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, ShardId};
 use drover_kv::{Entry, Error, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage, ScanRequest};
 use drover_kv::{Versioned, WriteOp};
 
@@ -41,6 +41,19 @@ pub enum GroupOp {
     ObserveMove { job: JobId },
     /// The sum of a range that moves away, as of the log entry that armed it; on any replica that has applied that.
     SumRange { job: JobId, armed_at: u64 },
+    /// All jobs below this one are over everywhere: their marks need not be kept; on the leader.
+    ForgetJobs { below: JobId },
+    /// Writes into a range that moves away are let in no faster than this for a while; on the leader, which keeps it in memory.
+    SlowWriters {
+        /// Whose range.
+        job: JobId,
+        /// The course of whoever asks.
+        epoch: JobEpoch,
+        /// Of keys and values; zero: they are slowed down no longer.
+        bytes_per_second: u64,
+        /// For how long, in milliseconds, unless it is said again.
+        duration_ms: u32,
+    },
     /// What a command for the catalog would come to now, as [`GroupOp::Catalog`]; nothing is changed.
     JudgeCatalog { command: Bytes },
     /// How far these jobs are; on the leader of the default group.
@@ -128,7 +141,7 @@ pub enum GroupAnswer {
     Catalog(Bytes),
     /// To [`GroupOp::ReadCatalog`]: key and value of each row, as they stand in the store.
     CatalogRows(Vec<(Bytes, Bytes)>),
-    /// To [`GroupOp::MoveStep`]: whether anything was changed.
+    /// To [`GroupOp::MoveStep`], [`GroupOp::ForgetJobs`] and [`GroupOp::SlowWriters`]: whether anything was changed.
     Moved(bool),
     /// To [`GroupOp::ObserveMove`]: an encoded `drover.v1.MoveFacts`.
     MoveFacts(Bytes),
@@ -178,6 +191,12 @@ pub fn encode_group_request(call: &GroupCall) -> v1::GroupRequest {
         GroupOp::ObserveMove { job } => (None, Body::ObserveMove(v1::GroupObserveMove { job_id: job.0 })),
         GroupOp::SumRange { job, armed_at } => {
             (None, Body::SumRange(v1::GroupSumRange { job_id: job.0, armed_at: *armed_at }))
+        }
+        GroupOp::ForgetJobs { below } => (None, Body::ForgetJobs(v1::GroupForgetJobs { below: below.0 })),
+        GroupOp::SlowWriters { job, epoch, bytes_per_second, duration_ms } => {
+            let (bytes_per_second, duration_ms) = (*bytes_per_second, *duration_ms);
+            let slow = v1::GroupSlowWriters { job_id: job.0, epoch: epoch.0, bytes_per_second, duration_ms };
+            (None, Body::SlowWriters(slow))
         }
     };
     v1::GroupRequest {
@@ -237,6 +256,10 @@ pub fn decode_group_request(request: v1::GroupRequest) -> Result<GroupCall, Wire
         Body::MoveStep(command) => GroupOp::MoveStep { command },
         Body::ObserveMove(v1::GroupObserveMove { job_id }) => GroupOp::ObserveMove { job: JobId(job_id) },
         Body::SumRange(v1::GroupSumRange { job_id, armed_at }) => GroupOp::SumRange { job: JobId(job_id), armed_at },
+        Body::ForgetJobs(v1::GroupForgetJobs { below }) => GroupOp::ForgetJobs { below: JobId(below) },
+        Body::SlowWriters(v1::GroupSlowWriters { job_id, epoch, bytes_per_second, duration_ms }) => {
+            GroupOp::SlowWriters { job: JobId(job_id), epoch: JobEpoch(epoch), bytes_per_second, duration_ms }
+        }
         Body::JudgeCatalog(command) => GroupOp::JudgeCatalog { command },
         Body::JobProgress(v1::GroupJobs { job_ids }) => {
             GroupOp::JobProgress { jobs: job_ids.into_iter().map(JobId).collect() }

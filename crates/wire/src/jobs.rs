@@ -1,6 +1,6 @@
 //! Jobs that move ranges, as messages of `drover.v1`.
 
-use drover_catalog::job::{JobPhase, JobProgress, SplitJob};
+use drover_catalog::job::{JobPause, JobPhase, JobProgress, SplitJob};
 use drover_keys::JobId;
 
 use crate::WireError;
@@ -36,7 +36,12 @@ pub fn encode_job(job: &SplitJob) -> v1::SplitJob {
         own_route: job.own_route.map_or(0, |route| route.0),
         handed_over_version: job.handover.map_or(0, |handover| handover.version.0),
         failure,
+        pauses: job.pauses.iter().map(encode_pause).collect(),
     }
+}
+
+fn encode_pause(pause: &JobPause) -> v1::SplitJobPause {
+    v1::SplitJobPause { fence: pause.fence, write_us: pause.write_us, read_us: pause.read_us }
 }
 
 /// A phase as a message names it.

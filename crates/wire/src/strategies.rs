@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use drover_catalog::job::{BaseSum, JobProgress};
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, NodeId, ShardId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobEpoch, JobId, NodeId, ShardId};
 use drover_kv::*;
 use proptest::option;
 use proptest::prelude::*;
@@ -227,6 +227,10 @@ pub fn group_call() -> impl Strategy<Value = GroupCall> {
         bytes().prop_map(|command| GroupOp::MoveStep { command }),
         any::<u64>().prop_map(|job| GroupOp::ObserveMove { job: JobId(job) }),
         any::<(u64, u64)>().prop_map(|(job, armed_at)| GroupOp::SumRange { job: JobId(job), armed_at }),
+        any::<u64>().prop_map(|below| GroupOp::ForgetJobs { below: JobId(below) }),
+        any::<(u64, u64, u64, u32)>().prop_map(|(job, epoch, bytes_per_second, duration_ms)| {
+            GroupOp::SlowWriters { job: JobId(job), epoch: JobEpoch(epoch), bytes_per_second, duration_ms }
+        }),
         (catalog_part(), any::<u32>()).prop_map(|(part, limit)| GroupOp::ReadCatalog { part, limit }),
         bytes().prop_map(|command| GroupOp::JudgeCatalog { command }),
         proptest::collection::vec(any::<u64>().prop_map(JobId), 0..3).prop_map(|jobs| GroupOp::JobProgress { jobs }),

@@ -63,6 +63,7 @@ impl Judge<'_> {
             own_route: None,
             handover: None,
             failure: None,
+            pauses: Vec::new(),
         };
         let details = format!("{} of route {id} from group {} to group {target}", described(interval), route.group);
         let note = Note { action: "start-job", subject: format!("job {}", job.id), details };

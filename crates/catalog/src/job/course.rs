@@ -3,7 +3,9 @@
 use drover_guards::{self as guards, Guard};
 use drover_keys::{JobEpoch, JobId};
 
-use super::{BaseSum, Failure, Handover, HandoverTerms, JobPhase, MAX_WHY_BYTES, SplitJob, Surroundings};
+use super::{
+    BaseSum, Failure, Handover, HandoverTerms, JOB_PAUSES, JobPause, JobPhase, MAX_WHY_BYTES, SplitJob, Surroundings,
+};
 
 /// What happens to a job. Those that change its course raise its epoch: steps of the old course that are still under way
 /// are refused by the groups from then on.
@@ -42,6 +44,8 @@ pub enum JobEvent {
     Abandon,
     /// All is as it was before.
     Abandoned,
+    /// A fence that is no more has held requests back for so long.
+    Held(JobPause),
     /// No further step, until it is resumed.
     Pause,
     /// It goes on.
@@ -67,6 +71,7 @@ impl JobEvent {
             JobEvent::Retry => "retry",
             JobEvent::Abandon => "abandon",
             JobEvent::Abandoned => "end abandoning",
+            JobEvent::Held(_) => "note its pause",
             JobEvent::Pause => "pause",
             JobEvent::Resume => "resume",
         }
@@ -177,6 +182,17 @@ pub(crate) fn apply(
         }
         (JobEvent::Abandon, _) => return wrong(", the range was handed over and the job goes forward"),
         (JobEvent::Abandoned, Abandoning) => next.phase = Abandoned,
+        (JobEvent::Held(pause), Planned | Backfill | Cleanup | Abandoning | Failed)
+            if (1..=job.fences).contains(&pause.fence) =>
+        {
+            if job.pauses.last().is_some_and(|known| known.fence >= pause.fence) {
+                return Ok(None);
+            }
+            next.pauses.push(*pause);
+            if next.pauses.len() > JOB_PAUSES {
+                next.pauses.remove(0);
+            }
+        }
         (JobEvent::Pause, phase) if !phase.has_ended() && phase != Abandoning => {
             if job.paused {
                 return Ok(None);
@@ -239,11 +255,12 @@ pub(crate) mod tests {
             created: at,
             changed: at,
             starts: 1,
-            fences: 0,
+            fences: 1,
             base: None,
             own_route: (phase > JobPhase::Backfill).then_some(RouteId(8)),
             handover,
             failure: (phase == JobPhase::Failed).then_some(failure),
+            pauses: Vec::new(),
         }
     }
 
@@ -265,6 +282,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn pause(fence: u32) -> JobPause {
+        JobPause { fence, write_us: 41_000, read_us: 9_000 }
+    }
+
     pub(crate) fn all_events() -> Vec<JobEvent> {
         vec![
             JobEvent::Begin,
@@ -282,6 +303,7 @@ pub(crate) mod tests {
             JobEvent::Retry,
             JobEvent::Abandon,
             JobEvent::Abandoned,
+            JobEvent::Held(pause(1)),
             JobEvent::Pause,
             JobEvent::Resume,
         ]
@@ -305,6 +327,7 @@ pub(crate) mod tests {
     retry           -           -           -           -           -           -           -       -     -          -         ^backfill
     abandon         ^abandoning ^abandoning ^abandoning ^abandoning ^abandoning -           -       -     =          =         ^abandoning
     abandoned       -           -           -           -           -           -           -       -     abandoned  =         -
+    held            planned     backfill    -           -           -           -           cleanup -     abandoning -         failed
     pause           planned     backfill    fence       delta-copy  cutover     cutover     cleanup -     -          -         failed
     resume          =           =           =           =           =           =           =       -     =          -         =
     ";
@@ -370,6 +393,22 @@ pub(crate) mod tests {
         let failed = failed.unwrap().unwrap();
         let again = apply(&failed, None, &JobEvent::Retry, &around()).unwrap().unwrap();
         assert_eq!((again.phase, again.shard), (JobPhase::Planned, ShardId(10)));
+    }
+
+    #[test]
+    fn pauses_are_kept_once_for_each_fence_and_the_latest_of_them() {
+        let held = |job: &SplitJob, fence| apply(job, Some(job.epoch), &JobEvent::Held(pause(fence)), &around());
+        let mut known = SplitJob { fences: 20, ..job(JobPhase::Backfill) };
+        for fence in 1..=20 {
+            known = held(&known, fence).unwrap().unwrap();
+            assert_eq!(held(&known, fence), Ok(None), "said again");
+            known.validate().unwrap();
+        }
+        let fences: Vec<u32> = known.pauses.iter().map(|pause| pause.fence).collect();
+        assert_eq!(fences, (5..=20).collect::<Vec<u32>>());
+        for none in [0, 21] {
+            assert!(matches!(held(&known, none), Err(JobRefusal::WrongPhase { .. })), "there was no fence {none}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub const MAX_LIVE_JOBS: usize = 64;
 pub const JOB_HISTORY: usize = 1_000;
 /// How long jobs that have ended are kept at most.
 pub const JOB_HISTORY_MS: u64 = 7 * 24 * 3_600 * 1_000;
+/// Pauses of a job that are kept, the latest ones.
+pub const JOB_PAUSES: usize = 16;
 /// Longest text of why a job failed that is kept, in bytes.
 pub const MAX_WHY_BYTES: usize = 512;
 
@@ -176,6 +178,17 @@ pub struct Surroundings {
     pub next_shard: ShardId,
 }
 
+/// How long one fence of a job held requests back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JobPause {
+    /// Which of the fences of the job: the first one is 1.
+    pub fence: u32,
+    /// Writes: from the proposal of the fence until the target served them, or until the fence was lifted. In microseconds.
+    pub write_us: u64,
+    /// Reads: from the proposal of their fence until then, in microseconds; zero if they were not held back.
+    pub read_us: u64,
+}
+
 /// Why a job could not go on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
@@ -228,6 +241,9 @@ pub struct SplitJob {
     pub handover: Option<Handover>,
     /// Why it could not go on, latest.
     pub failure: Option<Failure>,
+    /// How long requests were held back, by the fences that somebody saw from their beginning to their end, in their order. Of
+    /// the others it is not known.
+    pub pauses: Vec<JobPause>,
 }
 
 impl SplitJob {
@@ -275,6 +291,11 @@ impl SplitJob {
                 wrong("it is fenced and has no route of its own")
             }
             JobPhase::Failed if self.failure.is_none() => wrong("it failed and nobody knows why"),
+            _ if !self.pauses.is_sorted_by(|a, b| a.fence < b.fence) => wrong("its pauses are not in their order"),
+            _ if self.pauses.last().is_some_and(|last| last.fence > self.fences) => {
+                wrong("a fence that was not paused")
+            }
+            _ if self.pauses.len() > JOB_PAUSES => wrong("it has too many pauses"),
             _ => self.options.check(),
         }
     }

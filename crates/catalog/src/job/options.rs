@@ -9,13 +9,13 @@ impl JobOptions {
     /// The names of all options.
     pub const NAMES: [&str; 2] = [MAX_PAUSE_MS, MAX_BYTES_PER_SECOND];
 
-    /// Reads options from names and values; what is left out has its default. Whether the numbers make sense is for
+    /// These, but for what names and values say. Whether the numbers make sense is for
     /// [`JobOptions::check`] to say.
     ///
     /// # Errors
     /// Which name is none, or which value is no number.
-    pub fn from_named<'a>(named: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, String> {
-        let mut options = Self::default();
+    pub fn with_named<'a>(self, named: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, String> {
+        let mut options = self;
         for (name, value) in named {
             let number = value.parse::<u64>().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
             let Some(number) = number.filter(|_| Self::NAMES.contains(&name)) else {
@@ -69,8 +69,10 @@ mod tests {
             ),
         ];
         for (named, expect) in table {
-            assert_eq!(JobOptions::from_named(named.iter().copied()), expect.map_err(str::to_owned), "{named:?}");
+            assert_eq!(default.with_named(named.iter().copied()), expect.map_err(str::to_owned), "{named:?}");
         }
+        let wider = slow.with_named([("max_pause_ms", "250")]);
+        assert_eq!(wider, Ok(JobOptions { max_pause_ms: 250, ..slow }), "what is left out stays as it is");
     }
 
     #[test]

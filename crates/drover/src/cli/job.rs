@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Subcommand, ValueEnum};
 use drover_client::{
-    Client, GroupId, JobAction, JobFilter, JobId, JobPhase, MovePlan, NodeRoom, SplitJob, SplitJobProgress,
-    SplitJobStatus, has_ended,
+    Client, GroupId, JobAction, JobFilter, JobId, JobPhase, MovePlan, NodeRoom, SplitJob, SplitJobPause,
+    SplitJobProgress, SplitJobStatus, has_ended,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -233,6 +233,18 @@ fn line(status: &SplitJobStatus) -> String {
     [head].into_iter().chain(copied).chain(details(progress)).collect::<Vec<_>>().join(", ")
 }
 
+/// What one fence has cost.
+fn pause_line(job: &SplitJob, pause: &SplitJobPause) -> String {
+    let ms = |us: u64| format!("{}.{} ms", us / 1_000, us % 1_000 / 100);
+    let lifted = if is_lifted(job, pause) { ", then it was lifted" } else { "" };
+    format!("fence {} held writes for {}, reads for {}{lifted}", pause.fence, ms(pause.write_us), ms(pause.read_us))
+}
+
+/// Whether a fence was given up. The last one of a job that was handed over was not.
+fn is_lifted(job: &SplitJob, pause: &SplitJobPause) -> bool {
+    job.handed_over_version == 0 || pause.fence < job.fences
+}
+
 fn seconds(ms: u64) -> String {
     humantime::format_duration(Duration::from_secs(ms.div_ceil(1_000))).to_string()
 }
@@ -280,6 +292,8 @@ impl Shown {
             ("handed_over_version", (job.handed_over_version != 0).then_some(job.handed_over_version))
         }];
         object.extend(known.into_iter().filter_map(|(name, number)| Some((name.to_owned(), number?.into()))));
+        let pause = |pause: &SplitJobPause| json!({ "fence": pause.fence, "write_us": pause.write_us, "read_us": pause.read_us, "lifted": is_lifted(job, pause) });
+        object.insert("pauses".to_owned(), job.pauses.iter().map(pause).collect());
         if let Some(failure) = &job.failure {
             let retry_phase = phase_name(failure.retry_phase());
             let failure = json!({ "why": failure.why, "at_unix_ms": failure.at_unix_ms, "retry_phase": retry_phase });
@@ -356,6 +370,9 @@ impl Shown {
         if let Some(failure) = &job.failure {
             let (at, phase) = (shown_time(failure.at_unix_ms), phase_name(failure.retry_phase()));
             output.line(&format!("failed {at}: {}; a retry goes on with {phase}", failure.why))?;
+        }
+        for pause in &job.pauses {
+            output.line(&pause_line(job, pause))?;
         }
         if let Some(progress) = &status.progress {
             let (copied, total) = (ByteSize(progress.bytes_copied), ByteSize(progress.bytes_total));
@@ -483,6 +500,26 @@ mod tests {
         let waits = SplitJobProgress { waits_for: "its turn".to_owned(), ..SplitJobProgress::default() };
         let status = SplitJobStatus { job: Some(job()), progress: Some(waits) };
         assert_eq!(line(&status), "job 7 from group 2 to group 3: backfill, waits for its turn");
+    }
+
+    #[test]
+    fn what_the_fences_of_a_job_have_cost_is_shown_and_those_that_were_lifted_are_told_apart() {
+        let pause = |fence, write_us, read_us| SplitJobPause { fence, write_us, read_us };
+        let done = SplitJob {
+            phase: JobPhase::Done.into(),
+            fences: 2,
+            handed_over_version: 9,
+            pauses: vec![pause(1, 1_000_499, 0), pause(2, 41_550, 9_049)],
+            ..job()
+        };
+        let text = printed(|output| PEOPLE.job(output, done.clone()));
+        let lines = "fence 1 held writes for 1000.4 ms, reads for 0.0 ms, then it was lifted\n\
+                     fence 2 held writes for 41.5 ms, reads for 9.0 ms\n";
+        assert!(text.ends_with(lines), "{text}");
+        let json: Value = serde_json::from_str(&printed(|output| SCRIPTS.job(output, done))).unwrap();
+        let second = json!({ "fence": 2, "write_us": 41_550, "read_us": 9_049, "lifted": false });
+        assert_eq!((&json["pauses"][1], &json["pauses"][0]["lifted"]), (&second, &true.into()));
+        assert!(!printed(|output| PEOPLE.job(output, job())).contains("held writes"), "of others it is not known");
     }
 
     #[test]

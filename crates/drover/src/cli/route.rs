@@ -72,7 +72,7 @@ pub struct MoveArgs {
     /// How long writes may be held back; left out: 100ms
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     max_pause: Option<Duration>,
-    /// How fast the range may be copied, each second; 0: as fast as it goes; left out: 50MiB
+    /// How fast the range may be copied, each second; 0: as fast as it goes; left out: what the node says, 50MiB
     #[arg(long, value_name = "BYTES")]
     max_rate: Option<ByteSize>,
     /// Create nothing, and tell what it would come to; exit code 1 if it would be refused

@@ -1,6 +1,8 @@
 //! What is stored of ranges that move: seeds of the decoders that read it among other things.
 
-use drover_catalog::job::{BaseSum, Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, SplitJob};
+use drover_catalog::job::{
+    BaseSum, Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPause, JobPhase, SplitJob,
+};
 use drover_catalog::{CatalogCommandKind, StartJob};
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{CatalogVersion, GroupId, JobEpoch, JobId, RouteId, ShardId};
@@ -15,6 +17,10 @@ fn terms() -> HandoverTerms {
 
 fn base() -> BaseSum {
     BaseSum { armed_at: 7, hash: 1 << 64 | 2, rows: 3 }
+}
+
+fn pause() -> JobPause {
+    JobPause { fence: 2, write_us: 300, read_us: 301 }
 }
 
 /// A job that has everything a job can have.
@@ -40,6 +46,7 @@ pub(super) fn job() -> SplitJob {
         own_route: Some(RouteId(8)),
         handover: Some(Handover { version: CatalogVersion(4), terms: terms() }),
         failure: Some(Failure { why: "late".to_owned(), at: now, retry_phase: JobPhase::Backfill }),
+        pauses: vec![pause()],
     }
 }
 
@@ -57,6 +64,7 @@ pub(super) fn catalog_kinds() -> Vec<CatalogCommandKind> {
         JobEvent::Scanned(base()),
         JobEvent::HandOver(terms()),
         JobEvent::Fail { why: "late".to_owned() },
+        JobEvent::Held(pause()),
     ];
     let event = |event| CatalogCommandKind::JobEvent { job: JobId(5), epoch: Some(JobEpoch(6)), event };
     [CatalogCommandKind::StartJob(start)].into_iter().chain(events.map(event)).collect()

@@ -2,12 +2,11 @@
 //! product and in the model of the move; where the rows are is the business of [`MovedRows`].
 
 use drover_guards::{self as guards, Guard};
-use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval, JobEpoch, JobId, ShardId};
 use drover_mvcc::{RawRow, RowSum, Tracking};
 
 use super::{
-    Activation, Chunk, ChunkRefusal, Fence, ImportJob, ImportPhase, MoveRefusal, MoveStep, Released, SourceJob, Stream,
+    Activation, Chunk, ChunkRefusal, Fence, ImportJob, ImportPhase, MoveRefusal, MoveStep, Released, SourceJob,
 };
 use crate::codec::command::MoveCommand;
 use crate::state::{GroupState, OwnedInterval};
@@ -110,42 +109,10 @@ impl<R: MovedRows> Work<'_, R> {
         }
         match step {
             MoveStep::PrepareImport { interval, shard, source } => {
-                let import = ImportJob {
-                    job,
-                    epoch,
-                    interval: interval.clone(),
-                    shard: *shard,
-                    source: *source,
-                    armed_at: 0,
-                    versions: Stream::default(),
-                    records: Stream::default(),
-                    tracked: 0,
-                    sum: RowSum::default(),
-                    bytes: 0,
-                    highest: Timestamp::ZERO,
-                    phase: ImportPhase::Open,
-                    closed_in: JobEpoch(0),
-                };
-                self.prepare_import(import)
+                self.prepare_import(ImportJob::begun(job, epoch, interval.clone(), *shard, *source))
             }
             MoveStep::ArmMigration { interval, target } => {
-                let armed = SourceJob {
-                    job,
-                    epoch,
-                    interval: interval.clone(),
-                    shard: ShardId(0),
-                    target: *target,
-                    armed_at: index,
-                    safe_point: Timestamp::ZERO,
-                    tracked_rows: 0,
-                    tracked_bytes: 0,
-                    change: RowSum::default(),
-                    fence: Fence::Open,
-                    fenced_in: JobEpoch(0),
-                    fenced_at: 0,
-                    sealed_at: 0,
-                };
-                self.arm(armed)
+                self.arm(SourceJob::armed(job, epoch, interval.clone(), *target, index))
             }
             MoveStep::ImportChunk(chunk) => self.import_chunk(job, epoch, chunk),
             MoveStep::ApplyWriteFence => {

@@ -6,8 +6,8 @@ use drover_hlc::Timestamp;
 use drover_keys::{GroupId, Interval, JobEpoch, JobId, ShardId};
 use drover_mvcc::{BadRow, RowKind, RowSum};
 
-use super::MoveRefusal;
 use super::step::{Chunk, ChunkRows};
+use super::{MoveRefusal, enter};
 
 /// How far one kind of row was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -97,16 +97,32 @@ pub enum ChunkRefusal {
 }
 
 impl ImportJob {
+    /// An import that holds nothing yet.
+    pub fn begun(job: JobId, epoch: JobEpoch, interval: Interval, shard: ShardId, source: GroupId) -> Self {
+        Self {
+            job,
+            epoch,
+            interval,
+            shard,
+            source,
+            armed_at: 0,
+            versions: Stream::default(),
+            records: Stream::default(),
+            tracked: 0,
+            sum: RowSum::default(),
+            bytes: 0,
+            highest: Timestamp::ZERO,
+            phase: ImportPhase::Open,
+            closed_in: JobEpoch(0),
+        }
+    }
+
     /// Accepts a step of `epoch`, unless it belongs to an older course.
     ///
     /// # Errors
     /// [`MoveRefusal::OldEpoch`].
     pub(crate) fn enter(&mut self, epoch: JobEpoch) -> Result<(), MoveRefusal> {
-        if epoch < self.epoch && guards::on(Guard::MoveEpochs) {
-            return Err(MoveRefusal::OldEpoch { job: self.job, epoch, current: self.epoch });
-        }
-        self.epoch = self.epoch.max(epoch);
-        Ok(())
+        enter(self.job, &mut self.epoch, epoch)
     }
 
     /// Judges a chunk, and moves the cursors past it. What it holds is imported then; `highest` is the highest commit
@@ -174,22 +190,7 @@ pub(crate) mod tests {
     use crate::state::tests::interval;
 
     pub(crate) fn import(job: u64) -> ImportJob {
-        ImportJob {
-            job: JobId(job),
-            epoch: JobEpoch(1),
-            interval: interval("c", "f"),
-            shard: ShardId(9),
-            source: GroupId(3),
-            armed_at: 0,
-            versions: Stream::default(),
-            records: Stream::default(),
-            tracked: 0,
-            sum: RowSum::default(),
-            bytes: 0,
-            highest: Timestamp::ZERO,
-            phase: ImportPhase::Open,
-            closed_in: JobEpoch(0),
-        }
+        ImportJob::begun(JobId(job), JobEpoch(1), interval("c", "f"), ShardId(9), GroupId(3))
     }
 
     fn copied(kind: RowKind, from: &'static str, to: &'static str, done: bool) -> Chunk {

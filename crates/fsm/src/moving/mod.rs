@@ -14,6 +14,7 @@ mod step;
 
 use std::collections::BTreeSet;
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId};
 
 pub use apply::{MovedRows, Stop, apply_step, note_tracked, tracked_ranges};
@@ -94,6 +95,18 @@ pub enum MoveRefusal {
     /// A chunk does not continue what is here.
     #[error(transparent)]
     Chunk(#[from] ChunkRefusal),
+}
+
+/// Lets what is known of a job follow the course of `epoch`, unless it follows a later one.
+///
+/// # Errors
+/// [`MoveRefusal::OldEpoch`].
+fn enter(job: JobId, current: &mut JobEpoch, epoch: JobEpoch) -> Result<(), MoveRefusal> {
+    if epoch < *current && guards::on(Guard::MoveEpochs) {
+        return Err(MoveRefusal::OldEpoch { job, epoch, current: *current });
+    }
+    *current = (*current).max(epoch);
+    Ok(())
 }
 
 impl Moves {

@@ -5,7 +5,7 @@ use drover_hlc::Timestamp;
 use drover_keys::{GroupId, Interval, JobEpoch, JobId, ShardId};
 use drover_mvcc::{RowSum, Tracking};
 
-use super::MoveRefusal;
+use super::{MoveRefusal, enter};
 
 /// How far a range is closed. Each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +66,27 @@ pub struct SourceJob {
 }
 
 impl SourceJob {
+    /// A range of which everything is listed from `armed_at` on. Its shard and safe point are those of the interval that it is
+    /// cut out of, once there is one.
+    pub fn armed(job: JobId, epoch: JobEpoch, interval: Interval, target: GroupId, armed_at: u64) -> Self {
+        Self {
+            job,
+            epoch,
+            interval,
+            shard: ShardId(0),
+            target,
+            armed_at,
+            safe_point: Timestamp::ZERO,
+            tracked_rows: 0,
+            tracked_bytes: 0,
+            change: RowSum::default(),
+            fence: Fence::Open,
+            fenced_in: JobEpoch(0),
+            fenced_at: 0,
+            sealed_at: 0,
+        }
+    }
+
     /// What the store lists.
     pub(crate) fn tracking(&self) -> Tracking {
         Tracking {
@@ -93,11 +114,7 @@ impl SourceJob {
     /// # Errors
     /// [`MoveRefusal::OldEpoch`].
     pub(crate) fn enter(&mut self, epoch: JobEpoch) -> Result<(), MoveRefusal> {
-        if epoch < self.epoch && guards::on(Guard::MoveEpochs) {
-            return Err(MoveRefusal::OldEpoch { job: self.job, epoch, current: self.epoch });
-        }
-        self.epoch = self.epoch.max(epoch);
-        Ok(())
+        enter(self.job, &mut self.epoch, epoch)
     }
 
     /// Refuses new writes from log index `index` on, and if nothing is `locked`, all. Whether that changes anything.
@@ -163,25 +180,11 @@ impl SourceJob {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::state::tests::{interval, ts};
+    use crate::state::tests::interval;
 
     pub(crate) fn source(job: u64) -> SourceJob {
-        SourceJob {
-            job: JobId(job),
-            epoch: JobEpoch(1),
-            interval: interval("c", "f"),
-            shard: ShardId(1),
-            target: GroupId(4),
-            armed_at: 10,
-            safe_point: ts(0),
-            tracked_rows: 0,
-            tracked_bytes: 0,
-            change: RowSum::default(),
-            fence: Fence::Open,
-            fenced_in: JobEpoch(0),
-            fenced_at: 0,
-            sealed_at: 0,
-        }
+        let armed = SourceJob::armed(JobId(job), JobEpoch(1), interval("c", "f"), GroupId(4), 10);
+        SourceJob { shard: ShardId(1), ..armed }
     }
 
     type Step = fn(&mut SourceJob) -> Result<bool, MoveRefusal>;

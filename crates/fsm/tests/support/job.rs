@@ -72,6 +72,7 @@ impl Drive {
             own_route: None,
             handover: None,
             failure: None,
+            pauses: Vec::new(),
         };
         Self {
             source,

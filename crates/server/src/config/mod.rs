@@ -93,5 +93,27 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What a move is allowed if whoever begins it does not say.
+    pub fn job_options(&self) -> drover_catalog::job::JobOptions {
+        let max_bytes_per_second = self.migration.bytes_per_second.0;
+        drover_catalog::job::JobOptions { max_bytes_per_second, ..Default::default() }
+    }
+
+    /// How ranges are moved.
+    pub fn migrator_options(&self) -> drover_migrator::MigratorOptions {
+        let migration = &self.migration;
+        drover_migrator::MigratorOptions {
+            chunk_bytes: usize::try_from(migration.chunk_bytes.0).unwrap_or(usize::MAX),
+            share_percent: u32::try_from(migration.share_percent).unwrap_or(u32::MAX),
+            jobs_at_once: usize::try_from(migration.jobs_at_once).unwrap_or(usize::MAX),
+            slowest_writers: migration.slowest_writers_bytes_per_second.0,
+            failed_copy_kept: migration.failed_copy_kept,
+            catch_up: migration.catch_up,
+            ..drover_migrator::MigratorOptions::default()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,13 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     elections(config, reader);
     sizes(config, reader);
     times(config, reader);
+    migration(config, reader);
+}
+
+fn migration(config: &Config, reader: &mut Reader<'_>) {
+    if let Err(why) = config.job_options().check() {
+        reader.refuse("migration.bytes_per_second", why);
+    }
 }
 
 fn addresses(config: &Config, reader: &mut Reader<'_>) {

@@ -326,6 +326,27 @@ group = 3
         "max_reads" => max_reads: u64, default "100000", range 1..=10_000_000;
     }
 
+    /// Ranges that move between groups. What a job does is decided by the node that leads group 1, so these are the same on all
+    /// nodes.
+    migration: Migration {
+        /// Bytes of rows that are copied at a time: one entry of the target's log.
+        "chunk_bytes" => chunk_bytes: ByteSize, default "1MiB", range 16 * KIB..=4 * MIB;
+        /// Bytes of a range that are copied per second if whoever begins to move it does not say. Zero: as fast as it goes.
+        "bytes_per_second" => bytes_per_second: ByteSize, default "50MiB", range 0..=u64::MAX;
+        /// How much of its time a copy may be at work, in percent. For the rest it leaves the disks to clients. Once writes are
+        /// held back it does not rest.
+        "share_percent" => share_percent: u64, default "50", range 1..=100;
+        /// Ranges that are copied at once. Further jobs wait for their turn, in the order in which they were started.
+        "jobs_at_once" => jobs_at_once: u64, default "4", range 1..=64;
+        /// If the copy of a range does not catch up with what is written into it, the writers of that range are slowed down, to no
+        /// less than this many bytes per second. Zero: they are not slowed down.
+        "slowest_writers_bytes_per_second" => slowest_writers_bytes_per_second: ByteSize, default "64KiB", range 0..=u64::MAX;
+        /// How long a copy may try to catch up before the job fails.
+        "catch_up_ms" => catch_up: Duration, default "10m", range SECOND..=7 * DAY;
+        /// How long a job that has failed keeps its copy for another attempt. Then it is called off.
+        "failed_copy_kept_ms" => failed_copy_kept: Duration, default "1h", range 0..=30 * DAY;
+    }
+
     /// The source of timestamps, on the leader of group 1.
     oracle: Oracle {
         /// How far ahead of the clock the ceiling of timestamps is agreed. After a failure of the leader, timestamps may run

@@ -231,6 +231,7 @@ fn relations_between_settings_are_checked_and_name_the_setting_to_change() {
         ),
         (&[("oracle.max_clock_step_ms", "1s")], "oracle.max_clock_step_ms: 1s is below oracle.ceiling_ahead_ms (3s)"),
         (&[("storage.gc_retention_ms", "1s")], "storage.gc_retention_ms: 1s is below limits.default_deadline_ms (10s)"),
+        (&[("migration.bytes_per_second", "63KiB")], "migration.bytes_per_second: the rate is 64512 bytes a second"),
         (&[("node.admin_listen", "127.0.0.1:7400")], "node.admin_listen: 127.0.0.1:7400 is taken by node.grpc_listen"),
         (&[("node.id", "4")], "bootstrap.nodes: node 4, which is this one (node.id), is not listed"),
     ];
@@ -239,6 +240,35 @@ fn relations_between_settings_are_checked_and_name_the_setting_to_change() {
         assert_eq!(error.problems().len(), 1, "{error}");
         assert!(error.to_string().contains(expect), "{expect}: {error}");
     }
+}
+
+#[test]
+fn what_makes_no_sense_for_a_move_is_refused_with_line_and_field() {
+    let table = [
+        ("chunk_bytes", "0"),
+        ("chunk_bytes", "5MiB"),
+        ("bytes_per_second", "1"),
+        ("share_percent", "0"),
+        ("share_percent", "101"),
+        ("jobs_at_once", "0"),
+        ("jobs_at_once", "65"),
+        ("slowest_writers_bytes_per_second", "fast"),
+        ("catch_up_ms", "0"),
+        ("failed_copy_kept_ms", "31d"),
+    ];
+    let example = without(&render::example(), "migration", "none");
+    for (field, value) in table {
+        let written =
+            if value.bytes().all(|byte| byte.is_ascii_digit()) { value.to_owned() } else { format!("{value:?}") };
+        let file = example.replacen("[migration]\n", &format!("[migration]\n{field} = {written}\n"), 1);
+        let error = parse(&file, &[], &[]).unwrap_err();
+        assert_eq!(error.problems().len(), 1, "{field} = {value}: {error}");
+        let (line, path) = (line_of(&file, &format!("{field} = {written}")), format!("migration.{field}"));
+        assert_eq!(error.problems()[0].field, path);
+        assert!(error.to_string().contains(&format!("node.toml:{line}:")), "{field} = {value}: {error}");
+    }
+    let unlimited = parse(&render::example(), &[], &[("migration.bytes_per_second", "0")]).unwrap();
+    assert_eq!(unlimited.job_options().max_bytes_per_second, 0);
 }
 
 #[test]

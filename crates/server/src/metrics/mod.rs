@@ -36,6 +36,8 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// Writes that wait while their range changes hands.
     pub parking: ParkingMetrics,
+    /// Times that the driver of a job ended badly.
+    pub failed_drivers: IntCounter,
     /// Replicas of groups.
     pub replicas: ReplicaMetrics,
     /// The Raft log of the node.
@@ -137,6 +139,10 @@ impl Metrics {
             samplers: Mutex::new(Vec::new()),
             requests: RequestMetrics::register(&families),
             parking: ParkingMetrics::register(&families),
+            failed_drivers: families.counter(
+                "drover_migration_failed_drivers_total",
+                "Times that what drives the move of a range ended badly here",
+            ),
             replicas: ReplicaMetrics::register(&families),
             raftlog: RaftLogMetrics::register(&families),
             disk: DiskMetrics::register(&families),

@@ -30,6 +30,10 @@ pub struct ReplicaSample {
     pub waited_reads: u64,
     /// Requests that it held until a range was activated.
     pub held_requests: u64,
+    /// Writes that it slowed down because the copy of their range did not keep up.
+    pub slowed_writes: u64,
+    /// How long it held them back, together, in microseconds.
+    pub slowed_us: u64,
 }
 
 /// Replicas of groups; label `group` is a group id.
@@ -47,6 +51,8 @@ pub struct ReplicaMetrics {
     leadership_proofs: IntCounterVec,
     waited_reads: IntCounterVec,
     held_requests: IntCounterVec,
+    slowed_writes: IntCounterVec,
+    slowed_us: IntCounterVec,
 }
 
 impl ReplicaMetrics {
@@ -79,6 +85,14 @@ impl ReplicaMetrics {
                 "drover_replica_held_requests_total",
                 "Requests held until a range that came to the group was activated",
             ),
+            slowed_writes: counter(
+                "drover_replica_slowed_writes_total",
+                "Writes slowed down because the copy of their range did not keep up",
+            ),
+            slowed_us: counter(
+                "drover_replica_slowed_microseconds_total",
+                "How long writes were held back because the copy of their range did not keep up",
+            ),
         }
     }
 
@@ -103,6 +117,8 @@ impl ReplicaMetrics {
             (&self.leadership_proofs, sample.leadership_proofs),
             (&self.waited_reads, sample.waited_reads),
             (&self.held_requests, sample.held_requests),
+            (&self.slowed_writes, sample.slowed_writes),
+            (&self.slowed_us, sample.slowed_us),
         ] {
             follow_total(&counter.with_label_values(&[group.to_string()]), total);
         }

@@ -167,6 +167,8 @@ fn needs_space(op: &GroupOp) -> bool {
         GroupOp::MoveStep { .. }
         | GroupOp::ObserveMove { .. }
         | GroupOp::SumRange { .. }
+        | GroupOp::ForgetJobs { .. }
+        | GroupOp::SlowWriters { .. }
         | GroupOp::Read { .. }
         | GroupOp::Digest { .. }
         | GroupOp::Describe { .. }

@@ -77,6 +77,7 @@ pub struct Replicas {
     env: StoreEnv,
     options: GroupOptions,
     oracle: OracleOptions,
+    migrator: MigratorOptions,
     parts: ReplicaParts,
     /// What creates the catalog, on a node that the cluster is created with.
     creation: Option<CatalogCommand>,
@@ -152,6 +153,7 @@ impl Replicas {
                 max_clock_step_ms: millis(config.oracle.max_clock_step),
                 renew_interval: config.oracle.ceiling_renew,
             },
+            migrator: config.migrator_options(),
             disk: parts.service.disk(),
             parts,
             creation: if joins { None } else { Some(catalog::creation(config)?) },
@@ -251,7 +253,7 @@ impl Replicas {
                 peers: Arc::clone(&self.parts.peers),
                 here: Arc::clone(&self.parts.service) as Arc<dyn NodeService>,
             });
-            let migrator = Migrator::new(cluster, MigratorOptions::default());
+            let migrator = Migrator::new(cluster, self.migrator.clone());
             tasks.spawn(migrator.run(Arc::clone(&group), stop.clone()));
             if let Some(creation) = &self.creation {
                 tasks.spawn(catalog::create(Arc::clone(&group), creation.clone(), stop.clone()));

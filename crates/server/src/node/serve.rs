@@ -53,7 +53,8 @@ pub fn start(
     let nodes = Nodes::new(config.cluster.id, view, configured);
     let cluster = ClusterService::new(config.cluster.id, Arc::clone(&nodes), front, Arc::clone(&peers));
     let cluster = ClusterServer::new(cluster).max_decoding_message_size(message_bytes);
-    let distribution = DistributionService::new(config.cluster.id, Arc::clone(&view_front), nodes);
+    let distribution =
+        DistributionService::new(config.cluster.id, Arc::clone(&view_front), nodes, config.job_options());
     let distribution = DistributionServer::new(distribution).max_decoding_message_size(message_bytes);
     let compat = CompatServer::new(CompatService::new(view_front)).max_decoding_message_size(message_bytes);
     let txn = TxnServer::new(TxnService::new(txn_front)).max_decoding_message_size(message_bytes);
@@ -102,6 +103,7 @@ pub fn export(
     metrics.on_scrape(move |metrics| metrics.disk.set(*disk.borrow()));
     let directory = Arc::clone(directory);
     metrics.on_scrape(move |metrics| {
+        follow_total(&metrics.failed_drivers, directory.jobs().failed_drivers());
         for (id, replica) in directory.replicas() {
             if let Replica::Running(group) = replica {
                 metrics.replicas.observe(id, &sample(&group));

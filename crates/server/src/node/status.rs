@@ -157,6 +157,8 @@ pub fn sample(group: &Group) -> ReplicaSample {
         leadership_proofs: stats.proofs,
         waited_reads: stats.waited_reads,
         held_requests: stats.held_requests,
+        slowed_writes: stats.slowed_writes,
+        slowed_us: stats.slowed_us,
     }
 }
 

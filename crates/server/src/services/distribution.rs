@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::job::JobEvent;
+use drover_catalog::job::{JobEvent, JobOptions};
 use drover_catalog::{CatalogCommandKind, CatalogReply, RequestId, Route, RouteMap};
 use drover_coordinator::{Repeat, RouteCache};
 use drover_keys::{CatalogVersion, ClusterId, GroupId, Interval, RouteId};
@@ -41,9 +41,9 @@ pub struct DistributionService {
 type Events = Pin<Box<dyn Stream<Item = Result<v1::RouteEvent, Status>> + Send>>;
 
 impl DistributionService {
-    /// The service of a node.
-    pub fn new(cluster: ClusterId, front: Arc<Front>, nodes: Arc<Nodes>) -> Self {
-        let jobs = Jobs::new(Arc::clone(&front), nodes);
+    /// The service of a node; `defaults` are allowed to moves whose caller does not say.
+    pub fn new(cluster: ClusterId, front: Arc<Front>, nodes: Arc<Nodes>, defaults: JobOptions) -> Self {
+        let jobs = Jobs::new(Arc::clone(&front), nodes, defaults);
         Self { cluster, front, jobs }
     }
 

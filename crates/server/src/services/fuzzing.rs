@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::job::JobEvent;
+use drover_catalog::job::{JobEvent, JobOptions};
 use drover_catalog::{CatalogCommand, CatalogCommandKind, RequestId};
 use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, JobId, NodeId, RouteId};
@@ -131,7 +131,11 @@ pub(crate) fn unary_request(bytes: &[u8]) -> bool {
         26 => read(bytes, |request: v1::StartSplitMigrationRequest| {
             let (id, actor) = (request.request_id.clone(), request.actor.clone());
             // The route that holds a split key ends where the map says: here, nowhere.
-            is_change(&id, actor, jobs::command(&request, right_half).map(CatalogCommandKind::StartJob))
+            is_change(
+                &id,
+                actor,
+                jobs::command(&request, JobOptions::default(), right_half).map(CatalogCommandKind::StartJob),
+            )
         }),
         27 => read(bytes, |request: v1::ListSplitJobsRequest| {
             let token = decode_token(&request.page_token);

@@ -110,6 +110,7 @@ mod tests {
             own_route: None,
             handover: None,
             failure: None,
+            pauses: Vec::new(),
         }
     }
 

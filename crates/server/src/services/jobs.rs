@@ -48,12 +48,14 @@ type Events = BoxStream<'static, Result<v1::SplitJobStatus, Status>>;
 pub(super) struct Jobs {
     front: Arc<Front>,
     nodes: Arc<Nodes>,
+    /// What a caller does not say.
+    defaults: JobOptions,
 }
 
 impl Jobs {
     /// Over `front`; `nodes` say how much room they have.
-    pub(super) fn new(front: Arc<Front>, nodes: Arc<Nodes>) -> Self {
-        Self { front, nodes }
+    pub(super) fn new(front: Arc<Front>, nodes: Arc<Nodes>, defaults: JobOptions) -> Self {
+        Self { front, nodes, defaults }
     }
 
     pub(super) async fn start(
@@ -147,7 +149,7 @@ impl Jobs {
             }
             Some(What::Range(_)) | None => None,
         };
-        command(request, |_| Ok(half.expect("there is one where there is a key")))
+        command(request, self.defaults, |_| Ok(half.expect("there is one where there is a key")))
     }
 
     /// From `key` to the end of the route, by the map that the caller has looked at.
@@ -331,12 +333,13 @@ fn right_half(map: &RouteMap, route: RouteId, key: &Bytes) -> Result<Interval, E
     Ok(Interval::new(key.clone(), holder.interval.end().clone()).expect("the key lies in the route"))
 }
 
-/// What a request asks of the catalog. `right_half` tells what a split key stands for.
+/// What a request asks of the catalog, with `defaults` for the options that it leaves out. `right_half` tells what a split key stands for.
 ///
 /// # Errors
 /// What is missing or malformed, or what `right_half` says.
 pub(super) fn command(
     request: &v1::StartSplitMigrationRequest,
+    defaults: JobOptions,
     right_half: impl FnOnce(&Bytes) -> Result<Interval, Error>,
 ) -> Result<StartJob, Error> {
     let interval = match &request.what {
@@ -349,14 +352,17 @@ pub(super) fn command(
         route: RouteId(request.route_id),
         interval,
         target: GroupId(request.target_group),
-        options: options(request.options.iter())?,
+        options: options(defaults, request.options.iter())?,
     })
 }
 
 /// The options of a move. Those that are wrong are told in the order of their names.
-fn options<'a>(named: impl Iterator<Item = (&'a String, &'a String)>) -> Result<JobOptions, Error> {
+fn options<'a>(
+    defaults: JobOptions,
+    named: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Result<JobOptions, Error> {
     let named: BTreeMap<&str, &str> = named.map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    JobOptions::from_named(named).map_err(|why| catalog_refusal_to_error(&CatalogRefusal::BadJobOptions { why }))
+    defaults.with_named(named).map_err(|why| catalog_refusal_to_error(&CatalogRefusal::BadJobOptions { why }))
 }
 
 /// Whether a request itself was refused, not just this attempt of it.

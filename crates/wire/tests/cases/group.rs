@@ -2,7 +2,7 @@
 
 use drover_catalog::job::{BaseSum, JobProgress};
 use drover_hlc::Timestamp;
-use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, ShardId};
+use drover_keys::{CatalogVersion, End, GroupId, Interval, JobEpoch, JobId, ShardId};
 use drover_kv::{
     Entry, Error, Expectation, Idempotency, Outcome, ReadAnswer, ReadOp, Reason, ScanCursor, ScanLimits, ScanPage,
     ScanRequest, Update, Versioned, WriteKind, WriteOp,
@@ -107,6 +107,11 @@ fn others() -> Vec<Case> {
         call("GroupRequest/move_step", GroupOp::MoveStep { command: "m".into() }),
         call("GroupRequest/observe_move", GroupOp::ObserveMove { job: JobId(300) }),
         call("GroupRequest/sum_range", GroupOp::SumRange { job: JobId(300), armed_at: 400 }),
+        call("GroupRequest/forget_jobs", GroupOp::ForgetJobs { below: JobId(300) }),
+        call("GroupRequest/slow_writers", {
+            let (job, epoch) = (JobId(5), JobEpoch(3));
+            GroupOp::SlowWriters { job, epoch, bytes_per_second: 300, duration_ms: 301 }
+        }),
         call("GroupRequest/catalog_jobs", rows(CatalogPart::Jobs { newest: JobId(300) })),
         call("GroupRequest/judge_catalog", GroupOp::JudgeCatalog { command: "c".into() }),
         call("GroupRequest/job_progress", GroupOp::JobProgress { jobs: vec![JobId(5), JobId(300)] }),

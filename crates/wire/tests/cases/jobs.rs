@@ -107,6 +107,10 @@ pub fn cases() -> Vec<Case> {
         case("SplitJob/cutover", in_phase(Phase::Cutover)),
         case("SplitJob/cleanup", in_phase(Phase::Cleanup)),
         case("SplitJob/done", in_phase(Phase::Done)),
+        case("SplitJob/pauses", {
+            let pause = SplitJobPause { fence: 2, write_us: 30_500, read_us: 304 };
+            SplitJob { pauses: vec![pause], fences: 2, ..in_phase(Phase::Done) }
+        }),
         case("SplitJob/abandoning", in_phase(Phase::Abandoning)),
         case("SplitJob/abandoned", in_phase(Phase::Abandoned)),
         case("SplitJobStatus/both", status.clone()),

@@ -1,6 +1,6 @@
 //! `drover.storage.v1.SplitJob`, `StartJob` and `JobEventCommand`.
 
-use drover_catalog::job::{Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, SplitJob};
+use drover_catalog::job::{Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPause, JobPhase, SplitJob};
 use drover_catalog::{CatalogCommandKind, StartJob};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, JobEpoch, JobId, RouteId, ShardId};
@@ -49,6 +49,7 @@ pub(super) fn encode_event(job: JobId, epoch: Option<JobEpoch>, event: &JobEvent
         JobEvent::Retry => simple(Simple::Retry),
         JobEvent::Abandon => simple(Simple::Abandon),
         JobEvent::Abandoned => simple(Simple::Abandoned),
+        JobEvent::Held(pause) => Event::Held(encode_pause(pause)),
         JobEvent::Pause => simple(Simple::Pause),
         JobEvent::Resume => simple(Simple::Resume),
     };
@@ -64,6 +65,7 @@ pub(super) fn decode_event(command: pb::JobEventCommand) -> Result<CatalogComman
         Event::Scanned(base) => JobEvent::Scanned(decode_base_sum(&base)),
         Event::HandOver(terms) => JobEvent::HandOver(decode_terms(terms)),
         Event::Fail(why) => JobEvent::Fail { why },
+        Event::Held(pause) => JobEvent::Held(decode_pause(pause)),
         Event::Simple(raw) => match Simple::try_from(raw) {
             Ok(Simple::Begin) => JobEvent::Begin,
             Ok(Simple::Carve) => JobEvent::Carve,
@@ -113,6 +115,7 @@ pub(super) fn encode(job: &SplitJob) -> pb::SplitJob {
             at_ms: failure.at.unix_ms(),
             retry_phase: encode_phase(failure.retry_phase).into(),
         }),
+        pauses: job.pauses.iter().map(encode_pause).collect(),
     }
 }
 
@@ -148,7 +151,16 @@ pub(super) fn decode(job: pb::SplitJob) -> Result<SplitJob, String> {
         own_route: (job.own_route_id > 0).then_some(RouteId(job.own_route_id)),
         handover: job.handover.map(handover).transpose()?,
         failure: job.failure.map(failure).transpose()?,
+        pauses: job.pauses.into_iter().map(decode_pause).collect(),
     })
+}
+
+fn encode_pause(pause: &JobPause) -> pb::JobPause {
+    pb::JobPause { fence: pause.fence, write_us: pause.write_us, read_us: pause.read_us }
+}
+
+fn decode_pause(pause: pb::JobPause) -> JobPause {
+    JobPause { fence: pause.fence, write_us: pause.write_us, read_us: pause.read_us }
 }
 
 fn encode_options(options: &JobOptions) -> pb::JobOptions {
@@ -208,4 +220,34 @@ fn decode_phase(raw: i32) -> Result<JobPhase, String> {
         Ok(Phase::Failed) => JobPhase::Failed,
         Ok(Phase::Unspecified) | Err(_) => return Err(format!("the unknown phase {raw} of a job")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_keys::Interval;
+    use prost::Message;
+
+    use super::*;
+
+    const PAUSE: JobPause = JobPause { fence: 2, write_us: 300, read_us: 301 };
+    const GOLDEN: [u8; 8] = [0x08, 0x02, 0x10, 0xac, 0x02, 0x18, 0xad, 0x02];
+
+    #[test]
+    fn golden_bytes_of_a_pause_and_a_record_from_before_there_were_any() {
+        let event = encode_event(JobId(5), Some(JobEpoch(6)), &JobEvent::Held(PAUSE)).encode_to_vec();
+        assert_eq!(event, [&[0x08, 0x05, 0x10, 0x06, 0x3a, 0x08], &GOLDEN[..]].concat());
+        let before = pb::SplitJob {
+            job_id: 5,
+            phase: Phase::Planned.into(),
+            range: Some(encode_range(&Interval::all())),
+            options: Some(encode_options(&JobOptions::default())),
+            ..pb::SplitJob::default()
+        };
+        let old = decode(pb::SplitJob::decode(before.encode_to_vec().as_slice()).unwrap()).unwrap();
+        assert_eq!(old.pauses, Vec::new(), "of its pauses nothing is known");
+        let new = SplitJob { pauses: vec![PAUSE], ..old };
+        let bytes = encode(&new).encode_to_vec();
+        assert!(bytes.ends_with(&[&[0xa2, 0x01, 0x08], &GOLDEN[..]].concat()));
+        assert_eq!(decode(pb::SplitJob::decode(bytes.as_slice()).unwrap()), Ok(new));
+    }
 }

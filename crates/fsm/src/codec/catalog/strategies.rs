@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drover_catalog::job::{BaseSum, Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, SplitJob};
+use drover_catalog::job::{
+    BaseSum, Failure, Handover, HandoverTerms, JobEvent, JobOptions, JobPause, JobPhase, SplitJob,
+};
 use drover_catalog::*;
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::{
@@ -160,7 +162,12 @@ fn any_event() -> impl Strategy<Value = JobEvent> {
         any_base().prop_map(JobEvent::Scanned),
         any_terms().prop_map(JobEvent::HandOver),
         "[a-z]{0,4}".prop_map(|why| JobEvent::Fail { why }),
+        any_pause().prop_map(JobEvent::Held),
     ]
+}
+
+fn any_pause() -> impl Strategy<Value = JobPause> {
+    any::<(u32, u64, u64)>().prop_map(|(fence, write_us, read_us)| JobPause { fence, write_us, read_us })
 }
 
 fn any_job() -> impl Strategy<Value = SplitJob> {
@@ -171,8 +178,9 @@ fn any_job() -> impl Strategy<Value = SplitJob> {
         (any::<u64>(), any_terms()).prop_map(|(version, terms)| Handover { version: CatalogVersion(version), terms });
     let fixed = (any_route(), any_options(), "[a-z]{0,4}", any_time(), any_time());
     let found = (option::of(any_base()), option::of(1..u64::MAX), option::of(handover), option::of(failure));
-    (any::<[u64; 6]>(), any::<(u32, u32, bool)>(), phase(), fixed, found).prop_map(
-        |(n, (starts, fences, paused), phase, (route, options, actor, created, changed), found)| SplitJob {
+    let numbers = (any::<[u64; 6]>(), any::<(u32, u32, bool)>(), vec(any_pause(), 0..3));
+    (numbers, phase(), fixed, found).prop_map(
+        |((n, (starts, fences, paused), pauses), phase, (route, options, actor, created, changed), found)| SplitJob {
             id: JobId(n[0]),
             epoch: JobEpoch(n[1]),
             phase,
@@ -192,6 +200,7 @@ fn any_job() -> impl Strategy<Value = SplitJob> {
             own_route: found.1.map(RouteId),
             handover: found.2,
             failure: found.3,
+            pauses,
         },
     )
 }

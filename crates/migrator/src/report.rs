@@ -1,0 +1,198 @@
+//! What people are told of a job. Pure.
+
+use std::time::Duration;
+
+use drover_catalog::job::{JobPhase, JobProgress, JobStep, SplitJob, WaitingFor};
+use drover_fsm::moving::ImportJob;
+use tokio::time::Instant;
+
+use crate::look::Look;
+use crate::measure::Measures;
+use crate::options::MigratorOptions;
+use crate::projection::{Outlook, eta};
+
+/// What it is told from, beside what source and target say.
+pub(crate) struct Report<'a> {
+    pub(crate) job: &'a SplitJob,
+    pub(crate) options: &'a MigratorOptions,
+    pub(crate) measures: &'a Measures,
+    /// What the range takes in the store of the source; zero: that is not known, or it lies in write buffers only.
+    pub(crate) size: u64,
+    /// How fast the writers of the range may be, in bytes a second, if they are slowed down.
+    pub(crate) limit: Option<u64>,
+}
+
+impl Report<'_> {
+    /// How far the job is before it takes `step`.
+    pub(crate) fn before(&self, look: &Look, step: &JobStep, now: Instant) -> JobProgress {
+        let import = look.target.as_ref().and_then(|facts| facts.import.as_ref());
+        let (tracked_left, behind_bytes) = look.behind();
+        let (bytes_copied, bytes_total) = self.sizes(import, behind_bytes);
+        let projected = look.projected(self.measures);
+        let eta = match self.job.phase {
+            JobPhase::Planned | JobPhase::Backfill if goes_on(step) => {
+                self.eta(import, bytes_total - bytes_copied, projected)
+            }
+            JobPhase::Fence | JobPhase::DeltaCopy | JobPhase::Cutover if self.measures.bytes_per_second() > 0 => {
+                Some(projected.saturating_sub(self.measures.fenced_for(now)))
+            }
+            _ => None,
+        };
+        let pauses = self.measures.last_pauses;
+        JobProgress {
+            job: self.job.id,
+            waits_for: self.waits_for(projected, step),
+            bytes_copied,
+            bytes_total,
+            bytes_per_second: self.measures.bytes_per_second(),
+            tracked_left,
+            projected_pause_ms: ms(projected),
+            eta_ms: eta.map(ms),
+            write_pause_ms: pauses.map(|pauses| ms(pauses.write)),
+            read_pause_ms: pauses.map(|pauses| ms(pauses.read)),
+        }
+    }
+
+    /// How far it is when a portion more was copied. `behind_bytes` of the source's list were not when the round began, which is
+    /// when `known` was told.
+    pub(crate) fn during(&self, known: JobProgress, import: &ImportJob, behind_bytes: u64) -> JobProgress {
+        // A portion of the list counts among what was copied, and is not behind any more.
+        let listed = import.versions.done && import.records.done;
+        let behind_bytes = if listed { known.bytes_total.saturating_sub(import.bytes) } else { behind_bytes };
+        let (bytes_copied, bytes_total) = self.sizes(Some(import), behind_bytes);
+        let pause = Duration::from_millis(known.projected_pause_ms);
+        let eta_ms = self.eta(Some(import), bytes_total - bytes_copied, pause).map(ms);
+        let bytes_per_second = self.measures.bytes_per_second();
+        JobProgress { bytes_copied, bytes_total, bytes_per_second, eta_ms, ..known }
+    }
+
+    /// How many bytes were copied, and of how many.
+    fn sizes(&self, import: Option<&ImportJob>, behind_bytes: u64) -> (u64, u64) {
+        let copied = import.map_or(0, |import| import.bytes);
+        let whole = if import.is_some_and(|import| import.versions.done) { copied } else { copied.max(self.size) };
+        (copied, whole.saturating_add(behind_bytes))
+    }
+
+    fn eta(&self, import: Option<&ImportJob>, left_bytes: u64, pause: Duration) -> Option<Duration> {
+        let is_known = self.size > 0 || import.is_some_and(|import| import.versions.done);
+        let max = self.job.options.max_bytes_per_second;
+        let outlook = Outlook {
+            left_bytes,
+            copied_per_second: self.options.paced_rate(self.measures.bytes_per_second(), max),
+            written_per_second: self.measures.written_per_second(),
+            pause,
+        };
+        is_known.then(|| eta(&outlook)).flatten()
+    }
+
+    fn waits_for(&self, projected: Duration, step: &JobStep) -> String {
+        if let Some(limit) = self.limit {
+            return format!(
+                "the writers of the range, which its copy does not catch up with: they are slowed down to {limit} bytes a second"
+            );
+        }
+        let what = match step {
+            JobStep::Wait(WaitingFor::Resume) => "somebody to resume it",
+            JobStep::Wait(WaitingFor::Retry) => "somebody to retry it or to abandon it",
+            JobStep::Wait(WaitingFor::Writers) => {
+                let (likely, allowed) = (projected.as_millis(), self.job.options.max_pause_ms);
+                return format!(
+                    "a pause of writes that fits: now it is likely to take {likely} ms, and {allowed} ms are allowed"
+                );
+            }
+            JobStep::Wait(WaitingFor::Source) => "a leader of the source",
+            JobStep::Wait(WaitingFor::Target) => "a leader of the target",
+            JobStep::ResolveLocks => "transactions that hold locks in the range",
+            _ => "",
+        };
+        what.to_owned()
+    }
+}
+
+/// Whether the job comes to its end by itself.
+fn goes_on(step: &JobStep) -> bool {
+    !matches!(step, JobStep::Wait(WaitingFor::Resume | WaitingFor::Retry | WaitingFor::Writers | WaitingFor::Nothing))
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use drover_fsm::moving::{MoveFacts, Stream};
+    use drover_keys::{GroupId, Interval, JobEpoch, JobId, ShardId};
+
+    use super::*;
+    use crate::test_job::job;
+
+    const MIB: u64 = 1 << 20;
+
+    fn import(bytes: u64, versions: bool, records: bool) -> ImportJob {
+        let begun = ImportJob::begun(JobId(5), JobEpoch(1), Interval::all(), ShardId(9), GroupId(2));
+        let stream = |done| Stream { done, ..Stream::default() };
+        ImportJob { bytes, versions: stream(versions), records: stream(records), ..begun }
+    }
+
+    fn seen(import: ImportJob) -> Look {
+        Look { target: Some(MoveFacts { import: Some(import), ..MoveFacts::default() }), ..Look::default() }
+    }
+
+    /// What is told of a job whose copy takes 10 MiB a second, for half of the time.
+    fn told(phase: JobPhase, size: u64, look: &Look, step: &JobStep) -> JobProgress {
+        let mut measures = Measures::default();
+        measures.copied(10 * MIB, Duration::from_secs(1));
+        let (job, options) = (job(5, phase), MigratorOptions::default());
+        Report { job: &job, options: &options, measures: &measures, size, limit: None }.before(
+            look,
+            step,
+            Instant::now(),
+        )
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_told_once_size_and_rate_are_known_and_the_job_goes_on() {
+        use JobPhase::{Backfill, Cleanup, Failed, Planned};
+        let (copies, waits) = (JobStep::CopyVersions, JobStep::Wait(WaitingFor::Resume));
+        let table = [
+            ("nothing is copied yet", told(Planned, 0, &Look::default(), &JobStep::PrepareImport), None),
+            ("half is copied", told(Backfill, 20 * MIB, &seen(import(10 * MIB, false, false)), &copies), Some(2_000)),
+            ("more than was thought", told(Backfill, MIB, &seen(import(10 * MIB, false, false)), &copies), Some(0)),
+            ("nobody knows how much", told(Backfill, 0, &seen(import(10 * MIB, false, false)), &copies), None),
+            ("all is there", told(Backfill, 0, &seen(import(10 * MIB, true, true)), &JobStep::Scan), Some(0)),
+            ("it is paused", told(Backfill, 20 * MIB, &seen(import(10 * MIB, false, false)), &waits), None),
+            ("it has failed", told(Failed, 20 * MIB, &seen(import(10 * MIB, false, false)), &waits), None),
+            ("it clears up", told(Cleanup, 20 * MIB, &Look::default(), &JobStep::Release), None),
+        ];
+        for (case, progress, eta_ms) in table {
+            assert_eq!(progress.eta_ms, eta_ms, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_shrinks_with_each_portion() {
+        let mut measures = Measures::default();
+        measures.copied(10 * MIB, Duration::from_secs(1));
+        let (job, options) = (job(5, JobPhase::Backfill), MigratorOptions::default());
+        let report = Report { job: &job, options: &options, measures: &measures, size: 40 * MIB, limit: None };
+        let known = JobProgress { bytes_total: 45 * MIB, tracked_left: 7, ..JobProgress::default() };
+        let during = |import: &ImportJob| {
+            let told = report.during(known.clone(), import, 5 * MIB);
+            assert_eq!(told.tracked_left, 7, "what was told stays");
+            (told.bytes_copied / MIB, told.bytes_total / MIB, told.eta_ms)
+        };
+        assert_eq!(during(&import(10 * MIB, false, false)), (10, 45, Some(7_000)));
+        assert_eq!(during(&import(40 * MIB, true, false)), (40, 45, Some(1_000)));
+        assert_eq!(during(&import(42 * MIB, true, true)), (42, 45, Some(600)), "of the list");
+        assert_eq!(during(&import(50 * MIB, true, true)), (50, 50, Some(0)));
+    }
+
+    #[test]
+    fn a_job_says_that_writers_are_slowed_down_and_to_what() {
+        let (job, options, measures) = (job(5, JobPhase::Backfill), MigratorOptions::default(), Measures::default());
+        let limit = Some(70_000);
+        let report = Report { job: &job, options: &options, measures: &measures, size: 0, limit };
+        let told = report.before(&Look::default(), &JobStep::CopyTracked { close: false }, Instant::now());
+        assert!(told.waits_for.ends_with("they are slowed down to 70000 bytes a second"), "{}", told.waits_for);
+    }
+}
