@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use drover_catalog::job::BaseSum;
 use drover_fsm::moving::{ChunkRows, ExportRequest, ExportRows, Exported, ImportJob, MoveFacts};
-use drover_fsm::{Command, MoveCommand, ReadError};
+use drover_fsm::{Command, MoveCommand, MoveCrash, ReadError};
+use drover_guards::Moment;
 use drover_keys::JobId;
 use drover_kv::{Error, Reason};
 use drover_mvcc::ExportBudget;
@@ -28,8 +29,12 @@ impl Group {
     /// [`Group::propose`].
     pub async fn move_step(&self, command: MoveCommand, deadline: Instant) -> Result<bool, Error> {
         let leadership = self.leadership()?;
+        let crash = MoveCrash::of(&command.step);
         let command = Command::Move(Box::new(command)).encode(leadership.term)?;
-        match self.propose(&leadership, command, deadline).await? {
+        crash.at(Moment::Unproposed);
+        let reply = self.propose(&leadership, command, deadline).await?;
+        crash.at(Moment::Applied);
+        match reply {
             ControlReply::Done => Ok(true),
             ControlReply::AlreadyDone => Ok(false),
             ControlReply::Refused(why) => Err(Error::definite(Reason::FailedPrecondition, why)),

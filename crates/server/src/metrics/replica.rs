@@ -30,6 +30,18 @@ pub struct ReplicaSample {
     pub waited_reads: u64,
     /// Requests that it held until a range was activated.
     pub held_requests: u64,
+    /// Ranges that move away: each is pinned, and what is written into it is listed.
+    pub leaving_ranges: u64,
+    /// Of these, ranges with a fence.
+    pub fenced_ranges: u64,
+    /// Ranges that are copied here.
+    pub arriving_ranges: u64,
+    /// Moves that are over and remembered, so that nothing that comes late counts.
+    pub ended_moves: u64,
+    /// Locks of transactions.
+    pub locks: u64,
+    /// Places of the store that hold rows although nothing should be there.
+    pub stray_ranges: u64,
 }
 
 /// Replicas of groups; label `group` is a group id.
@@ -47,6 +59,12 @@ pub struct ReplicaMetrics {
     leadership_proofs: IntCounterVec,
     waited_reads: IntCounterVec,
     held_requests: IntCounterVec,
+    leaving_ranges: IntGaugeVec,
+    fenced_ranges: IntGaugeVec,
+    arriving_ranges: IntGaugeVec,
+    ended_moves: IntGaugeVec,
+    locks: IntGaugeVec,
+    stray_ranges: IntGaugeVec,
 }
 
 impl ReplicaMetrics {
@@ -79,6 +97,15 @@ impl ReplicaMetrics {
                 "drover_replica_held_requests_total",
                 "Requests held until a range that came to the group was activated",
             ),
+            leaving_ranges: gauge("drover_replica_leaving_ranges", "Ranges that move away from the group"),
+            fenced_ranges: gauge("drover_replica_fenced_ranges", "Ranges that move away and are fenced"),
+            arriving_ranges: gauge("drover_replica_arriving_ranges", "Ranges that are copied to the group"),
+            ended_moves: gauge("drover_replica_ended_moves", "Moves that are over and still remembered"),
+            locks: gauge("drover_replica_locks", "Locks of transactions that have prepared"),
+            stray_ranges: gauge(
+                "drover_replica_stray_ranges",
+                "Places of the store that hold rows although the group neither owns nor copies them",
+            ),
         }
     }
 
@@ -94,6 +121,12 @@ impl ReplicaMetrics {
             (&self.purged_index, sample.purged_index),
             (&self.apply_lag, lag),
             (&self.state_bytes, sample.state_bytes),
+            (&self.leaving_ranges, sample.leaving_ranges),
+            (&self.fenced_ranges, sample.fenced_ranges),
+            (&self.arriving_ranges, sample.arriving_ranges),
+            (&self.ended_moves, sample.ended_moves),
+            (&self.locks, sample.locks),
+            (&self.stray_ranges, sample.stray_ranges),
         ] {
             gauge.with_label_values(&[group.to_string()]).set(gauge_value(value));
         }
