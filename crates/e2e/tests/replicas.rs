@@ -432,7 +432,7 @@ async fn a_node_that_crashes_between_two_steps_of_a_change_of_its_replicas_comes
     };
     let coming = ["replica.clear.store", "replica.add.cleared", "replica.add.recorded", "replica.add.opened"];
     let going = ["replica.remove.recorded", "replica.clear.store", "replica.remove.cleared", "replica.remove.recorded"];
-    // The other points are those of `txn_crashes.rs`.
+    // The other points are those of `txn_crashes.rs` and `move_crashes.rs`.
     let places: BTreeSet<String> = CrashPoint::all().map(|point| point.to_string()).collect();
     let places = places.iter().filter(|point| point.starts_with("replica.")).map(String::as_str);
     assert_eq!(coming.into_iter().chain(going).collect::<BTreeSet<_>>(), places.collect());

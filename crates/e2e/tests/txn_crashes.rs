@@ -30,8 +30,8 @@ enum Role {
     Primary,
     /// The leader of another group that it writes to.
     Secondary,
-    /// Nobody who has to do with transactions.
-    Replica,
+    /// Nobody who has to do with transactions: these are points of `replicas.rs` and `move_crashes.rs`.
+    Other,
 }
 
 fn role(point: CrashPoint) -> Role {
@@ -44,7 +44,9 @@ fn role(point: CrashPoint) -> Role {
             | Place::ReplicaRemoveRecorded
             | Place::ReplicaRemoveCleared
             | Place::ReplicaClearStore,
-        ) => Role::Replica,
+        )
+        | CrashPoint::Move(..)
+        | CrashPoint::Job(..) => Role::Other,
         CrashPoint::Txn(_, Moment::Unsent | Moment::Answered) => Role::Coordinator,
         CrashPoint::Txn(entry, Moment::Unproposed | Moment::Committed | Moment::Applied) => match entry {
             TxnEntry::Commit
@@ -62,7 +64,7 @@ fn role(point: CrashPoint) -> Role {
 fn passes(point: CrashPoint) -> u64 {
     match point {
         CrashPoint::Txn(TxnEntry::Heartbeat | TxnEntry::Rollback | TxnEntry::ResolveRolledBack, _) => 0,
-        CrashPoint::Txn(..) | CrashPoint::At(_) => 7,
+        CrashPoint::Txn(..) | CrashPoint::At(_) | CrashPoint::Move(..) | CrashPoint::Job(..) => 7,
     }
 }
 
@@ -105,7 +107,7 @@ impl Scene {
                 self.cluster.lead(group(0), victim.id(), PATIENCE).await.unwrap();
                 [steady, stalled]
             }
-            Role::Replica => unreachable!("{point} has nothing to do with transactions"),
+            Role::Other => unreachable!("{point} has nothing to do with transactions"),
         };
         let lists = Transactions {
             keys: ["b", "k", "t", "y"].map(|letter| format!("{letter}/list/{round}/")).to_vec(),

@@ -1,7 +1,40 @@
-//! Where a test may end the process while a transaction is under way: before and after each of its entries.
+//! Where a test may end the process while a transaction or a move is under way: before and after each of their entries.
 
-use drover_guards::{CrashPoint, Moment, TxnEntry, crash_point, crashes_are_possible};
+use std::time::Duration;
+
+use drover_catalog::CatalogCommandKind;
+use drover_catalog::job::JobEvent;
+use drover_guards::{
+    CrashPoint, HELD_WORDS, JobMark, Moment, MoveEntry, TxnEntry, crash_point, crashes_are_possible, is_held_at,
+};
 use drover_kv::{TxnWrite, Verdict, WriteKind};
+use drover_mvcc::RowKind;
+
+use crate::moving::{Chunk, ChunkRows, MoveStep};
+
+/// Between the first two looks at whether a test lets go on who waits; then twice as long each time.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// Thousands may wait at one point.
+const LAST_LOOK: Duration = Duration::from_millis(512);
+
+fn reach(point: CrashPoint) {
+    crash_point(point);
+}
+
+/// Waits for as long as a test wants that here.
+pub async fn hold_if_asked(point: impl Into<CrashPoint>) {
+    let point = point.into();
+    if !crashes_are_possible() || !is_held_at(point) {
+        return;
+    }
+    // In one piece, as the last words of a process. A test takes it for the proof that somebody waits.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{HELD_WORDS}{point}\n").as_bytes());
+    let mut pause = FIRST_LOOK;
+    while is_held_at(point) {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
+    }
+}
 
 /// The entry of a step, as far as a test may ask about it.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +51,7 @@ impl TxnCrash {
     #[inline]
     pub fn at(self, moment: Moment) {
         if let Some(entry) = self.0 {
-            crash_point(CrashPoint::Txn(entry, moment));
+            reach(CrashPoint::Txn(entry, moment));
         }
     }
 
@@ -46,5 +79,106 @@ fn entry_of(step: &TxnWrite) -> TxnEntry {
         TxnWrite::Rollback(_) => TxnEntry::Rollback,
         TxnWrite::Heartbeat(_) => TxnEntry::Heartbeat,
         TxnWrite::Finish(_) => TxnEntry::Finish,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum MoveEnd {
+    Entry(MoveEntry),
+    Mark(JobMark),
+}
+
+/// An entry of a move, as far as a test may ask about it.
+#[derive(Debug, Clone, Copy)]
+pub struct MoveCrash(Option<MoveEnd>);
+
+impl MoveCrash {
+    /// Of a step of the source's log, or of the target's.
+    #[inline]
+    pub fn of(step: &MoveStep) -> Self {
+        Self(crashes_are_possible().then(|| MoveEnd::Entry(move_entry_of(step))))
+    }
+
+    /// Of what the catalog takes note of.
+    #[inline]
+    pub fn of_event(event: &JobEvent) -> Self {
+        Self(if crashes_are_possible() { mark_of(event).map(MoveEnd::Mark) } else { None })
+    }
+
+    /// Of a command of the catalog, which may have to do with something else.
+    #[inline]
+    pub fn in_catalog(kind: &CatalogCommandKind) -> Self {
+        match kind {
+            CatalogCommandKind::JobEvent { event, .. } => Self::of_event(event),
+            _ => Self(None),
+        }
+    }
+
+    fn point(self, moment: Moment) -> Option<CrashPoint> {
+        self.0.map(|end| match end {
+            MoveEnd::Entry(entry) => CrashPoint::Move(entry, moment),
+            MoveEnd::Mark(mark) => CrashPoint::Job(mark, moment),
+        })
+    }
+
+    /// Ends the process if a test has asked for that at this moment of such an entry.
+    #[inline]
+    pub fn at(self, moment: Moment) {
+        if let Some(point) = self.point(moment) {
+            reach(point);
+        }
+    }
+
+    /// As [`MoveCrash::at`], and waits for as long as a test wants that here.
+    pub async fn reached(self, moment: Moment) {
+        let Some(point) = self.point(moment) else { return };
+        reach(point);
+        hold_if_asked(point).await;
+    }
+}
+
+fn move_entry_of(step: &MoveStep) -> MoveEntry {
+    match step {
+        MoveStep::PrepareImport { .. } => MoveEntry::PrepareImport,
+        MoveStep::ArmMigration { .. } => MoveEntry::Arm,
+        MoveStep::ImportChunk(Chunk { close: Some(_), .. }) => MoveEntry::LastChunk,
+        MoveStep::ImportChunk(Chunk { rows: ChunkRows::Copied { kind: RowKind::Version, from, .. }, .. })
+            if from.is_empty() =>
+        {
+            MoveEntry::FirstChunk
+        }
+        MoveStep::ImportChunk(Chunk { rows: ChunkRows::Copied { .. }, .. }) => MoveEntry::LaterChunk,
+        MoveStep::ImportChunk(Chunk { rows: ChunkRows::Tracked { .. }, .. }) => MoveEntry::ListedChunk,
+        MoveStep::ApplyWriteFence => MoveEntry::FenceWrites,
+        MoveStep::Seal => MoveEntry::Seal,
+        MoveStep::ArmReadFence => MoveEntry::FenceReads,
+        MoveStep::Clear => MoveEntry::Clear,
+        MoveStep::Activate(_) => MoveEntry::Activate,
+        MoveStep::Release { .. } => MoveEntry::Release,
+        MoveStep::Retire => MoveEntry::Retire,
+    }
+}
+
+/// What people ask for, and what is noted beside the steps, comes at any of them and is none.
+fn mark_of(event: &JobEvent) -> Option<JobMark> {
+    match event {
+        JobEvent::Begin => Some(JobMark::Begin),
+        JobEvent::Scanned(_) => Some(JobMark::Scanned),
+        JobEvent::Carve => Some(JobMark::Carve),
+        JobEvent::Fence => Some(JobMark::Fence),
+        JobEvent::Sealed => Some(JobMark::Sealed),
+        JobEvent::CutOver => Some(JobMark::CutOver),
+        JobEvent::HandOver(_) => Some(JobMark::HandOver),
+        JobEvent::Activated => Some(JobMark::Activated),
+        JobEvent::Finish => Some(JobMark::Finish),
+        JobEvent::Unfence => Some(JobMark::Unfence),
+        JobEvent::Abandon => Some(JobMark::Abandon),
+        JobEvent::Abandoned => Some(JobMark::Abandoned),
+        JobEvent::StartOver
+        | JobEvent::Fail { .. }
+        | JobEvent::Held(_)
+        | JobEvent::Retry
+        | JobEvent::Pause
+        | JobEvent::Resume => None,
     }
 }

@@ -7,7 +7,7 @@ use drover_catalog::Catalog;
 use drover_guards::{self as guards, Guard};
 use drover_keys::GroupId;
 use drover_kv::{Error, Reason};
-use drover_mvcc::{Digest, GcRule, GcRules, GroupStore};
+use drover_mvcc::{Digest, GcRule, GcRules, GroupStore, StoreError};
 use drover_rafttypes::LogId;
 use tokio::sync::watch;
 
@@ -66,6 +66,20 @@ impl FsmHandle {
     /// The store in use, for figures and tests. It may be replaced by an installed snapshot at any time.
     pub fn store(&self) -> Arc<GroupStore> {
         Arc::clone(self.shared.cell.load().home.store())
+    }
+
+    /// How many places of the store hold rows although the group neither owns them nor takes them in: what a move has left
+    /// behind. Blocks on the disk for a few rows of each interval.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn strays(&self) -> Result<u64, StoreError> {
+        let view = self.shared.cell.view();
+        let owned = view.state.owned.iter().map(|owned| (owned.shard, owned.interval.clone()));
+        let imports = view.state.moves.imports.iter().map(|import| (import.shard, import.interval.clone()));
+        let kept: Vec<_> = owned.chain(imports).collect();
+        let lists: Vec<_> = view.state.moves.sources.iter().map(|source| (source.shard, source.job)).collect();
+        view.snapshot.strays(&kept, &lists)
     }
 
     /// Why the store cannot be trusted any longer, once a read or a digest has found out. Whoever runs the replica stops

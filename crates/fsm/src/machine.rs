@@ -21,7 +21,7 @@ use crate::codec::applied::Applied;
 use crate::codec::catalog::row;
 use crate::codec::command::Command;
 use crate::codec::{command, state};
-use crate::crash::TxnCrash;
+use crate::crash::{MoveCrash, TxnCrash};
 use crate::digest::DigestBoard;
 use crate::handle::{FsmHandle, Shared, blocking, gc_rules};
 use crate::home::{GroupDir, StoreHome};
@@ -112,8 +112,14 @@ impl Pending {
     /// Somebody waits for the answer only where the entry was proposed.
     fn crash_if_asked(&self) {
         for (entry, _) in self.entries.iter().zip(&self.responders).filter(|(_, responder)| responder.is_some()) {
-            if let Body::Command { command: Command::Write(writes), .. } = &entry.body {
-                writes.iter().for_each(|write| TxnCrash::in_write(&write.op.kind, Moment::Committed));
+            let Body::Command { command, .. } = &entry.body else { continue };
+            match command {
+                Command::Write(writes) => {
+                    writes.iter().for_each(|write| TxnCrash::in_write(&write.op.kind, Moment::Committed));
+                }
+                Command::Move(step) => MoveCrash::of(&step.step).at(Moment::Committed),
+                Command::Catalog(command) => MoveCrash::in_catalog(&command.kind).at(Moment::Committed),
+                _ => {}
             }
         }
     }

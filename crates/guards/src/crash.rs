@@ -1,17 +1,56 @@
 //! Places at which a test can end the process, as SIGKILL would: nothing is flushed, no destructor runs.
 //!
-//! Only in builds with debug assertions, and only the one that the environment variable [`CRASH_AT`] arms. (The crate `fail`
+//! Only in builds with debug assertions, and only those that are armed: the one that the environment variable [`CRASH_AT`]
+//! names, and those in the file that [`CRASH_FILE`] names, which may change while the process runs. (The crate `fail`
 //! would do, but its points can only be switched on for all dependencies at once, and raft-engine does not build with them.)
 //!
 //! [`CrashPoint::all`] is the table of all places: the code can crash nowhere else, and the tests in
-//! `crates/e2e/tests/txn_crashes.rs` and `crates/e2e/tests/replicas.rs` crash at each.
+//! `txn_crashes.rs`, `replicas.rs` and `move_crashes.rs` in `crates/e2e/tests` crash at each.
+
+/// An enum whose values have names.
+macro_rules! named {
+    ($(#[doc = $what:literal])+ $list:ident { $($(#[doc = $doc:literal])+ $name:ident: $text:literal;)+ }) => {
+        $(#[doc = $what])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $list {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl $list {
+            /// All of them.
+            pub const ALL: &[$list] = &[$($list::$name),+];
+
+            pub(super) const fn name(self) -> &'static str {
+                match self {
+                    $($list::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+#[cfg(debug_assertions)]
+mod armed;
+mod moving;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use moving::{JobMark, MoveEntry};
+
 /// The environment variable that names the point to crash at, alone or with the number of times that it is passed before:
 /// `replica.add.recorded` or `txn.prepared:2`.
 pub const CRASH_AT: &str = "CRASH_AT";
+
+/// The environment variable that names a file with points, one in each line, as in [`CRASH_AT`]. A line may begin with
+/// [`HOLD`]: whoever comes to that point waits there for as long as the line stands.
+pub const CRASH_FILE: &str = "CRASH_FILE";
+
+/// Begins a line of [`CRASH_FILE`] that names a point to wait at.
+pub const HOLD: &str = "hold ";
+
+/// What the process writes to its standard error, followed by the name of the point, when it begins to wait at one.
+pub const HELD_WORDS: &str = "the process waits here as a test has asked: ";
 
 /// What the process writes to its standard error, followed by the name of the point, before it ends.
 pub const LAST_WORDS: &str = "the process ends here as a test has asked: ";
@@ -104,46 +143,28 @@ impl Moment {
     }
 }
 
-macro_rules! places {
-    ($($(#[doc = $doc:literal])+ $name:ident: $text:literal;)+) => {
-        /// A place to crash at, apart from those before and after the entries of transactions.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Place {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Place {
-            /// All of them.
-            pub const ALL: &[Place] = &[$(Place::$name),+];
-
-            const fn name(self) -> &'static str {
-                match self {
-                    $(Place::$name => $text,)+
-                }
-            }
-        }
-    };
-}
-
-places! {
-    /// A replica is to be added, and what lay in its place is gone.
-    ReplicaAddCleared: "replica.add.cleared";
-    /// It is noted on disk that the replica is there.
-    ReplicaAddRecorded: "replica.add.recorded";
-    /// The replica is open.
-    ReplicaAddOpened: "replica.add.opened";
-    /// It is noted on disk that the replica is to go.
-    ReplicaRemoveRecorded: "replica.remove.recorded";
-    /// The replica's data is gone.
-    ReplicaRemoveCleared: "replica.remove.cleared";
-    /// The replica's log is gone, its state machine is not.
-    ReplicaClearStore: "replica.clear.store";
-    /// All locks of a transaction stand.
-    TxnPrepared: "txn.prepared";
-    /// The transaction has its commit timestamp.
-    TxnTimestamped: "txn.timestamped";
-    /// What it has read was found unchanged.
-    TxnRefreshed: "txn.refreshed";
+named! {
+    /// A place to crash at, apart from those before and after the entries of transactions and moves.
+    Place {
+        /// A replica is to be added, and what lay in its place is gone.
+        ReplicaAddCleared: "replica.add.cleared";
+        /// It is noted on disk that the replica is there.
+        ReplicaAddRecorded: "replica.add.recorded";
+        /// The replica is open.
+        ReplicaAddOpened: "replica.add.opened";
+        /// It is noted on disk that the replica is to go.
+        ReplicaRemoveRecorded: "replica.remove.recorded";
+        /// The replica's data is gone.
+        ReplicaRemoveCleared: "replica.remove.cleared";
+        /// The replica's log is gone, its state machine is not.
+        ReplicaClearStore: "replica.clear.store";
+        /// All locks of a transaction stand.
+        TxnPrepared: "txn.prepared";
+        /// The transaction has its commit timestamp.
+        TxnTimestamped: "txn.timestamped";
+        /// What it has read was found unchanged.
+        TxnRefreshed: "txn.refreshed";
+    }
 }
 
 /// A place in the code at which a test can end the process.
@@ -153,6 +174,10 @@ pub enum CrashPoint {
     At(Place),
     /// Before or after an entry of a transaction.
     Txn(TxnEntry, Moment),
+    /// Before or after an entry of a move in the log of its source or of its target.
+    Move(MoveEntry, Moment),
+    /// Before or after an entry of a move in the catalog.
+    Job(JobMark, Moment),
 }
 
 impl From<Place> for CrashPoint {
@@ -164,10 +189,14 @@ impl From<Place> for CrashPoint {
 impl CrashPoint {
     /// All of them.
     pub fn all() -> impl Iterator<Item = CrashPoint> {
-        let entries = TxnEntry::ALL.into_iter();
-        let entries =
-            entries.flat_map(|entry| Moment::ALL.into_iter().map(move |moment| CrashPoint::Txn(entry, moment)));
-        Place::ALL.iter().map(|place| CrashPoint::At(*place)).chain(entries)
+        let moments = || Moment::ALL.into_iter();
+        let txns = TxnEntry::ALL.into_iter();
+        let txns = txns.flat_map(move |entry| moments().map(move |moment| CrashPoint::Txn(entry, moment)));
+        let moves = MoveEntry::ALL.iter();
+        let moves = moves.flat_map(move |entry| moments().map(move |moment| CrashPoint::Move(*entry, moment)));
+        let jobs = JobMark::ALL.iter();
+        let jobs = jobs.flat_map(move |mark| moments().map(move |moment| CrashPoint::Job(*mark, moment)));
+        Place::ALL.iter().map(|place| CrashPoint::At(*place)).chain(txns).chain(moves).chain(jobs)
     }
 }
 
@@ -176,6 +205,8 @@ impl fmt::Display for CrashPoint {
         match self {
             CrashPoint::At(place) => f.write_str(place.name()),
             CrashPoint::Txn(entry, moment) => write!(f, "txn.{}.{}", entry.name(), moment.name()),
+            CrashPoint::Move(entry, moment) => write!(f, "move.{}.{}", entry.name(), moment.name()),
+            CrashPoint::Job(mark, moment) => write!(f, "job.{}.{}", mark.name(), moment.name()),
         }
     }
 }
@@ -206,41 +237,23 @@ pub fn crash_point(point: impl Into<CrashPoint>) {
     }
 }
 
-/// Whether a test may have armed any point: to find out whether one is reached may take work.
+/// Whether a test wants whoever comes to `point` to wait there. Asked again and again by whoever waits.
 #[inline]
-pub fn crashes_are_possible() -> bool {
+#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "nothing can be armed"))]
+pub fn is_held_at(point: CrashPoint) -> bool {
     #[cfg(debug_assertions)]
-    return armed::point().is_some();
+    return armed::is_held(point);
     #[cfg(not(debug_assertions))]
     return false;
 }
 
-#[cfg(debug_assertions)]
-mod armed {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::CrashPoint;
-
-    static ARMED: OnceLock<Option<(CrashPoint, AtomicU64)>> = OnceLock::new();
-
-    pub fn point() -> Option<&'static (CrashPoint, AtomicU64)> {
-        ARMED.get_or_init(|| std::env::var(super::CRASH_AT).ok().map(|text| parse(&text))).as_ref()
-    }
-
-    pub fn is_due(name: CrashPoint) -> bool {
-        // The count goes below zero only in a process that has ended.
-        point().is_some_and(|(point, left)| *point == name && left.fetch_sub(1, Ordering::Relaxed) == 0)
-    }
-
-    /// # Panics
-    /// If it is not a name, or a name, a colon and a number.
-    pub fn parse(text: &str) -> (CrashPoint, AtomicU64) {
-        let (name, passes) = text.split_once(':').unwrap_or((text, "0"));
-        let point = name.parse().unwrap_or_else(|why| panic!("{}: {why}", super::CRASH_AT));
-        let passes = passes.parse().unwrap_or_else(|_| panic!("{}: {passes} is not a number", super::CRASH_AT));
-        (point, AtomicU64::new(passes))
-    }
+/// Whether a test may have armed any point: to find out whether one is reached may take work.
+#[inline]
+pub fn crashes_are_possible() -> bool {
+    #[cfg(debug_assertions)]
+    return armed::is_possible();
+    #[cfg(not(debug_assertions))]
+    return false;
 }
 
 #[cfg(test)]
@@ -258,6 +271,8 @@ mod tests {
         }
         assert!(CrashPoint::from_str("txn.nowhere").is_err());
         assert_eq!(CrashPoint::Txn(TxnEntry::Decide, Moment::Applied).to_string(), "txn.decide.applied");
+        assert_eq!(CrashPoint::Move(MoveEntry::Seal, Moment::Unsent).to_string(), "move.seal.unsent");
+        assert_eq!(CrashPoint::Job(JobMark::HandOver, Moment::Committed).to_string(), "job.hand_over.committed");
     }
 
     /// The text of all sources of the workspace but this file.
@@ -269,7 +284,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 match path.extension().and_then(|extension| extension.to_str()) {
                     _ if path.is_dir() && !path.ends_with("tests") => folders.push(path),
-                    Some("rs") if !path.ends_with("guards/src/crash.rs") => {
+                    Some("rs") if !path.ends_with("guards/src/crash.rs") && !path.ends_with("crash/armed.rs") => {
                         text.push_str(&std::fs::read_to_string(path).unwrap());
                     }
                     _ => {}
@@ -285,20 +300,12 @@ mod tests {
         for place in Place::ALL {
             assert_eq!(text.matches(&format!("crash_point(Place::{place:?})")).count(), 1, "{place:?}");
         }
-        // The one call besides is that of `TxnCrash`, which takes every entry and moment.
+        // The one call besides is that of `TxnCrash` and `MoveCrash`, which take every entry and moment.
         assert_eq!(text.matches("crash_point(").count(), Place::ALL.len() + 1);
         for moment in Moment::ALL {
             let of_an_entry = format!(".at(Moment::{moment:?})");
             let of_a_write = format!("Moment::{moment:?}));");
             assert!(text.contains(&of_an_entry) || text.contains(&of_a_write), "{moment:?}");
         }
-    }
-
-    #[cfg(debug_assertions)]
-    #[test]
-    fn a_point_may_be_passed_a_number_of_times_before() {
-        let (point, left) = armed::parse("txn.prepared:2");
-        assert_eq!((point, left.into_inner()), (CrashPoint::At(Place::TxnPrepared), 2));
-        assert_eq!(armed::parse("txn.prepared").1.into_inner(), 0);
     }
 }

@@ -11,7 +11,10 @@
 mod crash;
 mod guard;
 
-pub use crash::{CRASH_AT, CrashPoint, LAST_WORDS, Moment, Place, TxnEntry, crash_point, crashes_are_possible};
+pub use crash::{
+    CRASH_AT, CRASH_FILE, CrashPoint, HELD_WORDS, HOLD, JobMark, LAST_WORDS, Moment, MoveEntry, Place, TxnEntry,
+    crash_point, crashes_are_possible, is_held_at,
+};
 pub use guard::{Guard, Witness};
 
 /// Whether this build can switch guards off. The binary refuses to be built then.

@@ -6,9 +6,10 @@ use drover_catalog::{CatalogCommandKind, RequestId};
 use drover_coordinator::{Coordinator, GroupDirectory, Repeat};
 use drover_fsm::moving::{ExportRequest, Exported, ImportJob, MoveFacts};
 use drover_fsm::{
-    MoveCommand, decode_exported, decode_import_answer, decode_move_facts, encode_export, encode_import_request,
-    encode_move_command,
+    MoveCommand, MoveCrash, decode_exported, decode_import_answer, decode_move_facts, encode_export,
+    encode_import_request, encode_move_command,
 };
+use drover_guards::Moment;
 use drover_hlc::Timestamp;
 use drover_keys::{GroupId, Interval, JobEpoch, JobId, NodeId};
 use drover_kv::{Error, Reason};
@@ -72,8 +73,12 @@ impl Cluster {
 
     /// Has a group take a step that brings no rows. It may be sent again.
     pub(crate) async fn step(&self, group: GroupId, command: &MoveCommand, deadline: Instant) -> Result<bool, Error> {
+        let crash = MoveCrash::of(&command.step);
+        crash.reached(Moment::Unsent).await;
         let op = GroupOp::MoveStep { command: encode_move_command(command) };
-        match self.call(group, op, Repeat::Recognised, deadline).await? {
+        let answer = self.call(group, op, Repeat::Recognised, deadline).await?;
+        crash.reached(Moment::Answered).await;
+        match answer {
             GroupAnswer::Moved(changed) => Ok(changed),
             other => Err(misfit(&other)),
         }
@@ -114,11 +119,15 @@ impl Cluster {
         event: JobEvent,
         deadline: Instant,
     ) -> Result<(), Error> {
+        let crash = MoveCrash::of_event(&event);
+        crash.reached(Moment::Unsent).await;
         let kind = CatalogCommandKind::JobEvent { job, epoch: Some(epoch), event };
         let request = RequestId(rand::random());
         let actor = format!("node {}", self.parts.node);
         let told: BoxFuture<'_, _> = Box::pin(self.parts.coordinator.catalog(request, actor, kind, deadline));
-        told.await.map(drop)
+        told.await?;
+        crash.reached(Moment::Answered).await;
+        Ok(())
     }
 
     /// A timestamp above all that were issued before.
@@ -203,6 +212,8 @@ impl Cluster {
         command: &MoveCommand,
         deadline: Instant,
     ) -> Result<ImportJob, Error> {
+        let crash = MoveCrash::of(&command.step);
+        crash.reached(Moment::Unsent).await;
         let request = encode_import_request(group, command);
         let replicas = self.replicas(group, Prefer::Leader);
         let mut asked = 0;
@@ -224,7 +235,10 @@ impl Cluster {
                 false => self.parts.peers.import_range_versions(node, request.clone(), deadline.into()).await,
             };
             match answer {
-                Ok(import) => return decode_import_answer(import),
+                Ok(import) => {
+                    crash.reached(Moment::Answered).await;
+                    return decode_import_answer(import);
+                }
                 Err(error) if error.is_transient() && !error.is_unknown() && Instant::now() < deadline => {
                     hint = error.leader_hint.filter(|leader| *leader != node && asked < 2 * replicas.len());
                     tokio::time::sleep(PAUSE).await;

@@ -57,6 +57,7 @@ mod scan;
 mod snapshot;
 mod stats;
 mod store;
+mod strays;
 mod tracker;
 mod value;
 mod view;

@@ -19,6 +19,7 @@ use crate::record::{RecordKind, RecordPlace, RecordRow, decode_record_key, recor
 use crate::row::{RowKind, RowSum};
 use crate::scan::{self, Visit};
 use crate::store::GroupStore;
+use crate::strays;
 use crate::value::Stored;
 use crate::view::{Caching, View};
 
@@ -178,6 +179,12 @@ impl StoreSnapshot {
     /// The encoded `AppliedState`; `None` if nothing was applied.
     pub fn applied_state(&self) -> Result<Option<Bytes>, StoreError> {
         self.view(|view| view.get(Family::Meta, APPLIED_KEY))
+    }
+
+    /// How many places outside of the intervals `kept`, and of the lists of the jobs `lists`, hold rows, although nothing should
+    /// be there. Cheap: it looks at a few rows for each interval.
+    pub fn strays(&self, kept: &[(ShardId, Interval)], lists: &[(ShardId, JobId)]) -> Result<u64, StoreError> {
+        self.view(|view| strays::count(view, kept, lists))
     }
 
     /// Hash and number of all logical rows: data, locks, records, catalog, and the control rows named by `meta`. Replicas that

@@ -259,3 +259,43 @@ fn what_is_emptied_is_gone_and_its_neighbours_stay() {
     batch.commit().unwrap();
     assert_eq!(rows(&fixture), 0);
 }
+
+#[test]
+fn rows_outside_of_all_that_is_kept_are_found_in_every_family() {
+    let fixture = Fixture::new();
+    let store = &fixture.store;
+    put(store, &[("b", 1, value("v")), ("d", 1, value("v")), ("d", 2, value("v")), ("h", 1, Stored::Tombstone)]);
+    let in_shard = |parts: &[(&'static str, &'static str)]| -> Vec<(ShardId, Interval)> {
+        parts.iter().map(|(start, end)| (SHARD, interval(start, Some(end)))).collect()
+    };
+    let strays = |kept: &[(ShardId, Interval)]| store.snapshot().strays(kept, &[]).unwrap();
+    for (kept, expect) in [
+        (&[("a", "z")][..], 0),
+        (&[("b", "c"), ("d", "e"), ("h", "i")], 0),
+        (&[("h", "i"), ("a", "e")], 0),
+        (&[("a", "e")], 1),
+        (&[("c", "e")], 2),
+        (&[("b", "c"), ("h", "i")], 1),
+        (&[], 1),
+    ] {
+        assert_eq!(strays(&in_shard(kept)), expect, "{kept:?}");
+    }
+    assert_eq!(strays(&[(TARGET, Interval::all())]), 1, "of another shard");
+
+    let kept = [(SHARD, interval("a", Some("p")))];
+    let mut batch = store.batch();
+    batch.put_lock(SHARD, &key("q"), "lock".into());
+    batch.commit().unwrap();
+    assert_eq!(strays(&kept), 1, "a lock");
+    let mut batch = store.batch();
+    batch.put_record(SHARD, b"q", RecordKind::Idempotency, b"op", "record".into()).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(strays(&kept), 2, "a record as well");
+    let mut batch = store.batch();
+    batch.empty(SHARD, &interval("p", None));
+    batch.set_tracking(armed(&Interval::all()));
+    batch.put_version(SHARD, &key("b"), ts(3), &value("w")).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(strays(&kept), 1, "the list of a job that is over");
+    assert_eq!(store.snapshot().strays(&kept, &[(SHARD, JOB)]).unwrap(), 0);
+}

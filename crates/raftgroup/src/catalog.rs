@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use drover_fsm::{Command, catalog_rows, decode_catalog_command, encode_catalog_reply};
+use drover_fsm::{Command, MoveCrash, catalog_rows, decode_catalog_command, encode_catalog_reply};
+use drover_guards::Moment;
 use drover_keys::Interval;
 use drover_kv::{Error, Reason};
 use drover_rafttypes::ControlReply;
@@ -22,8 +23,12 @@ impl Group {
         let leadership = self.leadership()?;
         let mut command = decode_catalog_command(command)?;
         command.now = self.timestamps.timestamps(1, deadline).await?.physical();
+        let crash = MoveCrash::in_catalog(&command.kind);
         let command = Command::Catalog(Box::new(command)).encode(leadership.term)?;
-        answer_of(self.propose(&leadership, command, deadline).await?)
+        crash.at(Moment::Unproposed);
+        let reply = self.propose(&leadership, command, deadline).await?;
+        crash.at(Moment::Applied);
+        answer_of(reply)
     }
 
     /// What [`Group::catalog`] would answer now, and whether anything would change. Nothing is proposed.

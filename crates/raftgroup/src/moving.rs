@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use drover_catalog::job::BaseSum;
 use drover_fsm::moving::{ChunkRows, ExportRequest, ExportRows, Exported, ImportJob, MoveFacts};
-use drover_fsm::{Command, MoveCommand, ReadError};
+use drover_fsm::{Command, MoveCommand, MoveCrash, ReadError};
+use drover_guards::Moment;
 use drover_keys::JobId;
 use drover_kv::{Error, Reason};
 use drover_mvcc::ExportBudget;
@@ -14,6 +15,7 @@ use futures::Stream;
 use futures::stream;
 
 use crate::group::Group;
+use crate::leadership::Leadership;
 
 /// Bytes of rows in one portion, whatever is asked for: a portion becomes one entry of the log.
 const MAX_PORTION_BYTES: usize = 4 << 20;
@@ -27,7 +29,12 @@ impl Group {
     /// [`Reason::FailedPrecondition`], definite, if apply refused it: whoever drives the job looks again then. Otherwise as for
     /// [`Group::propose`].
     pub async fn move_step(&self, command: MoveCommand, deadline: Instant) -> Result<bool, Error> {
-        self.move_command(&Command::Move(Box::new(command)), deadline).await
+        let leadership = self.leadership()?;
+        let crash = MoveCrash::of(&command.step);
+        crash.at(Moment::Unproposed);
+        let changed = self.move_command(&leadership, &Command::Move(Box::new(command)), deadline).await?;
+        crash.at(Moment::Applied);
+        Ok(changed)
     }
 
     /// Lets the group forget that jobs below `below` were part of it: all of them are over everywhere. Whether that changed
@@ -36,12 +43,12 @@ impl Group {
     /// # Errors
     /// As for [`Group::propose`].
     pub async fn forget_jobs(&self, below: JobId, deadline: Instant) -> Result<bool, Error> {
-        self.move_command(&Command::AdvanceJobHorizon(below), deadline).await
+        let leadership = self.leadership()?;
+        self.move_command(&leadership, &Command::AdvanceJobHorizon(below), deadline).await
     }
 
-    async fn move_command(&self, command: &Command, deadline: Instant) -> Result<bool, Error> {
-        let leadership = self.leadership()?;
-        match self.propose(&leadership, command.encode(leadership.term)?, deadline).await? {
+    async fn move_command(&self, leadership: &Leadership, command: &Command, deadline: Instant) -> Result<bool, Error> {
+        match self.propose(leadership, command.encode(leadership.term)?, deadline).await? {
             ControlReply::Done => Ok(true),
             ControlReply::AlreadyDone => Ok(false),
             ControlReply::Refused(why) => Err(Error::definite(Reason::FailedPrecondition, why)),

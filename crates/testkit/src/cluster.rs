@@ -7,6 +7,8 @@
 mod binary;
 mod builder;
 mod http;
+mod leftovers;
+mod links;
 mod logs;
 mod node;
 mod ports;
@@ -14,6 +16,7 @@ mod spawn;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use drover_wire::proto::v1::cluster_client::ClusterClient;
 pub use binary::{build_with_version, drover_binary};
 pub use builder::{ClusterBuilder, Split};
 pub use http::{HttpAnswer, get as http_get};
+pub use leftovers::Leftover;
 pub use logs::{LogLine, loud_lines};
 pub use node::{Node, NodeState};
 pub use ports::{Port, PortError};
@@ -101,6 +105,7 @@ impl ClusterError {
 pub struct Cluster {
     dir: Option<tempfile::TempDir>,
     nodes: Vec<Node>,
+    links: Option<Arc<links::Links>>,
     /// Of every node.
     settings: BTreeMap<String, toml::Value>,
     data_groups: u64,
@@ -139,6 +144,23 @@ impl Cluster {
     /// If there is no such node.
     pub fn node(&self, id: NodeId) -> &Node {
         self.nodes.iter().find(|node| node.id() == id).expect("a node of this cluster")
+    }
+
+    /// Cuts the links between a node and all others, in both directions. Clients reach it. For clusters that were built
+    /// [`ClusterBuilder::cuttable`].
+    ///
+    /// # Panics
+    /// If it was not.
+    pub fn cut_off(&self, node: NodeId) {
+        let others = self.node_ids().into_iter().filter(|other| *other != node);
+        self.links.as_ref().expect("the cluster was built cuttable").cut(node, others);
+    }
+
+    /// Mends all links.
+    pub fn mend(&self) {
+        if let Some(links) = &self.links {
+            links.mend();
+        }
     }
 
     /// Lets a new node join through `drover node join`, and starts it. Returns when it is ready.
@@ -345,6 +367,26 @@ impl Cluster {
             Err(seen) => Err(seen),
         })
         .await?)
+    }
+
+    /// Lets different nodes lead these groups: who leads each of them then. Who leads the first one stays.
+    ///
+    /// # Errors
+    /// If a node does not become a leader.
+    ///
+    /// # Panics
+    /// If there are more groups than nodes.
+    pub async fn spread<const N: usize>(&self, groups: [GroupId; N]) -> Result<[NodeId; N], ClusterError> {
+        let mut free = self.node_ids();
+        let mut leaders = [NodeId(0); N];
+        for (place, group) in groups.into_iter().enumerate() {
+            let leads = self.leader(group, PATIENCE).await?;
+            let chosen = if free.contains(&leads) { leads } else { *free.first().expect("as many nodes as groups") };
+            self.lead(group, chosen, PATIENCE).await?;
+            free.retain(|node| *node != chosen);
+            leaders[place] = chosen;
+        }
+        Ok(leaders)
     }
 
     /// Waits until no transaction holds a lock.

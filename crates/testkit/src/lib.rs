@@ -11,6 +11,7 @@
 //! - [`ledger`]: every write that was acknowledged must be found, none that was refused may be.
 //! - [`workload`]: closed-loop clients that feed both.
 //! - [`nemesis`]: kills and stops nodes meanwhile.
+//! - [`mover`] and [`shuttle`]: move ranges meanwhile.
 //! - [`terminal`]: a program at a terminal of its own, typed at and read from.
 //!
 //! # Invariants
@@ -25,6 +26,7 @@ pub mod history;
 pub mod ledger;
 pub mod mover;
 pub mod nemesis;
+pub mod shuttle;
 pub mod terminal;
 pub mod traffic;
 pub mod wait;

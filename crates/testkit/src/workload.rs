@@ -3,6 +3,7 @@
 mod additions;
 mod bank;
 mod loader;
+mod mixed;
 mod pairs;
 mod registers;
 mod sessions;
@@ -12,6 +13,7 @@ mod wide;
 pub use additions::{AdditionReport, Additions, Door, Tried};
 pub use bank::{Bank, BankReport};
 pub use loader::{Load, LoadReport, OnRow};
+pub use mixed::{CameTo, Mixed};
 pub use pairs::{PairCount, PairReport, Pairs};
 pub use registers::{Mix, Registers};
 pub use sessions::Sessions;

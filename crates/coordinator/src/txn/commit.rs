@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_fsm::{TxnCrash, UnsettledTxn, txn_fingerprint};
+use drover_fsm::{TxnCrash, UnsettledTxn, hold_if_asked, txn_fingerprint};
 use drover_guards::{self as guards, Guard, Moment, Place, crash_point};
 use drover_hlc::Timestamp;
 use drover_keys::GroupId;
@@ -245,6 +245,7 @@ impl Try<'_> {
             }
             let changes_at = self.prepare_all(plan, at_once).await?;
             crash_point(Place::TxnPrepared);
+            hold_if_asked(Place::TxnPrepared).await;
             if !guards::on(Guard::TxnRefreshAtCommitTimestamp) {
                 self.refresh(self.coordinator.fresh(self.deadline).await?, changes_at).await?;
             }

@@ -34,6 +34,18 @@ pub struct ReplicaSample {
     pub slowed_writes: u64,
     /// How long it held them back, together, in microseconds.
     pub slowed_us: u64,
+    /// Ranges that move away: each is pinned, and what is written into it is listed.
+    pub leaving_ranges: u64,
+    /// Of these, ranges with a fence.
+    pub fenced_ranges: u64,
+    /// Ranges that are copied here.
+    pub arriving_ranges: u64,
+    /// Moves that are over and remembered, so that nothing that comes late counts.
+    pub ended_moves: u64,
+    /// Locks of transactions.
+    pub locks: u64,
+    /// Places of the store that hold rows although nothing should be there.
+    pub stray_ranges: u64,
 }
 
 /// Replicas of groups; label `group` is a group id.
@@ -53,6 +65,12 @@ pub struct ReplicaMetrics {
     held_requests: IntCounterVec,
     slowed_writes: IntCounterVec,
     slowed_us: IntCounterVec,
+    leaving_ranges: IntGaugeVec,
+    fenced_ranges: IntGaugeVec,
+    arriving_ranges: IntGaugeVec,
+    ended_moves: IntGaugeVec,
+    locks: IntGaugeVec,
+    stray_ranges: IntGaugeVec,
 }
 
 impl ReplicaMetrics {
@@ -93,6 +111,15 @@ impl ReplicaMetrics {
                 "drover_replica_slowed_microseconds_total",
                 "How long writes were held back because the copy of their range did not keep up",
             ),
+            leaving_ranges: gauge("drover_replica_leaving_ranges", "Ranges that move away from the group"),
+            fenced_ranges: gauge("drover_replica_fenced_ranges", "Ranges that move away and are fenced"),
+            arriving_ranges: gauge("drover_replica_arriving_ranges", "Ranges that are copied to the group"),
+            ended_moves: gauge("drover_replica_ended_moves", "Moves that are over and still remembered"),
+            locks: gauge("drover_replica_locks", "Locks of transactions that have prepared"),
+            stray_ranges: gauge(
+                "drover_replica_stray_ranges",
+                "Places of the store that hold rows although the group neither owns nor copies them",
+            ),
         }
     }
 
@@ -108,6 +135,12 @@ impl ReplicaMetrics {
             (&self.purged_index, sample.purged_index),
             (&self.apply_lag, lag),
             (&self.state_bytes, sample.state_bytes),
+            (&self.leaving_ranges, sample.leaving_ranges),
+            (&self.fenced_ranges, sample.fenced_ranges),
+            (&self.arriving_ranges, sample.arriving_ranges),
+            (&self.ended_moves, sample.ended_moves),
+            (&self.locks, sample.locks),
+            (&self.stray_ranges, sample.stray_ranges),
         ] {
             gauge.with_label_values(&[group.to_string()]).set(gauge_value(value));
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use drover_catalog::ReplicaState;
 use drover_coordinator::{GroupDirectory, Replica};
+use drover_fsm::moving::Fence;
 use drover_keys::{GroupId, NodeId};
 use drover_raftgroup::Group;
 use drover_rafttypes::LogId;
@@ -144,6 +145,8 @@ fn index(log_id: Option<LogId>) -> u64 {
 pub fn sample(group: &Group) -> ReplicaSample {
     let metrics = group.raft().metrics().borrow_watched().clone();
     let stats = group.stats().snapshot();
+    let state = group.fsm().state();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     ReplicaSample {
         is_leader: group.is_leader(),
         term: metrics.current_term,
@@ -159,6 +162,12 @@ pub fn sample(group: &Group) -> ReplicaSample {
         held_requests: stats.held_requests,
         slowed_writes: stats.slowed_writes,
         slowed_us: stats.slowed_us,
+        leaving_ranges: count(state.moves.sources.len()),
+        fenced_ranges: count(state.moves.sources.iter().filter(|source| source.fence > Fence::Open).count()),
+        arriving_ranges: count(state.moves.imports.len()),
+        ended_moves: count(state.moves.retired.len()),
+        locks: state.locks,
+        stray_ranges: 0,
     }
 }
 

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use drover_keys::{ClusterId, GroupId, NodeId, escape};
 
+use super::links::Links;
 use super::{Cluster, ClusterError, Node, PATIENCE, Port};
 
 /// Where the key space is cut between data groups: route `n` ends before key `n` of the list.
@@ -23,6 +25,7 @@ pub struct ClusterBuilder {
     split: Split,
     settings: BTreeMap<String, toml::Value>,
     node_settings: BTreeMap<NodeId, BTreeMap<String, toml::Value>>,
+    cuttable: bool,
 }
 
 impl Default for ClusterBuilder {
@@ -33,6 +36,7 @@ impl Default for ClusterBuilder {
             split: Split::Letters,
             settings: BTreeMap::new(),
             node_settings: BTreeMap::new(),
+            cuttable: false,
         }
     }
 }
@@ -73,12 +77,25 @@ impl ClusterBuilder {
         self
     }
 
+    /// Lets [`Cluster::cut_off`] work: nodes reach each other through proxies.
+    #[must_use]
+    pub fn cuttable(mut self) -> Self {
+        self.cuttable = true;
+        self
+    }
+
     /// Writes the files and starts every process, and waits until all are ready.
     ///
     /// # Errors
     /// If one of them does not become ready.
     pub async fn start(self) -> Result<Cluster, ClusterError> {
         let cluster = self.prepare()?;
+        if let Some(links) = &cluster.links {
+            for node in &cluster.nodes {
+                let serving = links.serve(node.id(), &node.grpc_address(), node.grpc_listen()).await;
+                serving.map_err(ClusterError::io(format!("opening {}", node.grpc_address())))?;
+            }
+        }
         match cluster.start_all(PATIENCE).await {
             Ok(()) => Ok(cluster),
             Err(error) => {
@@ -95,9 +112,14 @@ impl ClusterBuilder {
     pub fn prepare(self) -> Result<Cluster, ClusterError> {
         let dir = tempfile::Builder::new().prefix("drover-test-").tempdir();
         let dir = dir.map_err(ClusterError::io("making a temporary folder"))?;
+        let links = self.cuttable.then(|| Arc::new(Links::new()));
         let mut nodes = Vec::new();
         for id in (1..=self.nodes).map(NodeId) {
-            nodes.push(Node::new(id, dir.path(), Port::take()?, Port::take()?));
+            let mut node = Node::new(id, dir.path(), Port::take()?, Port::take()?);
+            if let Some(links) = &links {
+                node.reach_through(Port::take()?, Arc::clone(links));
+            }
+            nodes.push(node);
         }
         let cluster_id = ClusterId(rand::random());
         for node in &nodes {
@@ -105,14 +127,14 @@ impl ClusterBuilder {
             write(node.config_path(), &text)?;
         }
         let (settings, data_groups) = (self.settings, self.data_groups);
-        Ok(Cluster { dir: Some(dir), nodes, settings, data_groups, failed: AtomicBool::new(false) })
+        Ok(Cluster { dir: Some(dir), nodes, links, settings, data_groups, failed: AtomicBool::new(false) })
     }
 
     fn config(&self, cluster_id: ClusterId, nodes: &[Node], node: &Node) -> String {
         let mut root = toml::Table::new();
         put(&mut root, "node.id", int(node.id().0));
         put(&mut root, "node.data_dir", node.data_dir().display().to_string().into());
-        put(&mut root, "node.grpc_listen", node.grpc_address().into());
+        put(&mut root, "node.grpc_listen", node.grpc_listen().into());
         put(&mut root, "node.admin_listen", node.admin_address().into());
         put(&mut root, "cluster.id", cluster_id.to_string().into());
         put(&mut root, "bootstrap.nodes", nodes.iter().map(bootstrap_node).collect::<Vec<_>>().into());

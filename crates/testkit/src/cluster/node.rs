@@ -1,14 +1,15 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use drover_guards::{CRASH_AT, CrashPoint, LAST_WORDS};
+use drover_guards::{CRASH_AT, CRASH_FILE, CrashPoint, HELD_WORDS, HOLD, LAST_WORDS};
 use drover_keys::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::links::Links;
 use super::{ClusterError, Port, drover_binary, http, logs, spawn};
 use crate::wait::wait_until;
 
@@ -28,6 +29,8 @@ pub enum NodeState {
 pub struct Node {
     id: NodeId,
     grpc: Port,
+    /// Where others reach it, if that is not where it listens.
+    through: Option<(Port, Arc<Links>)>,
     admin: Port,
     config_path: PathBuf,
     data_dir: PathBuf,
@@ -38,6 +41,8 @@ pub struct Node {
     clock_shift: AtomicI64,
     /// Where it is to crash from the next start on.
     crash_point: Mutex<Option<String>>,
+    /// Names the points that the running process shall crash or wait at.
+    points_path: PathBuf,
     process: Mutex<Process>,
 }
 
@@ -48,6 +53,8 @@ struct Process {
     starts: u32,
     /// How much of the log was written before this start, in bytes.
     log_before: usize,
+    /// How much of it was written before points were armed last, in bytes.
+    log_before_arming: usize,
 }
 
 impl Node {
@@ -55,6 +62,7 @@ impl Node {
         Self {
             id,
             grpc,
+            through: None,
             admin,
             config_path: dir.join(format!("node-{id}.toml")),
             data_dir: dir.join(format!("node-{id}")),
@@ -62,7 +70,14 @@ impl Node {
             binary: Mutex::new(None),
             clock_shift: AtomicI64::new(0),
             crash_point: Mutex::default(),
-            process: Mutex::new(Process { state: NodeState::Down, child: None, starts: 0, log_before: 0 }),
+            points_path: dir.join(format!("node-{id}.points")),
+            process: Mutex::new(Process {
+                state: NodeState::Down,
+                child: None,
+                starts: 0,
+                log_before: 0,
+                log_before_arming: 0,
+            }),
         }
     }
 
@@ -71,8 +86,18 @@ impl Node {
         self.id
     }
 
-    /// `host:port` of its gRPC service.
+    /// Others reach it at this port, by these links.
+    pub(super) fn reach_through(&mut self, port: Port, links: Arc<Links>) {
+        self.through = Some((port, links));
+    }
+
+    /// `host:port` of its gRPC service, for others.
     pub fn grpc_address(&self) -> String {
+        self.through.as_ref().map_or(&self.grpc, |(port, _)| port).address()
+    }
+
+    /// Where it listens itself.
+    pub(super) fn grpc_listen(&self) -> String {
         self.grpc.address()
     }
 
@@ -127,6 +152,23 @@ impl Node {
         *self.crash_point.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = point.map(str::to_owned);
     }
 
+    /// From now on the process ends itself when it comes to `crash`, and whoever comes to `hold` waits there; `None`: nowhere. Takes
+    /// the place of what was armed before.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn arm(&self, crash: Option<CrashPoint>, hold: Option<CrashPoint>) -> Result<(), ClusterError> {
+        let failed = || ClusterError::io(format!("writing {}", self.points_path.display()));
+        let log = self.log().len();
+        self.lock().log_before_arming = log;
+        let hold = hold.map(|point| format!("{HOLD}{point}\n"));
+        let text: String = crash.map(|point| format!("{point}\n")).into_iter().chain(hold).collect();
+        // As a whole: half a name would be none.
+        let whole = self.points_path.with_extension("points-new");
+        std::fs::write(&whole, text).map_err(failed())?;
+        std::fs::rename(&whole, &self.points_path).map_err(failed())
+    }
+
     /// Starts the process. Returns before it is ready.
     ///
     /// # Errors
@@ -151,11 +193,21 @@ impl Node {
         if let Some(point) = &*self.crash_point.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             command.env(CRASH_AT, point);
         }
+        command.env(CRASH_FILE, &self.points_path);
         command.stdin(Stdio::null()).stdout(log).stderr(copy);
         let child = spawn::spawn(command).map_err(ClusterError::io(format!("starting node {}", self.id)))?;
+        if let Some((_, links)) = &self.through {
+            links.started(self.id, child.id());
+        }
         let mut process = self.lock();
         let starts = process.starts + 1;
-        *process = Process { state: NodeState::Running, child: Some(child), starts, log_before };
+        *process = Process {
+            state: NodeState::Running,
+            child: Some(child),
+            starts,
+            log_before,
+            log_before_arming: log_before,
+        };
         Ok(())
     }
 
@@ -233,6 +285,20 @@ impl Node {
         assert_eq!(said, [point.to_string()], "node {} ended with {status}", self.id);
         assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "node {} ended with {status}", self.id);
         Ok(())
+    }
+
+    /// Waits until so many wait at this point, or have waited there, since points were armed last.
+    ///
+    /// # Errors
+    /// If they do not within the bound.
+    pub async fn wait_held(&self, point: CrashPoint, many: usize, bound: Duration) -> Result<(), ClusterError> {
+        let (what, words) = (format!("{many} on node {} to wait at {point}", self.id), format!("{HELD_WORDS}{point}"));
+        let since = self.lock().log_before_arming;
+        let held = || match self.log()[since..].lines().filter(|line| **line == words).count() {
+            count if count >= many => Ok(()),
+            count => Err(format!("{count} do")),
+        };
+        Ok(wait_until(&what, bound, async || held()).await?)
     }
 
     /// Kills the process if there is one, and starts it again. Returns before it is ready.
