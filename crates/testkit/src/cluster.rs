@@ -29,6 +29,7 @@ pub use http::{HttpAnswer, get as http_get};
 pub use logs::{LogLine, loud_lines};
 pub use node::{Node, NodeState};
 pub use ports::{Port, PortError};
+pub use spawn::spawn;
 
 use crate::wait::{WaitError, wait_until};
 
