@@ -13,6 +13,7 @@ use drover_testkit::cluster::{http_get, spawn};
 use rustix::process::{Pid, Signal, kill_process};
 use toml::{Table, Value};
 
+use crate::disk::Disks;
 use crate::net::Net;
 
 /// Where the key space is cut at the start; the data groups take turns. A cut goes through the accounts of the bank and
@@ -38,6 +39,8 @@ pub struct Plan {
     pub settings: BTreeMap<String, Value>,
     /// Variables of every node's process.
     pub environment: Vec<(String, String)>,
+    /// Whether each node gets a disk of its own, which can break.
+    pub own_disks: bool,
 }
 
 /// What a node is doing, as far as the harness made it.
@@ -61,9 +64,11 @@ struct Process {
 #[derive(Debug)]
 pub struct Cluster {
     plan: Plan,
+    processes: Vec<Mutex<Process>>,
+    /// The disks, if the nodes have some of their own.
+    pub disks: Option<Disks>,
     /// The network, which goes last.
     pub net: Net,
-    processes: Vec<Mutex<Process>>,
 }
 
 impl Cluster {
@@ -74,7 +79,9 @@ impl Cluster {
     pub async fn start(plan: Plan, net: Net) -> Result<Cluster> {
         std::fs::create_dir_all(&plan.dir).with_context(|| plan.dir.display().to_string())?;
         let processes = (0..plan.nodes).map(|_| Mutex::new(Process { state: State::Down, child: None })).collect();
-        let cluster = Cluster { plan, net, processes };
+        let disks = plan.own_disks.then(|| Disks::new(&plan.dir, plan.nodes)).transpose();
+        let disks = disks.context("disks of their own for the nodes")?;
+        let cluster = Cluster { plan, processes, disks, net };
         let id: [u8; 16] = rand::random();
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         for node in cluster.nodes() {
@@ -131,12 +138,20 @@ impl Cluster {
 
     /// Where a node stores.
     pub fn data_dir(&self, node: u64) -> PathBuf {
-        self.plan.dir.join(format!("n{node}"))
+        self.plan.dir.join(format!("n{node}")).join("data")
     }
 
     /// What a node says.
     pub fn log_path(&self, node: u64) -> PathBuf {
         self.plan.dir.join(format!("n{node}.log"))
+    }
+
+    /// The end of what a node says.
+    fn last_words(&self, node: u64) -> String {
+        let log = std::fs::read(self.log_path(node)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().rev().take(10).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// The file that says by how much the clock of a node is wrong.
@@ -188,8 +203,19 @@ impl Cluster {
     /// # Errors
     /// If it cannot be started.
     pub fn start_node(&self, node: u64) -> Result<()> {
+        self.start_with(node, &[])
+    }
+
+    /// As [`Cluster::start_node`], with variables for this start alone.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_with(&self, node: u64, variables: &[(&str, String)]) -> Result<()> {
         if self.state(node) != State::Down {
             return Ok(());
+        }
+        if let Some(folder) = self.data_dir(node).parent() {
+            std::fs::create_dir_all(folder)?;
         }
         let path = self.log_path(node);
         let log = OpenOptions::new().create(true).append(true).open(&path);
@@ -200,7 +226,7 @@ impl Cluster {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
             command.env_remove(name);
         }
-        command.envs(self.plan.environment.iter().cloned());
+        command.envs(self.plan.environment.iter().cloned()).envs(variables.iter().cloned());
         if self.plan.environment.iter().any(|(name, _)| name == "LD_PRELOAD") {
             command.env("FAKETIME_TIMESTAMP_FILE", self.clock_path(node));
         }
@@ -262,6 +288,9 @@ impl Cluster {
         self.net.change(crate::net::Faults::heal_all)?;
         for node in self.nodes() {
             self.resume(node)?;
+            if let Some(disks) = &self.disks {
+                disks.free(node)?;
+            }
             self.start_node(node)?;
         }
         Ok(())
@@ -281,7 +310,7 @@ impl Cluster {
                     Ok(answer) => format!("{} {}", answer.status, answer.body),
                     Err(error) => error.to_string(),
                 };
-                ensure!(self.state(node) != State::Down, "node {node} has ended by itself; see its log");
+                ensure!(self.state(node) != State::Down, "node {node} has ended by itself: {}", self.last_words(node));
                 if Instant::now() > until {
                     bail!("node {node} is not ready within {} s: {seen}", bound.as_secs());
                 }

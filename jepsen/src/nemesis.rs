@@ -51,6 +51,8 @@ pub enum Fault {
     Loss,
     /// Packets reset their connections.
     Reset,
+    /// Packets come late and out of their order.
+    Delay,
     /// Leadership is handed over.
     Leader,
     /// A range moves.
@@ -67,11 +69,17 @@ pub enum Fault {
     Membership,
     /// A node is away until the log behind it is gone, and gets a snapshot.
     Snapshot,
+    /// A node ends itself at a step of a transaction, of a move or of a replica (builds with debug assertions).
+    Crash,
+    /// Nodes and their disks lose their power: what was not synced is gone.
+    Power,
+    /// A disk has no space left.
+    DiskFull,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 25] = [
         Fault::Kill,
         Fault::Pause,
         Fault::Partition,
@@ -85,6 +93,7 @@ impl Fault {
         Fault::PartitionDefault,
         Fault::Loss,
         Fault::Reset,
+        Fault::Delay,
         Fault::Leader,
         Fault::Move,
         Fault::Abandon,
@@ -93,6 +102,9 @@ impl Fault {
         Fault::Clock,
         Fault::Membership,
         Fault::Snapshot,
+        Fault::Crash,
+        Fault::Power,
+        Fault::DiskFull,
     ];
 
     /// Its name.
@@ -111,6 +123,7 @@ impl Fault {
             Fault::PartitionDefault => "partition-default",
             Fault::Loss => "loss",
             Fault::Reset => "reset",
+            Fault::Delay => "delay",
             Fault::Leader => "leader",
             Fault::Move => "move",
             Fault::Abandon => "abandon",
@@ -119,6 +132,9 @@ impl Fault {
             Fault::Clock => "clock",
             Fault::Membership => "membership",
             Fault::Snapshot => "snapshot",
+            Fault::Crash => "crash",
+            Fault::Power => "power",
+            Fault::DiskFull => "disk-full",
         }
     }
 
@@ -183,6 +199,14 @@ enum Mend {
     Resume(Vec<u64>),
     Network,
     Clocks(Vec<u64>),
+    /// Mount the disks again, and start.
+    Replug(Vec<u64>),
+    Free(Vec<u64>),
+    /// Look whether the node ended itself, and start it.
+    StartCrashed {
+        node: u64,
+        point: String,
+    },
     /// Start, and look whether the node's log had ended behind what the leaders still have.
     StartBehind {
         node: u64,

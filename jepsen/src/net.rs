@@ -3,6 +3,7 @@
 mod faults;
 mod netns;
 mod proxy;
+mod queue;
 
 use std::path::Path;
 use std::process::Command;

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn what_is_broken_is_a_band_until_it_is_mended() {
         let second = 1_000_000_000;
-        let band = |from, to| Band { name: "kill".to_owned(), from: from * second, to: to * second };
+        let band = |from: u64, to: u64| Band { name: "kill".to_owned(), from: from * second, to: to * second };
         assert_eq!(bands(&history()), [band(1, 9), band(8, 9)]);
     }
 

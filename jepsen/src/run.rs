@@ -92,6 +92,9 @@ pub struct Facts {
     pub loud: BTreeMap<String, u64>,
     /// How many versions of the map of routes were looked at.
     pub maps_seen: u64,
+    /// How many owners of keys were seen, each since another version.
+    #[serde(default)]
+    pub owners_seen: u64,
 }
 
 /// Where everything of a run lies.
@@ -126,6 +129,7 @@ pub async fn run(test: &Test, places: &Places, stop: &CancellationToken) -> Resu
         dir: work,
         settings: settings(test)?,
         environment: environment(test)?,
+        own_disks: test.nemeses.iter().any(|fault| matches!(fault, Fault::Power | Fault::DiskFull)),
     };
     for node in (1..=test.nodes).filter(|_| test.nemeses.contains(&Fault::Clock)) {
         std::fs::create_dir_all(&plan.dir)?;
@@ -240,7 +244,7 @@ async fn drive(
     compare_replicas(&client, facts).await;
     healed.cancel();
     watcher.await.context("the watcher of routes")?;
-    facts.maps_seen = maps.seen();
+    (facts.maps_seen, facts.owners_seen) = (maps.seen(), maps.owners_seen());
     facts.problems.extend(maps.problems());
     if stop.is_cancelled() {
         bail!("interrupted");
@@ -395,8 +399,11 @@ fn settings(test: &Test) -> Result<BTreeMap<String, toml::Value>> {
     if test.workloads.iter().any(|name| name == Kind::Delete.name()) {
         set("storage.gc_retention_ms", "3s".into());
         set("storage.flush_interval_ms", "500ms".into());
-        set("txn.max_age_ms", "2s".into());
-        set("txn.max_deadline_ms", "2s".into());
+        set("limits.default_deadline_ms", "3s".into());
+    }
+    if test.nemeses.iter().any(|fault| matches!(fault, Fault::Power | Fault::DiskFull)) {
+        set("disk.reserve_bytes", "64MiB".into());
+        set("disk.check_interval_ms", "100ms".into());
     }
     if test.nemeses.contains(&Fault::Snapshot) {
         set("raft.snapshot_entries", 100.into());
@@ -468,6 +475,7 @@ fn clean_work(work: &Path) {
         let Some(pid) = name.strip_prefix("drover-jepsen-").and_then(|pid| pid.parse::<u32>().ok()) else { continue };
         let alive = std::fs::read_to_string(format!("/proc/{pid}/comm"));
         if !alive.is_ok_and(|name| name.trim().starts_with("drover-jepsen")) {
+            crate::disk::unmount_below(&entry.path());
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -477,6 +485,7 @@ struct RemoveDir(PathBuf);
 
 impl Drop for RemoveDir {
     fn drop(&mut self) {
+        crate::disk::unmount_below(&self.0);
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

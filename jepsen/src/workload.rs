@@ -92,7 +92,7 @@ pub fn bound_to(kind: Kind, client: u64, nodes: u64) -> Option<u64> {
         // The default group lies on the first three.
         Kind::Stale if nodes > 3 => Some(4 + client % (nodes - 3)),
         Kind::Stale => Some(client % nodes + 1),
-        _ if client % 2 == 0 => Some(client / 2 % nodes + 1),
+        _ if client.is_multiple_of(2) => Some(client / 2 % nodes + 1),
         _ => None,
     }
 }

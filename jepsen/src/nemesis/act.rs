@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use drover_client::{GroupId, NodeId};
+use drover_guards::CrashPoint;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -41,21 +42,44 @@ impl Nemesis {
                 let what = json!({"target": target.name(), "nodes": paused});
                 Ok(Broken::installed(what, Mend::Resume(paused)))
             }
-            Fault::Loss | Fault::Reset => {
+            Fault::Loss | Fault::Reset | Fault::Delay => {
                 let nodes = self.cluster.nodes();
                 let (kind, permille) = match fault {
                     Fault::Loss => (NoiseKind::Loss, [50, 150, 300][rng.random_range(0..3)]),
-                    _ => (NoiseKind::Reset, [2, 10, 50][rng.random_range(0..3)]),
+                    Fault::Reset => (NoiseKind::Reset, [2, 10, 50][rng.random_range(0..3)]),
+                    _ => (NoiseKind::Delay { most_ms: [20, 80, 250][rng.random_range(0..3)] }, 500),
                 };
                 let noise: Vec<Noise> = nodes.iter().map(|node| Noise { node: *node, kind, permille }).collect();
                 self.cluster.net.change(|faults| faults.disturb(owner, noise))?;
-                Ok(Broken::installed(json!({"permille": permille}), Mend::Network))
+                Ok(Broken::installed(json!({"kind": format!("{kind:?}"), "permille": permille}), Mend::Network))
             }
             Fault::Leader => self.transfer(rng).await,
             Fault::Split => self.split(rng).await,
             Fault::Clock => self.clocks(rng),
             Fault::Membership => self.members(rng).await,
             Fault::Snapshot => self.leave_behind(rng).await,
+            Fault::Crash => self.crash(rng),
+            Fault::Power => {
+                let Some(disks) = &self.cluster.disks else { return Ok(Broken::skipped("no disks of their own")) };
+                let Some((target, nodes)) = self.choose(rng).await else { return Ok(Broken::skipped("no such node")) };
+                // A node that is down has had its disk cut off already, or has written all.
+                let nodes: Vec<u64> =
+                    nodes.into_iter().filter(|node| self.cluster.state(*node) != State::Down).collect();
+                nodes.iter().try_for_each(|node| disks.cut_power(*node))?;
+                nodes.iter().try_for_each(|node| self.cluster.kill(*node))?;
+                let what = json!({"target": target.name(), "nodes": nodes});
+                if nodes.is_empty() {
+                    return Ok(Broken::skipped("no node that was meant runs"));
+                }
+                Ok(Broken::installed(what, Mend::Replug(nodes)))
+            }
+            Fault::DiskFull => {
+                let Some(disks) = &self.cluster.disks else { return Ok(Broken::skipped("no disks of their own")) };
+                let Some((target, nodes)) = self.choose(rng).await else { return Ok(Broken::skipped("no such node")) };
+                nodes.iter().try_for_each(|node| disks.fill(*node))?;
+                let what = json!({"target": target.name(), "nodes": nodes});
+                Ok(Broken::installed(what, Mend::Free(nodes)))
+            }
             Fault::Move | Fault::Abandon | Fault::JobPause => Ok(Broken::skipped("moves are made elsewhere")),
             _ => self.partition(fault, owner, rng).await,
         }
@@ -206,6 +230,19 @@ impl Nemesis {
         Ok(Broken { outcome: super::Outcome::Unclear, what: json!({"node": node}), mend })
     }
 
+    /// Starts a node anew that is to end itself at some step.
+    fn crash(&self, rng: &mut StdRng) -> Result<Broken> {
+        let points: Vec<String> = CrashPoint::all().map(|point| point.to_string()).collect();
+        let point = points[rng.random_range(0..points.len())].clone();
+        let nodes = self.cluster.nodes();
+        let node = nodes[rng.random_range(0..nodes.len())];
+        let armed = format!("{point}:{}", rng.random_range(0..20));
+        self.cluster.kill(node)?;
+        self.cluster.start_with(node, &[(drover_guards::CRASH_AT, armed.clone())])?;
+        let mend = Mend::StartCrashed { node, point: armed.clone() };
+        Ok(Broken { outcome: super::Outcome::Unclear, what: json!({"node": node, "point": armed}), mend })
+    }
+
     async fn logs(
         &self,
         pick: impl Fn(&drover_client::ReplicaStatus, u64) -> Option<(u64, u64)>,
@@ -237,6 +274,34 @@ impl Nemesis {
                     std::fs::write(self.cluster.clock_path(*node), "+0")?;
                 }
                 Ok(json!({"nodes": nodes}))
+            }
+            Mend::Replug(nodes) => {
+                if let Some(disks) = &self.cluster.disks {
+                    // Another nemesis may have started it on the disk that takes nothing.
+                    nodes.iter().try_for_each(|node| self.cluster.kill(*node))?;
+                    nodes.iter().try_for_each(|node| disks.replug(*node))?;
+                }
+                nodes.iter().try_for_each(|node| self.cluster.start_node(*node))?;
+                Ok(json!({"nodes": nodes}))
+            }
+            Mend::Free(nodes) => {
+                if let Some(disks) = &self.cluster.disks {
+                    nodes.iter().try_for_each(|node| disks.free(*node))?;
+                }
+                // One that could not write has ended.
+                nodes.iter().try_for_each(|node| self.cluster.start_node(*node))?;
+                Ok(json!({"nodes": nodes}))
+            }
+            Mend::StartCrashed { node, point } => {
+                let ended = self.cluster.state(node) == State::Down;
+                if ended {
+                    let what = json!({"outcome": super::Outcome::Installed, "what": {"node": node, "point": point}});
+                    self.record("start", fault, 0, what);
+                } else {
+                    self.cluster.kill(node)?;
+                }
+                self.cluster.start_node(node)?;
+                Ok(json!({"node": node, "point": point, "ended_there": ended}))
             }
             Mend::StartBehind { node, had } => {
                 let leader = i32::from(drover_client::Role::Leader);

@@ -27,7 +27,7 @@ impl Nemesis {
         let id = JobId(job.job_id);
         let what = json!({"job": job.job_id, "source": job.source_group, "target": job.target_group});
         // When something is done about it.
-        let after = Instant::now() + Duration::from_millis(rng.random_range(0..400));
+        let after = Instant::now() + Duration::from_millis(rng.random_range(0..60));
         let mut acted = fault == Fault::Move;
         let mut last = (JobPhase::Unspecified, 0);
         while !stop.is_cancelled() {

@@ -13,6 +13,11 @@ pub enum NoiseKind {
     Loss,
     /// They reset their connection.
     Reset,
+    /// They come up to so many milliseconds late, each after a time of its own, and so out of their order.
+    Delay {
+        /// The longest.
+        most_ms: u32,
+    },
 }
 
 /// Packets that come to a node from others.
@@ -63,6 +68,15 @@ impl Faults {
     /// Who is not heard by a node.
     pub fn unheard(&self, by: u64) -> BTreeSet<u64> {
         self.cuts.values().flatten().filter(|(_, to)| *to == by).map(|(from, _)| *from).collect()
+    }
+
+    /// How late packets that come to a node are at most, in milliseconds.
+    pub fn delay_at(&self, node: u64) -> u32 {
+        let delay = |noise: Noise| match noise.kind {
+            NoiseKind::Delay { most_ms } => most_ms,
+            NoiseKind::Loss | NoiseKind::Reset => 0,
+        };
+        self.noise_at(node).into_iter().map(delay).max().unwrap_or(0)
     }
 
     /// What becomes of packets that come to a node.

@@ -1,14 +1,17 @@
 //! A network namespace for each node, joined by a bridge. Everything is called after the process that made it, so that the next
 //! run finds and removes what one left behind that was killed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::faults::NoiseKind;
+use super::queue::{QUEUE, Queue};
 use super::{Addresses, Faults, sh};
 
 /// How everything is called: the prefix, and the process.
@@ -25,6 +28,8 @@ pub struct Namespaces {
     subnet: u8,
     nodes: u64,
     iptables: &'static str,
+    /// Of each node, once packets were to be held back.
+    queues: Mutex<BTreeMap<u64, Queue>>,
 }
 
 impl Namespaces {
@@ -33,7 +38,8 @@ impl Namespaces {
         let iptables = ["iptables-legacy-restore", "iptables-restore"];
         let iptables = iptables.into_iter().find(|name| sh(name, &["--version"]).is_ok());
         let iptables = iptables.ok_or_else(|| anyhow!("there is no iptables"))?;
-        let net = Namespaces { pid: std::process::id(), subnet: free_subnet()?, nodes, iptables };
+        let net =
+            Namespaces { pid: std::process::id(), subnet: free_subnet()?, nodes, iptables, queues: Mutex::default() };
         // What was made before something fails goes with the drop.
         net.make()?;
         Ok(net)
@@ -76,9 +82,21 @@ impl Namespaces {
         command
     }
 
+    fn hold_back(&self, node: u64, most_ms: u32) -> Result<()> {
+        let mut queues = self.queues.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if most_ms > 0 && !queues.contains_key(&node) {
+            queues.insert(node, Queue::open(&self.space(node))?);
+        }
+        if let Some(queue) = queues.get(&node) {
+            queue.delay(most_ms);
+        }
+        Ok(())
+    }
+
     /// Replaces the rules of every node.
     pub fn apply(&self, faults: &Faults) -> Result<()> {
         for node in 1..=self.nodes {
+            self.hold_back(node, faults.delay_at(node))?;
             let rules = rules(faults, node, |other| self.address(other), self.subnet);
             let mut restore = Command::new("ip");
             restore.args(["netns", "exec", &self.space(node), self.iptables]).stdin(Stdio::piped());
@@ -111,6 +129,7 @@ fn rules(faults: &Faults, node: u64, address: impl Fn(u64) -> String, subnet: u8
         let _ = match noise.kind {
             NoiseKind::Loss => writeln!(text, "{of} -j DROP"),
             NoiseKind::Reset => writeln!(text, "{of} -p tcp -j REJECT --reject-with tcp-reset"),
+            NoiseKind::Delay { .. } => writeln!(text, "{of} -j NFQUEUE --queue-num {QUEUE} --queue-bypass"),
         };
     }
     text.push_str("COMMIT\n");
@@ -194,8 +213,8 @@ mod tests {
         faults.cut("partition", halves(&[1], &[2, 3]));
         faults.disturb("loss", vec![Noise { node: 1, kind: NoiseKind::Loss, permille: 50 }]);
         faults.disturb("reset", vec![Noise { node: 2, kind: NoiseKind::Reset, permille: 5 }]);
-        let of = |node| rules(&faults, node, |n| format!("10.213.9.{n}"), 9);
-        let one = of(1);
+        let of = |faults: &Faults, node| rules(faults, node, |n| format!("10.213.9.{n}"), 9);
+        let one = of(&faults, 1);
         let lines: Vec<&str> = one.lines().filter(|line| line.starts_with("-A")).collect();
         let expect = [
             "-A INPUT -s 10.213.9.2 -j DROP",
@@ -203,8 +222,12 @@ mod tests {
             "-A INPUT -s 10.213.9.0/25 -m statistic --mode random --probability 0.05 -j DROP",
         ];
         assert_eq!(lines, expect);
-        assert!(of(2).contains("--reject-with tcp-reset"));
-        assert!(!of(3).contains("statistic") && of(3).contains("10.213.9.1"));
+        assert!(of(&faults, 2).contains("--reject-with tcp-reset"));
+        faults.disturb("delay", vec![Noise { node: 3, kind: NoiseKind::Delay { most_ms: 90 }, permille: 500 }]);
+        assert!(rules(&faults, 3, |n| n.to_string(), 9).contains("0.5 -j NFQUEUE --queue-num 0"));
+        assert_eq!((faults.delay_at(3), faults.delay_at(1)), (90, 0));
+        faults.heal("delay");
+        assert!(!of(&faults, 3).contains("statistic") && of(&faults, 3).contains("10.213.9.1"));
     }
 
     #[test]

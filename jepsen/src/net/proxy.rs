@@ -119,6 +119,10 @@ async fn pump(
             None => {}
             Some(NoiseKind::Loss) => tokio::time::sleep(SENT_AGAIN).await,
             Some(NoiseKind::Reset) => return,
+            Some(NoiseKind::Delay { most_ms }) => {
+                let late = rand::rng().random_range(0..=most_ms);
+                tokio::time::sleep(Duration::from_millis(late.into())).await;
+            }
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
