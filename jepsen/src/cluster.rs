@@ -221,7 +221,7 @@ impl Cluster {
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log = log.with_context(|| path.display().to_string())?;
         let copy = log.try_clone()?;
-        let mut command = self.net.command(node, &self.plan.binary);
+        let mut command = self.net.command(node, &self.plan.binary)?;
         command.arg("server").arg("--config").arg(self.config_path(node));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
             command.env_remove(name);

@@ -18,7 +18,7 @@ const UNAVAILABLE_NS: u64 = 1_000_000_000;
 
 /// Lines of the logs at WARN or above that are brought about by any fault, or by one of these. Everything else at these levels is a
 /// problem.
-const EXPECTED: [(&str, &[Fault]); 14] = [
+const EXPECTED: [(&str, &[Fault]); 15] = [
     ("peer cannot be used", &[]),
     ("handshake refused", &[]),
     ("few files may be open", &[]),
@@ -30,6 +30,7 @@ const EXPECTED: [(&str, &[Fault]); 14] = [
     ("clock", &[Fault::Clock]),
     // The leader was itself removed, or is not it any more.
     ("has to forward request to", &[Fault::Membership]),
+    ("Truncating log file due to broken header", &[Fault::Power]),
     ("os error 5)", &[Fault::Power]),
     ("Input/output error", &[Fault::Power]),
     ("the disk is full", &[Fault::DiskFull]),

@@ -78,10 +78,13 @@ impl Net {
     }
 
     /// A command that runs where a node does.
-    pub fn command(&self, node: u64, program: &Path) -> Command {
+    ///
+    /// # Errors
+    /// If the node's namespace is not there.
+    pub fn command(&self, node: u64, program: &Path) -> Result<Command> {
         match &self.kind {
             Kind::Namespaces(namespaces) => namespaces.command(node, program),
-            Kind::Loopback(_) => Command::new(program),
+            Kind::Loopback(_) => Ok(Command::new(program)),
         }
     }
 

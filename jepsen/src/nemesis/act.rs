@@ -16,6 +16,8 @@ use crate::net::{Noise, NoiseKind, halves, ring};
 
 /// How long a change of a group's members may take.
 const MEMBERS: Duration = Duration::from_secs(30);
+/// How long a node that was started may take to lead.
+const LEADS: Duration = Duration::from_secs(4);
 /// Who asks, in the audit log.
 pub(super) const ACTOR: &str = "jepsen";
 
@@ -58,7 +60,7 @@ impl Nemesis {
             Fault::Clock => self.clocks(rng),
             Fault::Membership => self.members(rng).await,
             Fault::Snapshot => self.leave_behind(rng).await,
-            Fault::Crash => self.crash(rng),
+            Fault::Crash => self.crash(rng).await,
             Fault::Power => {
                 let Some(disks) = &self.cluster.disks else { return Ok(Broken::skipped("no disks of their own")) };
                 let Some((target, nodes)) = self.choose(rng).await else { return Ok(Broken::skipped("no such node")) };
@@ -230,15 +232,28 @@ impl Nemesis {
         Ok(Broken { outcome: super::Outcome::Unclear, what: json!({"node": node}), mend })
     }
 
-    /// Starts a node anew that is to end itself at some step.
-    fn crash(&self, rng: &mut StdRng) -> Result<Broken> {
-        let points: Vec<String> = CrashPoint::all().map(|point| point.to_string()).collect();
+    /// Starts a node anew that is to end itself at some step of a transaction, and lets it lead if leaders take that step.
+    async fn crash(&self, rng: &mut StdRng) -> Result<Broken> {
+        // What clients bring about by themselves.
+        const RARE: [&str; 3] = ["rollback", "rolled_back", "heartbeat"];
+        let is_met = |point: &String| point.starts_with("txn.") && !RARE.iter().any(|part| point.contains(part));
+        let points: Vec<String> = CrashPoint::all().map(|point| point.to_string()).filter(is_met).collect();
         let point = points[rng.random_range(0..points.len())].clone();
-        let nodes = self.cluster.nodes();
-        let node = nodes[rng.random_range(0..nodes.len())];
-        let armed = format!("{point}:{}", rng.random_range(0..20));
+        let groups = self.client.groups().await.map_err(|error| anyhow!("{error}"))?;
+        let data: Vec<_> = groups.iter().filter(|group| group.group_id != GroupId::DEFAULT.0).collect();
+        let Some(group) = data.choose(rng) else { return Ok(Broken::skipped("no groups")) };
+        let voters: Vec<u64> = group.replicas.iter().filter(|r| r.votes).map(|r| r.node_id).collect();
+        let Some(node) = voters.choose(rng).copied() else { return Ok(Broken::skipped("nobody votes")) };
+        let armed = format!("{point}:{}", rng.random_range(0..3));
         self.cluster.kill(node)?;
         self.cluster.start_with(node, &[(drover_guards::CRASH_AT, armed.clone())])?;
+        let until = Instant::now() + LEADS;
+        while Instant::now() < until && self.cluster.state(node) == State::Running {
+            if Cluster::transfer(&self.client, GroupId(group.group_id), node).await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         let mend = Mend::StartCrashed { node, point: armed.clone() };
         Ok(Broken { outcome: super::Outcome::Unclear, what: json!({"node": node, "point": armed}), mend })
     }

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -76,10 +79,19 @@ impl Namespaces {
         Addresses { listen: grpc.clone(), advertise: grpc, admin: format!("{address}:{ADMIN_PORT}") }
     }
 
-    pub fn command(&self, node: u64, program: &Path) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space(node)]).arg(program);
-        command
+    /// Without `ip netns exec`: that would also give the process mounts of its own, which hold a disk that is unplugged here.
+    pub fn command(&self, node: u64, program: &Path) -> Result<Command> {
+        let path = format!("/run/netns/{}", self.space(node));
+        let space = File::open(&path).context(path)?;
+        let mut command = Command::new(program);
+        // SAFETY: the closure runs between fork and exec and makes one system call; it neither allocates nor takes locks.
+        unsafe {
+            command.pre_exec(move || match libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        Ok(command)
     }
 
     fn hold_back(&self, node: u64, most_ms: u32) -> Result<()> {
@@ -98,9 +110,9 @@ impl Namespaces {
         for node in 1..=self.nodes {
             self.hold_back(node, faults.delay_at(node))?;
             let rules = rules(faults, node, |other| self.address(other), self.subnet);
-            let mut restore = Command::new("ip");
-            restore.args(["netns", "exec", &self.space(node), self.iptables]).stdin(Stdio::piped());
-            let mut child = restore.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("ip cannot be run")?;
+            let mut restore = self.command(node, Path::new(self.iptables))?;
+            restore.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+            let mut child = restore.spawn().context(self.iptables)?;
             child.stdin.take().context("a pipe was asked for")?.write_all(rules.as_bytes())?;
             let ended = child.wait_with_output()?;
             let why = String::from_utf8_lossy(&ended.stderr);
