@@ -33,6 +33,7 @@ pub use leftovers::Leftover;
 pub use logs::{LogLine, loud_lines};
 pub use node::{Node, NodeState};
 pub use ports::{Port, PortError};
+pub use spawn::spawn;
 
 use crate::wait::{WaitError, wait_until};
 
