@@ -26,7 +26,7 @@ pub struct Mutant {
 }
 
 /// The mutants that are found.
-pub const MUTANTS: [Mutant; 5] = [
+pub const MUTANTS: [Mutant; 4] = [
     Mutant {
         guards: "TxnReadsValidated,TxnRefresh,TxnRefreshAtCommitTimestamp",
         workload: Kind::Append,
@@ -35,7 +35,6 @@ pub const MUTANTS: [Mutant; 5] = [
     },
     Mutant { guards: "LockGate,ReadsWait", workload: Kind::Bank, nemeses: &[], tries: 2 },
     Mutant { guards: "AboveLast", workload: Kind::Monotonic, nemeses: &[], tries: 2 },
-    Mutant { guards: "UnknownSticks,BlindWriteOnce", workload: Kind::Set, nemeses: &[Fault::Kill], tries: 3 },
     Mutant { guards: "TrackWrites,CopyIsEqual", workload: Kind::Set, nemeses: &[Fault::Move], tries: 3 },
 ];
 
