@@ -21,7 +21,8 @@ fn reach(point: CrashPoint) {
     crash_point(point);
 }
 
-/// Waits for as long as a test wants that here.
+/// Waits for as long as a test wants that here. Not for apply: for those who drive moves and transactions.
+#[expect(clippy::disallowed_methods, reason = "apply never comes here, and nobody does but in tests")]
 pub async fn hold_if_asked(point: impl Into<CrashPoint>) {
     let point = point.into();
     if !crashes_are_possible() || !is_held_at(point) {
