@@ -163,7 +163,8 @@ impl Dispatcher {
             };
             let failure = match self.attempt(target, group, op.clone(), until).await {
                 Ok(answer) => {
-                    if believed != Some(target) {
+                    // What was believed before is known already; a hint is not.
+                    if hint.is_some() || believed != Some(target) {
                         self.leaders.lock().insert(group, target);
                     }
                     return Ok(answer);
