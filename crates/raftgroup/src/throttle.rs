@@ -3,8 +3,9 @@
 //! Whoever moves the range lends the leader a rate, for a moment, and says it again for as long as it is needed. The leader keeps
 //! that in memory, with its leadership: no log knows of it, apply does not, and it ends by itself when the one who lent it is
 //! gone. New writes and prepares take turns at that rate before anything else is done for them. Nobody is refused: a turn comes
-//! within [`LONGEST`], and within half of the time that the request has left. What ends a transaction takes no turn: others wait
-//! for its locks.
+//! within [`LONGEST`], and within half of the time that the request has left, and no more than [`MOST_WAITING`] wait for one. Who may
+//! hold locks does not wait, because others wait for those: what ends a transaction takes no turn, and a prepare that does not set
+//! the first lock takes one and goes at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use drover_guards::{self as guards, Guard};
 use drover_keys::{Interval, JobEpoch, JobId};
 use drover_kv::{Error, Mutation, Reason, TxnWrite, WriteKind};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Group;
@@ -21,6 +23,8 @@ use crate::leadership::Leadership;
 
 /// No write is held back for longer.
 const LONGEST: Duration = Duration::from_millis(500);
+/// More do not wait for their turns at once, but go: they would take up the room of requests for other ranges.
+const MOST_WAITING: usize = 1_024;
 /// No rate is lent for longer at once.
 const LONGEST_LEASE: Duration = Duration::from_secs(30);
 
@@ -46,11 +50,19 @@ struct Turn {
 }
 
 /// The ranges whose writers are slowed down, in one leadership.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Throttle {
     leases: Mutex<Vec<Lease>>,
+    /// For those who wait.
+    places: Semaphore,
     /// Whether there is a lease: writes look no further if there is none.
     any: AtomicBool,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { leases: Mutex::default(), places: Semaphore::new(MOST_WAITING), any: AtomicBool::new(false) }
+    }
 }
 
 impl Throttle {
@@ -110,6 +122,9 @@ impl Throttle {
         let turn = lease.next.max(now);
         // What is owed is bounded by what anybody waits: it is a brake, and no queue.
         lease.next = turn.checked_add(cost).map_or(now + LONGEST, |next| next.min(now + LONGEST));
+        if locks_already(kind) {
+            return None;
+        }
         let at = turn.min(lease.until).min(now + deadline.saturating_duration_since(now) / 2);
         (at > now).then(|| Turn { at, lifted: lease.lifted.clone() })
     }
@@ -131,6 +146,18 @@ fn takes_turns(kind: &WriteKind) -> bool {
             | TxnWrite::Heartbeat(_)
             | TxnWrite::Finish(_) => false,
         },
+    }
+}
+
+/// Whether a transaction may hold locks elsewhere when it sends this: others would wait for whoever waits here. It counts for the
+/// turns of those who come later.
+fn locks_already(kind: &WriteKind) -> bool {
+    match kind {
+        WriteKind::Txn(step) => match step.as_ref() {
+            TxnWrite::Prepare(prepare) => !prepare.mutations.iter().any(|mutation| mutation.key == prepare.primary),
+            _ => false,
+        },
+        _ => false,
     }
 }
 
@@ -182,6 +209,8 @@ impl Group {
     pub(crate) async fn slowed_down(&self, leadership: &Leadership, kind: &WriteKind, deadline: Instant) {
         let now = Instant::now();
         let Some(turn) = leadership.throttle.turn(kind, now, deadline) else { return };
+        // Whoever waits takes room that requests for other ranges need as well.
+        let Ok(_place) = leadership.throttle.places.try_acquire() else { return };
         tokio::select! {
             () = tokio::time::sleep_until(turn.at.into()) => {}
             () = turn.lifted.cancelled() => {}
@@ -220,11 +249,11 @@ mod tests {
         TxnRef { id: TxnId([1; 16]), attempt: Attempt { number: 1, coordinator: 1 } }
     }
 
-    fn prepare(key: &'static str) -> WriteKind {
+    fn prepare(primary: &'static str, key: &'static str) -> WriteKind {
         WriteKind::Txn(Box::new(TxnWrite::Prepare(TxnPrepare {
             txn: txn(),
             start_ts: Timestamp::from_raw(1),
-            primary: "a".into(),
+            primary: primary.into(),
             fingerprint: 0,
             ttl_ms: 1,
             supersedes: false,
@@ -261,8 +290,9 @@ mod tests {
             (put("x"), false),
             (put("l"), false),
             (WriteKind::Delete { key: "n".into() }, true),
-            (prepare("n"), true),
-            (prepare("b"), false),
+            (prepare("n", "n"), true),
+            (prepare("a", "n"), false),
+            (prepare("b", "b"), false),
             (delete("a", "n"), true),
             (delete("a", "m"), false),
             (WriteKind::Settle { key: "n".into() }, false),
@@ -272,6 +302,11 @@ mod tests {
             let waited = wait(&busy(now, LONG), &kind, now, LONG);
             assert_eq!(waited, waits.then_some(ms(100)), "{kind:?}");
         }
+        // Who may hold a lock goes at once, at the cost of those who come later.
+        let throttle = busy(now, LONG);
+        let second = prepare("a", "n");
+        assert_eq!(wait(&throttle, &second, now, LONG), None);
+        assert_eq!(wait(&throttle, &put("n"), now, LONG), Some(ms(100 + second.payload_bytes() as u64)));
     }
 
     #[test]
