@@ -16,7 +16,15 @@ pub struct RoundOutcome {
     pub took: Duration,
 }
 
+/// A round that is over sooner says little about rates.
+const TELLING: Duration = Duration::from_millis(500);
+
 impl RoundOutcome {
+    /// Whether the round was long enough to judge the writers by it.
+    pub fn tells(&self) -> bool {
+        self.took >= TELLING
+    }
+
     /// Whether the copy gains on the writers, by a quarter of what it copies at least.
     pub fn converges(&self) -> bool {
         u128::from(self.written_bytes) * 4 <= u128::from(self.copied_bytes) * 3

@@ -31,6 +31,17 @@ pub(crate) struct Round<'a> {
     pub(crate) rate: &'a RateLimit,
     /// Where it ends, although more may be left.
     pub(crate) end: RoundEnd,
+    /// Whom it reads.
+    pub(crate) prefer: Prefer,
+}
+
+/// How a round of a copy has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// As far as it was to go, or the job takes another course.
+    Through,
+    /// The replica that was read had no more, although the leader has listed more.
+    ToWhereTheReplicaIs,
 }
 
 /// Where a round of a copy ends before nothing is left.
@@ -43,6 +54,14 @@ pub(crate) struct RoundEnd {
 }
 
 impl RoundEnd {
+    /// How a round has ended whose replica had no more behind these rows of the list.
+    fn came(self, tracked: u64) -> Came {
+        match self.tracked.is_some_and(|end| tracked < end) {
+            true => Came::ToWhereTheReplicaIs,
+            false => Came::Through,
+        }
+    }
+
     fn is_reached(self, import: &ImportJob, now: Instant) -> bool {
         self.tracked.is_some_and(|end| import.tracked >= end) || self.at.is_some_and(|end| now >= end)
     }
@@ -50,16 +69,17 @@ impl RoundEnd {
 
 impl Round<'_> {
     /// Copies until nothing is left, until the round ends, or until `off` is over: the job takes another course. `note` is told how
-    /// far the copy is.
+    /// far the copy is. `rest` is what pacing owes from the portion before, and what it owes behind the last one.
     ///
     /// # Errors
     /// If a side cannot be reached, or refuses a portion: whoever drives the job looks again.
     pub(crate) async fn run(
         self,
         measures: &mut Measures,
+        rest: &mut Duration,
         off: impl Future<Output = ()>,
         note: impl Fn(&Measures, &ImportJob),
-    ) -> Result<(), Error> {
+    ) -> Result<Came, Error> {
         let request = ExportRequest {
             group: self.job.source,
             job: self.job.id,
@@ -67,33 +87,35 @@ impl Round<'_> {
             rows: self.rows,
             budget: ExportBudget { bytes: self.options.chunk_bytes, scanned_bytes: self.options.scanned_bytes },
         };
-        // Where nothing may change any more, the leader knows first.
-        let prefer = if self.close.is_some() { Prefer::Leader } else { Prefer::Followers };
         tokio::pin!(off);
-        let (mut began, mut rest) = (Instant::now(), Duration::ZERO);
-        let mut portions = self.cluster.export(&request, prefer).await?;
+        let mut began = Instant::now();
+        let mut portions = self.cluster.export(&request, self.prefer).await?;
         loop {
             let next = tokio::time::timeout(STALL, portions.next()).await;
             let portion = match next {
                 Ok(Some(portion)) => portion?,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(Came::Through),
                 Err(_) => return Err(Error::definite(Reason::Timeout, "a replica of the source gives no rows")),
             };
             let bytes = portion.chunk.rows.rows().iter().map(|row| row.bytes()).sum::<usize>();
             let got = began.elapsed();
-            if !follows(&portion.chunk.rows) && portion.done && self.close.is_none() {
-                return Ok(());
+            if let ChunkRows::Tracked { from, to, .. } = portion.chunk.rows
+                && from == to
+                && portion.done
+                && self.close.is_none()
+            {
+                return Ok(self.end.came(to));
             }
             let may_go = async {
                 // Writers wait for the last portions.
                 if self.close.is_none() {
-                    tokio::time::sleep(rest).await;
+                    tokio::time::sleep(*rest).await;
                     self.rate.pass(bytes).await;
                 }
             };
             tokio::select! {
                 biased;
-                () = &mut off => return Ok(()),
+                () = &mut off => return Ok(Came::Through),
                 () = may_go => {}
             }
             let close = self.close.filter(|_| portion.done).map(|base| base.plus(portion.change));
@@ -105,18 +127,13 @@ impl Round<'_> {
             measures.copied(bytes as u64, worked);
             note(measures, &import);
             began = Instant::now();
-            if portion.done || self.end.is_reached(&import, began) {
-                return Ok(());
+            *rest = self.options.rest(worked);
+            if self.end.is_reached(&import, began) {
+                return Ok(Came::Through);
             }
-            rest = self.options.rest(worked);
+            if portion.done {
+                return Ok(self.end.came(import.tracked));
+            }
         }
-    }
-}
-
-/// Whether a portion takes the copy any further: an empty one of a list does not.
-fn follows(rows: &ChunkRows) -> bool {
-    match rows {
-        ChunkRows::Copied { .. } => true,
-        ChunkRows::Tracked { from, to, .. } => from != to,
     }
 }

@@ -19,9 +19,9 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::brake::{Brake, Slowdown};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Prefer};
 use crate::convergence::writers_limit;
-use crate::copy::{Round, RoundEnd};
+use crate::copy::{Came, Round, RoundEnd};
 use crate::look::{Lists, Look};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
@@ -39,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SHORT_PAUSE: Duration = Duration::from_millis(2);
 /// How long rows of the source's list are copied before it is looked whether that gains on the writers.
 const ROUND: Duration = Duration::from_secs(2);
+/// How often a commit is measured where commits alone are in the way.
+const PROBE: Duration = Duration::from_secs(1);
 /// How long it is waited for people before it is looked again. The catalog's changes are noticed at once.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -60,6 +62,12 @@ struct Memory {
     rate: Option<RateLimit>,
     /// What the source and the target had when the last round of catching up began.
     round: Option<(Lists, Instant)>,
+    /// The replica that was read in the last round lags behind the leader.
+    replica_lags: bool,
+    /// What pacing owes from the last portion.
+    rest: Duration,
+    /// When a commit was last measured because commits are what is in the way.
+    probed: Option<Instant>,
     /// The copy did not gain on the writers in the last round.
     falls_behind: bool,
     /// How fast the writers may be, in bytes a second.
@@ -153,13 +161,22 @@ impl Driver {
         tracing::debug!(job = %job.id, epoch = %job.epoch, phase = %job.phase, ?step, "a step of a job");
         self.judge_writers(job, &look, memory, brake, now);
         self.cluster.directory().jobs().set(memory.report(job, &self.options).before(&look, &step, now.into()));
-        let stuck = step == JobStep::Wait(WaitingFor::Writers) || (memory.falls_behind && !observed.pause_fits);
+        let commits_are_slow =
+            step == (JobStep::CopyTracked { close: false }) && !look.writers_are_in_the_way(job, &memory.measures);
+        let stuck = step == JobStep::Wait(WaitingFor::Writers)
+            || (memory.falls_behind && !observed.pause_fits)
+            || commits_are_slow;
         let catching_up = memory.measures.catching_up(stuck && !job.paused, now.into());
         if catching_up > self.options.catch_up {
             let why =
                 "the copy does not catch up with the writers: allow a longer pause, or slow them down; then retry";
             self.event(job, JobEvent::Fail { why: why.to_owned() }).await?;
             return Ok(Some(Taken::Next));
+        }
+        if commits_are_slow && memory.probed.is_none_or(|at| now.saturating_duration_since(at) >= PROBE) {
+            // With writers at work there is always something to copy, and so no other step that would measure one.
+            memory.probed = Some(now);
+            self.timed(&mut memory.measures, self.step(job, job.source, MoveStep::Clear)).await?;
         }
         if step == (JobStep::CopyTracked { close: false }) {
             memory.round = look.lists().map(|lists| (lists, now));
@@ -193,8 +210,12 @@ impl Driver {
         if let (Some((before, began)), Some(lists)) = (memory.round.take(), look.lists()) {
             let round = lists.since(&before, now.saturating_duration_since(began));
             memory.measures.written(round.written_per_second());
-            memory.falls_behind = !round.converges();
-            if look.writers_are_in_the_way(job, &memory.measures) {
+            if round.tells() {
+                memory.falls_behind = !round.converges();
+            }
+            if !look.writers_are_in_the_way(job, &memory.measures) {
+                memory.limit = None;
+            } else if round.tells() {
                 let limit = writers_limit(memory.limit, &round, self.options.slowest_writers);
                 if let Some(limit) = limit.filter(|_| limit != memory.limit) {
                     tracing::info!(
@@ -343,7 +364,9 @@ impl Driver {
             false => None,
         };
         let size = memory.size.unwrap_or(0);
-        let Memory { measures, rate, limit: writers, .. } = memory;
+        // Where nothing may change any more, the leader knows first; and where a follower lags, it knows more.
+        let prefer = if close.is_some() || memory.replica_lags { Prefer::Leader } else { Prefer::Followers };
+        let Memory { measures, rate, limit: writers, rest, .. } = memory;
         let limit = Some(job.options.max_bytes_per_second).filter(|rate| *rate > 0);
         let rate: &RateLimit = rate.get_or_insert_with(|| RateLimit::new(limit));
         let end = match kind {
@@ -353,7 +376,8 @@ impl Driver {
             Some(_) | None => RoundEnd::default(),
         };
         let armed_at = source.job.armed_at;
-        let round = Round { cluster: &self.cluster, options: &self.options, job, armed_at, rows, close, rate, end };
+        let (cluster, options) = (&self.cluster, &self.options);
+        let round = Round { cluster, options, job, armed_at, rows, close, rate, end, prefer };
         let (mut catalog, course) = (catalog.clone(), (job.id, job.epoch, job.paused));
         let off = async move {
             let (id, epoch, paused) = course;
@@ -369,8 +393,13 @@ impl Driver {
                 board.set(report.during(known, import, behind));
             }
         };
-        let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, off, note));
-        copied.await
+        let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, rest, off, note));
+        memory.replica_lags = copied.await? == Came::ToWhereTheReplicaIs;
+        if memory.replica_lags {
+            // That it stood still is not the writers' doing.
+            memory.round = None;
+        }
+        Ok(())
     }
 
     /// Names the target in the catalog, above everything that the source has served: it serves nothing any more.
