@@ -44,8 +44,6 @@ pub struct ReplicaSample {
     pub ended_moves: u64,
     /// Locks of transactions.
     pub locks: u64,
-    /// Places of the store that hold rows although nothing should be there.
-    pub stray_ranges: u64,
 }
 
 /// Replicas of groups; label `group` is a group id.
@@ -140,7 +138,6 @@ impl ReplicaMetrics {
             (&self.arriving_ranges, sample.arriving_ranges),
             (&self.ended_moves, sample.ended_moves),
             (&self.locks, sample.locks),
-            (&self.stray_ranges, sample.stray_ranges),
         ] {
             gauge.with_label_values(&[group.to_string()]).set(gauge_value(value));
         }
@@ -156,6 +153,17 @@ impl ReplicaMetrics {
             follow_total(&counter.with_label_values(&[group.to_string()]), total);
         }
     }
+
+    /// Shows in how many places of a replica's store there are rows although nothing should be there; `None`: that could not be
+    /// found out, so nothing is shown.
+    pub fn observe_strays(&self, group: GroupId, strays: Option<u64>) {
+        let label = [group.to_string()];
+        match strays {
+            Some(strays) => self.stray_ranges.with_label_values(&label).set(gauge_value(strays)),
+            // It fails if there was nothing to be removed.
+            None => drop(self.stray_ranges.remove_label_values(&label)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +171,19 @@ mod tests {
     use crate::metrics::Metrics;
 
     use super::*;
+
+    #[test]
+    fn what_could_not_be_found_out_is_not_shown_as_nothing() {
+        let metrics = Metrics::new();
+        for (strays, shown) in
+            [(Some(0), Some("0")), (Some(3), Some("3")), (None, None), (None, None), (Some(1), Some("1"))]
+        {
+            metrics.replicas.observe_strays(GroupId(2), strays);
+            let text = metrics.render().unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("drover_replica_stray_ranges{group=\"2\"} "));
+            assert_eq!(line, shown, "{strays:?}");
+        }
+    }
 
     #[test]
     fn lag_is_what_is_committed_and_not_applied() {

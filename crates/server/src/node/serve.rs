@@ -23,7 +23,7 @@ use super::status::{NodeView, sample};
 use super::{NodeClock, NodeError};
 use crate::config::Config;
 use crate::disk::DiskState;
-use crate::metrics::{Metrics, ReplicaSample, follow_total};
+use crate::metrics::{Metrics, follow_total};
 use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService};
 
 /// Starts to answer on `listener`, until `stop`.
@@ -106,11 +106,11 @@ pub fn export(
         follow_total(&metrics.failed_drivers, directory.jobs().failed_drivers());
         for (id, replica) in directory.replicas() {
             if let Replica::Running(group) = replica {
-                let stray_ranges = group.fsm().strays().unwrap_or_else(|error| {
+                metrics.replicas.observe(id, &sample(&group));
+                let strays = group.fsm().strays().inspect_err(|error| {
                     tracing::warn!(group = %id, %error, "the store could not be looked through for what moves left behind");
-                    0
                 });
-                metrics.replicas.observe(id, &ReplicaSample { stray_ranges, ..sample(&group) });
+                metrics.replicas.observe_strays(id, strays.ok());
             }
         }
     });

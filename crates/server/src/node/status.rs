@@ -167,7 +167,6 @@ pub fn sample(group: &Group) -> ReplicaSample {
         arriving_ranges: count(state.moves.imports.len()),
         ended_moves: count(state.moves.retired.len()),
         locks: state.locks,
-        stray_ranges: 0,
     }
 }
 
