@@ -134,6 +134,45 @@ async fn a_write_goes_with_its_range_and_applies_once_whatever_is_sent_again() {
     assert_eq!(fixture.coordinator_value("x", now).await.unwrap(), "blind");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn h20_a_commit_that_is_sent_again_after_its_range_has_moved_gets_its_first_answer() {
+    let fixture = Fixture::new().await;
+    let keys = [
+        ("two groups, one now", ["a", "z1"]),
+        ("one group, two now", ["n", "z2"]),
+        ("one group, and two now, where the primary is elsewhere", ["z3", "o"]),
+        ("one group, and another one now", ["y", "z4"]),
+        ("two groups, one now, where the primary has come", ["z5", "b"]),
+    ];
+    let mut commits = Vec::new();
+    for (id, (case, keys)) in (1..).zip(keys) {
+        let first = request(id, fixture.now().await, keys.map(|key| set(key, "first")).to_vec(), &["read"]);
+        let commit_ts = fixture.commit(first.clone()).await.unwrap();
+        commits.push((case, keys, first, commit_ts));
+    }
+    fixture.unlocked().await;
+    fixture.begin_move().await;
+    fixture.tell(RIGHT, false);
+    fixture.fence(1).await;
+    fixture.fence_reads(1).await;
+    let version = fixture.tell(LEFT, false);
+    fixture.activate(1, version).await;
+    for request in [put_request("read", "changed"), put_request("z1", "later"), put_request("n", "later")] {
+        fixture.coordinator.handle(request, soon()).await.unwrap();
+    }
+    for (case, keys, first, commit_ts) in commits {
+        for number in [1, 2] {
+            let again = CommitRequest { number, ..first.clone() };
+            assert_eq!(fixture.commit(again).await, Ok(commit_ts), "{case}, sent as number {number}");
+        }
+        for key in keys {
+            let value = fixture.coordinator_value(key, fixture.now().await).await.unwrap();
+            let expect = if ["z1", "n"].contains(&key) { "later" } else { "first" };
+            assert_eq!(value, expect, "{case}: {key}");
+        }
+    }
+}
+
 fn scan(reverse: bool) -> Request {
     Request::Scan(ScanPageRequest {
         interval: Interval::new("w", End::Unbounded).unwrap(),

@@ -5,15 +5,17 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use drover_coordinator::{Coordinator, CoordinatorOptions};
+use drover_coordinator::{Answer, Coordinator, CoordinatorOptions};
 use drover_fsm::moving::MoveStep;
+use drover_hlc::Timestamp;
 use drover_keys::{End, GroupId, Interval};
 use drover_kv::{ReadSet, Reason, TxnId, TxnStatus, WriteKind};
 use drover_oracle::OracleClient;
-use drover_raftgroup::Group;
-use drover_wire::CommitRequest;
+use drover_raftgroup::{Group, GroupOptions};
+use drover_wire::{CommitRequest, ReadOptions, Request};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use support::*;
@@ -260,4 +262,49 @@ async fn h45_who_holds_locks_waits_for_no_fence() {
     let commit_ts = committing.await.unwrap().unwrap();
     fixture.unlocked().await;
     assert_eq!(fixture.value_at("z", commit_ts).await.unwrap().unwrap(), "both");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_takes_longer_than_its_locks_live_keeps_them_alive() {
+    let ttl = Duration::from_millis(300);
+    let options = CoordinatorOptions { txn_lock_ttl: ttl, ..CoordinatorOptions::default() };
+    let fixture = Fixture::with(options, GroupOptions::default()).await;
+    let start_ts = fixture.now().await;
+    let (clock, coordinator) = (Arc::clone(&fixture.clock), Arc::clone(&fixture.coordinator));
+    let (first, (waits, waiting)) = (AtomicBool::new(true), tokio::sync::oneshot::channel());
+    let waits = Mutex::new(Some(waits));
+    fixture.on_timestamp(move |_| {
+        // Both locks stand; others ask for timestamps as well.
+        if !first.swap(false, Ordering::SeqCst) {
+            return std::future::ready(()).boxed();
+        }
+        let (clock, coordinator) = (Arc::clone(&clock), Arc::clone(&coordinator));
+        let reader = Arc::clone(&coordinator);
+        let get = Request::Get { key: "a".into(), options: ReadOptions::default() };
+        let reading = tokio::spawn(async move { reader.handle(get, soon()).await });
+        waits.lock().take().unwrap().send(reading).unwrap();
+        async move {
+            for _ in 0..6 {
+                clock.advance(ttl / 2);
+                let now = Timestamp::from_raw(clock.next.load(Ordering::SeqCst)).physical();
+                let renewed = now.saturating_add_ms(u64::try_from(ttl.as_millis()).unwrap());
+                let until = soon();
+                loop {
+                    match coordinator.txn_status(TxnId([1; 16]), &"a".into(), soon()).await.unwrap() {
+                        TxnStatus::Prepared { expire_at, .. } if expire_at.physical() >= renewed => break,
+                        status => assert!(Instant::now() < until, "half of its time is over, and it is {status:?}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+        .boxed()
+    });
+    let commit_ts = fixture.commit(request(1, start_ts, vec![set("a", "1"), set("z", "1")], &[])).await.unwrap();
+    match waiting.await.unwrap().await.unwrap().unwrap() {
+        Answer::Get { version: Some(version), .. } => {
+            assert_eq!((&version.value[..], version.commit_ts), (&b"1"[..], commit_ts))
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use drover_client::{Client, End, Error, Interval};
+use drover_client::{Client, End, Error, Interval, Reason};
 use drover_testkit::Cluster;
 use drover_testkit::check::strictly_serializable;
 use drover_testkit::cluster::PATIENCE;
@@ -143,7 +143,12 @@ async fn neither_write_skew_nor_phantoms_come_through() {
     let (rounds, ()) = tokio::join!(rounds, nemesis);
     cluster.wait_ready(PATIENCE).await.unwrap();
     let client = cluster.client().await.unwrap();
-    for (keys, outcomes) in rounds {
+    // By key and by scan: rounds in which one has noticed the other.
+    let mut noticed = [0; 2];
+    for (round, (keys, outcomes)) in rounds.into_iter().enumerate() {
+        let conflict =
+            |outcome: &Result<bool, Error>| matches!(outcome, Err(error) if error.reason == Reason::TxnConflict);
+        noticed[usize::from(round % 4 < 2)] += usize::from(outcomes.iter().any(conflict));
         let mut written = [false; 2];
         for ((key, outcome), written) in keys.iter().zip(outcomes).zip(&mut written) {
             *written = client.get(key.clone()).await.unwrap().is_some();
@@ -155,5 +160,6 @@ async fn neither_write_skew_nor_phantoms_come_through() {
         }
         assert_ne!(written, [true, true], "both of {keys:?} are there");
     }
+    assert!(noticed.iter().all(|rounds| *rounds > 5), "hardly any two were at work at once: {noticed:?}");
     cluster.assert_replicas_equal().await.unwrap();
 }

@@ -69,7 +69,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// One attempt of one transaction. Locks, prepares, refreshes, resolutions and rollbacks name both.
+/// One attempt of one transaction. Locks, prepares, resolutions and rollbacks name both; a refresh names the transaction alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TxnRef {
     /// The transaction.

@@ -95,7 +95,7 @@ fn encode_reads(reads: &ReadSet) -> Option<pb::TxnReads> {
 }
 
 fn decode_reads(reads: Option<pb::TxnReads>) -> Result<ReadSet, WireError> {
-    let pb::TxnReads { keys, ranges } = reads.unwrap_or_default();
+    let pb::TxnReads { keys, ranges } = reads.ok_or(WireError::Missing("reads"))?;
     let intervals = ranges.into_iter().map(|range| decode_range(Some(range))).collect::<Result<_, _>>()?;
     Ok(ReadSet { keys, intervals })
 }

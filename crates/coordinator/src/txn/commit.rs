@@ -528,7 +528,7 @@ impl Try<'_> {
             let heartbeat = TxnHeartbeat { txn: self.txn, primary: self.primary().clone(), ttl_ms };
             let deadline = self.deadline.min(Instant::now() + Duration::from_millis(ttl_ms / 3));
             if let Err(error) = self.coordinator.txn_step(TxnWrite::Heartbeat(heartbeat), deadline).await {
-                tracing::debug!(txn = %self.txn, %error, "the locks of a transaction were not kept alive");
+                tracing::info!(txn = %self.txn, %error, "the locks of a transaction were not kept alive");
             }
         }
     }
@@ -554,7 +554,10 @@ impl Try<'_> {
         let (rollback, steps) = (self.rollback(), self.undo(plan));
         tokio::spawn(async move {
             let deadline = Instant::now() + SETTLING;
-            let Some(_room) = coordinator.room_to_settle(deadline).await else { return };
+            let Some(_room) = coordinator.room_to_settle(deadline).await else {
+                tracing::info!(%txn, "too many transactions are unsettled to find out what became of one: it is left to others");
+                return;
+            };
             let settled = async {
                 match coordinator.txn_step(rollback, deadline).await? {
                     Outcome::TxnRolledBack => {
@@ -571,7 +574,7 @@ impl Try<'_> {
                 }
             };
             if let Err(error) = settled.await {
-                tracing::debug!(%txn, %error, "nobody knows yet what became of a transaction");
+                tracing::info!(%txn, %error, "nobody knows yet what became of a transaction");
             }
         });
     }

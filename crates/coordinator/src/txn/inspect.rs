@@ -257,7 +257,13 @@ impl Coordinator {
             let Some(part) = owned.interval.intersection(&rest) else { continue };
             let version = Some(self.routes().current().version());
             let look = || group.fsm().locks(&part, LOCKS_PER_READ, version);
-            let Ok((locks, resume)) = tokio::task::block_in_place(look) else { continue };
+            let (locks, resume) = match tokio::task::block_in_place(look) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::info!(group = %group.id(), ?error, "the locks of a part of the group could not be looked at");
+                    continue;
+                }
+            };
             expired.extend(locks.into_iter().filter(|lock| lock.expire_at <= now));
             if let Some(next) = resume {
                 *from = next;
