@@ -234,7 +234,10 @@ async fn a_transaction_that_always_conflicts_ends_with_its_runs_or_with_its_dead
     let patient = TransactionOptions { max_runs: u32::MAX, max_backoff: Duration::from_millis(50), ..few };
     let hasty = client.with_deadline(Duration::from_secs(2));
     let (error, runs) = always_conflicting(&hasty, &client, patient).await;
-    assert!(matches!(error.reason, Reason::TxnConflict | Reason::Timeout) && !error.is_unknown(), "{error}");
+    // Whoever's time runs out while a commit is under way cannot know what becomes of it.
+    let definite = matches!(error.reason, Reason::TxnConflict | Reason::Timeout) && !error.is_unknown();
+    let under_way = error.reason == Reason::TimeoutIndefinite && error.is_unknown();
+    assert!(definite || under_way, "{error}");
     assert!(runs > 3, "{runs}");
     assert_eq!(client.get("mine").await.unwrap(), None);
 }
