@@ -90,6 +90,12 @@ mod tests {
     }
 
     #[test]
+    fn a_round_that_is_over_soon_tells_nothing() {
+        let round = |took_ms| RoundOutcome { took: Duration::from_millis(took_ms), ..round(1, 1, 0) };
+        assert_eq!([0, 499, 500, 2_000].map(|took_ms| round(took_ms).tells()), [false, false, true, true]);
+    }
+
+    #[test]
     fn a_copy_whose_writers_keep_to_the_limit_catches_up() {
         // Bytes a second, and bytes.
         let (copy, mut behind, mut limit) = (1 << 20, 1u64 << 20, None);

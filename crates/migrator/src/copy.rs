@@ -137,3 +137,24 @@ impl Round<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_has_no_more_than_the_leader_has_listed_is_told_from_one_that_lags() {
+        let to = |tracked| RoundEnd { tracked: Some(tracked), at: None };
+        // Where the round was to end, how far it came.
+        let table = [
+            (RoundEnd::default(), 0, Came::Through),
+            (to(5), 5, Came::Through),
+            (to(5), 6, Came::Through),
+            (to(5), 4, Came::ToWhereTheReplicaIs),
+            (to(5), 0, Came::ToWhereTheReplicaIs),
+        ];
+        for (end, tracked, expect) in table {
+            assert_eq!(end.came(tracked), expect, "{end:?}, {tracked}");
+        }
+    }
+}
