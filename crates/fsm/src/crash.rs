@@ -17,10 +17,6 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 /// Thousands may wait at one point.
 const LAST_LOOK: Duration = Duration::from_millis(512);
 
-fn reach(point: CrashPoint) {
-    crash_point(point);
-}
-
 /// Waits for as long as a test wants that here. Not for apply: for those who drive moves and transactions.
 #[expect(clippy::disallowed_methods, reason = "apply never comes here, and nobody does but in tests")]
 pub async fn hold_if_asked(point: impl Into<CrashPoint>) {
@@ -52,7 +48,7 @@ impl TxnCrash {
     #[inline]
     pub fn at(self, moment: Moment) {
         if let Some(entry) = self.0 {
-            reach(CrashPoint::Txn(entry, moment));
+            crash_point(CrashPoint::Txn(entry, moment));
         }
     }
 
@@ -126,14 +122,14 @@ impl MoveCrash {
     #[inline]
     pub fn at(self, moment: Moment) {
         if let Some(point) = self.point(moment) {
-            reach(point);
+            crash_point(point);
         }
     }
 
     /// As [`MoveCrash::at`], and waits for as long as a test wants that here.
     pub async fn reached(self, moment: Moment) {
         let Some(point) = self.point(moment) else { return };
-        reach(point);
+        crash_point(point);
         hold_if_asked(point).await;
     }
 }
