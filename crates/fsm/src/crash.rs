@@ -128,9 +128,10 @@ impl MoveCrash {
 
     /// As [`MoveCrash::at`], and waits for as long as a test wants that here.
     pub async fn reached(self, moment: Moment) {
-        let Some(point) = self.point(moment) else { return };
-        crash_point(point);
-        hold_if_asked(point).await;
+        self.at(moment);
+        if let Some(point) = self.point(moment) {
+            hold_if_asked(point).await;
+        }
     }
 }
 

@@ -300,8 +300,8 @@ mod tests {
         for place in Place::ALL {
             assert_eq!(text.matches(&format!("crash_point(Place::{place:?})")).count(), 1, "{place:?}");
         }
-        // The one call besides is that of `TxnCrash` and `MoveCrash`, which take every entry and moment.
-        assert_eq!(text.matches("crash_point(").count(), Place::ALL.len() + 1);
+        // The two calls besides are those of `TxnCrash` and `MoveCrash`, which take every entry and moment.
+        assert_eq!(text.matches("crash_point(").count(), Place::ALL.len() + 2);
         for moment in Moment::ALL {
             let of_an_entry = format!(".at(Moment::{moment:?})");
             let of_a_write = format!("Moment::{moment:?}));");
