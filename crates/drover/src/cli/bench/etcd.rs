@@ -78,8 +78,16 @@ struct TxnRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct TxnResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<ResponseHeader>,
     #[prost(bool, tag = "2")]
     succeeded: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ResponseHeader {
+    #[prost(int64, tag = "3")]
+    revision: i64,
 }
 
 impl TxnRequest {
@@ -148,17 +156,18 @@ impl Etcd {
         Ok(response.kvs.first().map_or(0, |pair| pair.mod_revision))
     }
 
-    /// Writes a key if its last change is of this revision; whether it was.
+    /// Writes a key if its last change is of this revision; the revision of the new change if it was.
     pub async fn put_if_revision(
         &self,
         client: usize,
         key: Bytes,
         revision: i64,
         value: Bytes,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Option<i64>> {
         let request = TxnRequest::put_if(key, revision, value);
         let response: TxnResponse = self.call(client, "/etcdserverpb.KV/Txn", request).await?;
-        Ok(response.succeeded)
+        let header = response.header.context("etcd's answer has no header")?;
+        Ok(response.succeeded.then_some(header.revision))
     }
 }
 
@@ -181,5 +190,9 @@ mod tests {
         let decoded = RangeResponse::decode(&answer[..]).unwrap();
         assert_eq!(decoded.count, 1);
         assert_eq!(decoded.kvs, [KeyValue { key: "k".into(), mod_revision: 3, value: "v".into() }]);
+        // Header {cluster_id: 1, revision: 300}, succeeded, one answer to a put.
+        let answer = b"\x0a\x05\x08\x01\x18\xac\x02\x10\x01\x1a\x02\x12\x00";
+        let decoded = TxnResponse::decode(&answer[..]).unwrap();
+        assert_eq!(decoded, TxnResponse { header: Some(ResponseHeader { revision: 300 }), succeeded: true });
     }
 }

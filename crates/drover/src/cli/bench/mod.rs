@@ -5,6 +5,7 @@
 //! is measured around the call, from the closed loop's view: with a fixed number of clients it says how long requests
 //! take at the throughput that was reached, not at another.
 
+mod cas;
 mod etcd;
 mod move_report;
 mod moves;
@@ -27,6 +28,7 @@ use super::exit::{End, UsageError};
 use super::notation::parse_duration;
 use super::output::Output;
 use super::{Global, notice};
+use cas::Versions;
 use report::{Kind, Report, Sample};
 use target::Target;
 use txn::{Ran, Transactions};
@@ -49,7 +51,7 @@ pub enum Mix {
     /// Half puts, half gets.
     #[value(name = "50-50")]
     Half,
-    /// Compare-and-set on the version that a get before it (not measured) found.
+    /// Compare-and-set on a version that is known already; on etcd a Txn that compares the revision and puts.
     Cas,
     /// Transactions that read and write one key; on etcd a get and a Txn that compares and puts.
     Rmw,
@@ -125,8 +127,8 @@ pub async fn run(global: &Global, mut args: Args, output: &mut Output) -> anyhow
     if let Some(What::Move(args)) = args.what.take() {
         return moves::run(global, args, output).await;
     }
-    if args.target == System::Etcd && !matches!(args.mix, Mix::Put | Mix::Get | Mix::Half | Mix::Rmw) {
-        return Err(UsageError("of etcd, only put, get, 50-50 and rmw are measured".to_owned()).into());
+    if args.target == System::Etcd && !matches!(args.mix, Mix::Put | Mix::Get | Mix::Half | Mix::Cas | Mix::Rmw) {
+        return Err(UsageError("of etcd, only put, get, 50-50, cas and rmw are measured".to_owned()).into());
     }
     let target = Target::connect(global, args.target, args.idempotency_keys == Keyed::On).await?;
     if !args.no_prefill {
@@ -214,8 +216,7 @@ async fn one_client(work: Work, args: Args, number: u32, from: Instant, to: Inst
         let (begun, result) = if kind.is_transaction() {
             work.transaction(number as usize, kind, value, &mut random).await?
         } else {
-            let key = key(random.random_range(0..args.keys));
-            work.request(number as usize, kind, key, value).await
+            work.request(number as usize, kind, random.random_range(0..args.keys), value).await
         };
         let ended = Instant::now();
         if (from..to).contains(&ended) {
@@ -245,6 +246,8 @@ struct Work {
     target: Target,
     /// If that is what is measured, and on Drover.
     transactions: Option<Transactions>,
+    /// If comparisons are what is measured.
+    versions: Option<Versions>,
     keys: u64,
 }
 
@@ -256,7 +259,11 @@ impl Work {
             }
             Target::Drover(_) | Target::Etcd(_) => None,
         };
-        let work = Work { target, transactions, keys: args.keys };
+        let versions = match args.mix {
+            Mix::Cas => Some(Versions::read(&target, args.keys).await?),
+            _ => None,
+        };
+        let work = Work { target, transactions, versions, keys: args.keys };
         if args.mix == Mix::Bank {
             work.transactions()?.open_accounts().await?;
         }
@@ -295,17 +302,14 @@ impl Work {
     }
 
     /// Sends a single request; when it was sent.
-    async fn request(&self, client: usize, kind: Kind, key: Bytes, value: Bytes) -> (Instant, anyhow::Result<Ran>) {
-        let version = match kind {
-            Kind::Cas => self.target.version(key.clone()).await,
-            _ => Ok(None),
-        };
+    async fn request(&self, client: usize, kind: Kind, number: u64, value: Bytes) -> (Instant, anyhow::Result<Ran>) {
+        if let Some(versions) = &self.versions {
+            return versions.compare_and_set(&self.target, client, number, value).await;
+        }
         let begun = Instant::now();
-        let result = match (kind, version) {
-            (_, Err(error)) => Err(error),
-            (Kind::Get, _) => self.target.get(client, key).await,
-            (Kind::Cas, Ok(version)) => self.target.compare_and_set(key, version, value).await,
-            (_, Ok(_)) => self.target.put(client, key, value).await,
+        let result = match kind {
+            Kind::Get => self.target.get(client, key(number)).await,
+            _ => self.target.put(client, key(number), value).await,
         };
         (begun, result.map(|kept| Ran { kept, runs: 1 }))
     }

@@ -1,4 +1,3 @@
-use anyhow::bail;
 use bytes::Bytes;
 use drover_client::{Client, CompareAndSet, Expectation, IdempotencyKeys, Timestamp, Update};
 
@@ -53,21 +52,37 @@ impl Target {
         Ok(if found { Kept::Yes } else { Kept::No })
     }
 
-    /// The version of a key, for a compare-and-set.
-    pub async fn version(&self, key: Bytes) -> anyhow::Result<Option<Timestamp>> {
+    /// The version of a key, linearizably: of etcd the revision of its last change, zero if it has no value.
+    pub async fn version(&self, client: usize, key: Bytes) -> anyhow::Result<u64> {
         match self {
-            Target::Drover(drover) => Ok(drover.get(key).await?.map(|version| version.commit_ts)),
-            Target::Etcd(_) => bail!("compare-and-set is measured on Drover only"),
+            Target::Drover(drover) => Ok(drover.get(key).await?.map_or(0, |version| version.commit_ts.raw())),
+            Target::Etcd(etcd) => Ok(etcd.revision(client, key).await?.try_into()?),
         }
     }
 
-    /// Writes a key if its version is still this one.
-    pub async fn compare_and_set(&self, key: Bytes, version: Option<Timestamp>, value: Bytes) -> anyhow::Result<Kept> {
-        let Target::Drover(drover) = self else { bail!("compare-and-set is measured on Drover only") };
-        let expect = version.map_or(Expectation::Absent, Expectation::Version);
-        match drover.compare_and_set(key, expect, Update::Put { value, ttl_ms: None }).await? {
-            CompareAndSet::Written { .. } => Ok(Kept::Yes),
-            CompareAndSet::Failed { .. } => Ok(Kept::No),
+    /// Writes a key if this is still its version; its new version if so.
+    pub async fn compare_and_set(
+        &self,
+        client: usize,
+        key: Bytes,
+        version: u64,
+        value: Bytes,
+    ) -> anyhow::Result<Option<u64>> {
+        match self {
+            Target::Drover(drover) => {
+                let expect = match version {
+                    0 => Expectation::Absent,
+                    version => Expectation::Version(Timestamp::from_raw(version)),
+                };
+                match drover.compare_and_set(key, expect, Update::Put { value, ttl_ms: None }).await? {
+                    CompareAndSet::Written { commit_ts } => Ok(Some(commit_ts.raw())),
+                    CompareAndSet::Failed { .. } => Ok(None),
+                }
+            }
+            Target::Etcd(etcd) => {
+                let written = etcd.put_if_revision(client, key, version.try_into()?, value).await?;
+                Ok(written.map(u64::try_from).transpose()?)
+            }
         }
     }
 }

@@ -227,7 +227,7 @@ fn balance(value: &Option<Bytes>) -> Option<u64> {
 pub async fn read_modify_write_etcd(etcd: &Etcd, client: usize, key: Bytes, value: Bytes) -> anyhow::Result<Ran> {
     for runs in 1.. {
         let revision = etcd.revision(client, key.clone()).await?;
-        if etcd.put_if_revision(client, key.clone(), revision, value.clone()).await? {
+        if etcd.put_if_revision(client, key.clone(), revision, value.clone()).await?.is_some() {
             return Ok(Ran { kept: if revision > 0 { Kept::Yes } else { Kept::No }, runs });
         }
     }
