@@ -7,8 +7,8 @@ use crate::home;
 /// # Panics
 /// If a number that was read does not survive being written and read again.
 pub fn active(bytes: &[u8]) -> bool {
-    let Some(number) = std::str::from_utf8(bytes).ok().and_then(home::parse_active) else { return false };
-    assert_eq!(home::parse_active(&home::render_active(number)), Some(number));
+    let Some(number) = home::parse_active(bytes) else { return false };
+    assert_eq!(home::render_active(number).as_bytes(), bytes);
     true
 }
 

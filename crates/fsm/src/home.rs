@@ -1,13 +1,14 @@
 //! The folder of a group replica, and which store in it is the live one.
 //!
 //! ```text
-//! ACTIVE            number of the live store, decimal; absent: 1
+//! ACTIVE            version of this file, 1; number of the live store, 0 before there is one; XXH3 (64 bits) of what stands before
 //! store-N/          a store; every other one than the live one is left over and removed at start
 //! snapshots/N/      checkpoints being sent; all removed at start
 //! ```
 //!
 //! A received snapshot becomes `store-(N+1)` first; replacing `ACTIVE` by a rename is the moment at which it counts. A
-//! crash before leaves the old store live, a crash after the new one.
+//! crash before leaves the old store live, a crash after the new one. Nothing is removed before it is certain that what `ACTIVE`
+//! names is there: a damaged or missing file must not cost the store itself.
 
 #![expect(clippy::disallowed_methods, reason = "the folder is what this is about; apply never looks at it")]
 
@@ -18,10 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use drover_mvcc::{GroupStore, StoreEnv};
+use xxhash_rust::xxh3::xxh3_64;
 
 const ACTIVE: &str = "ACTIVE";
 const SNAPSHOTS: &str = "snapshots";
 const STORE_PREFIX: &str = "store-";
+const VERSION: &str = "1";
+/// In place of the number of a store that is yet to be made.
+const NONE: u64 = 0;
 /// The store of a replica that never installed a snapshot.
 const FIRST: u64 = 1;
 
@@ -70,19 +75,34 @@ impl GroupDir {
     /// Opens the folder, creating it if need be, removes what is left over, and opens the live store.
     ///
     /// # Errors
-    /// If the file system or the store fails, or `ACTIVE` is not a number.
+    /// If the file system or the store fails, `ACTIVE` is damaged, or it or the store that it names is missing. Nothing was changed
+    /// in the last two cases.
     pub fn open(env: StoreEnv, root: &Path) -> io::Result<(Self, Arc<StoreHome>)> {
         fs::create_dir_all(root)?;
         let dir = Self { env, root: root.to_owned(), next_snapshot: AtomicU64::new(1) };
-        let number = dir.active()?;
-        dir.remove_leftovers(number.unwrap_or(FIRST))?;
-        if let Some(number) = number
-            && !dir.store_path(number).is_dir()
-        {
-            let why = format!("{} is missing; rebuild this replica from another one", dir.store_path(number).display());
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        let rebuild = "nothing was changed, rebuild this replica from another one";
+        let number = match dir.active()? {
+            Some(number) if number == NONE || dir.store_path(number).is_dir() => number,
+            Some(number) => {
+                let why = format!("{} is missing; {rebuild}", dir.store_path(number).display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            }
+            None if dir.stores()?.is_empty() => {
+                dir.activate(NONE)?;
+                NONE
+            }
+            None => {
+                let why = format!("{} is missing beside a store; {rebuild}", dir.root.join(ACTIVE).display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            }
+        };
+        dir.remove_leftovers(number)?;
+        if number != NONE {
+            let home = dir.open_store(number)?;
+            return Ok((dir, home));
         }
-        let home = dir.open_store(number.unwrap_or(FIRST))?;
+        let home = dir.open_store(FIRST)?;
+        dir.activate(FIRST)?;
         Ok((dir, home))
     }
 
@@ -123,13 +143,17 @@ impl GroupDir {
 
     fn active(&self) -> io::Result<Option<u64>> {
         let path = self.root.join(ACTIVE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        parse_active(&text).map(Some).ok_or_else(|| {
-            let why = format!("{} holds {text:?}, which is not a number; nothing was changed", path.display());
+        parse_active(&bytes).map(Some).ok_or_else(|| {
+            let text = String::from_utf8_lossy(&bytes);
+            let why = format!(
+                "{} is damaged or of a newer version: it holds {text:?}; nothing was changed, rebuild this replica from another one",
+                path.display()
+            );
             io::Error::new(io::ErrorKind::InvalidData, why)
         })
     }
@@ -149,46 +173,78 @@ impl GroupDir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::create_dir(&snapshots)?,
         }
+        for number in self.stores()?.into_iter().filter(|number| *number != live) {
+            self.env.destroy(&self.store_path(number)).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of the stores that are there, whole or in part.
+    fn stores(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name();
             // A suffix marks what an interrupted removal left of a store.
             let number = name.to_str().and_then(|name| name.strip_prefix(STORE_PREFIX)?.split('.').next());
-            if let Some(number) = number.and_then(|n| n.parse().ok()).filter(|&number: &u64| number != live) {
-                self.env.destroy(&self.store_path(number)).map_err(io::Error::other)?;
-            }
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
-        Ok(())
+        Ok(numbers)
     }
 }
 
 /// The number in an `ACTIVE` file.
-pub(crate) fn parse_active(text: &str) -> Option<u64> {
-    text.trim_end().parse().ok()
+pub(crate) fn parse_active(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let number = text.strip_prefix(VERSION)?.strip_prefix(' ')?.split(' ').next()?.parse().ok()?;
+    (text == render_active(number)).then_some(number)
 }
 
 /// The content of an `ACTIVE` file.
 pub(crate) fn render_active(number: u64) -> String {
-    format!("{number}\n")
+    let content = format!("{VERSION} {number}");
+    let checksum = xxh3_64(content.as_bytes());
+    format!("{content} {checksum:016x}\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn golden_bytes_of_active() {
-        for (number, golden) in [(1, "1\n"), (42, "42\n"), (u64::MAX, "18446744073709551615\n")] {
+        for (number, golden) in [
+            (NONE, "1 0 4a083f0a36828e44\n"),
+            (FIRST, "1 1 6b3259cebf5537e1\n"),
+            (u64::MAX, "1 18446744073709551615 8d69d690c74817c0\n"),
+        ] {
             assert_eq!(render_active(number), golden);
-            assert_eq!(parse_active(golden), Some(number));
+            assert_eq!(parse_active(golden.as_bytes()), Some(number));
         }
-        // As somebody may have written it by hand.
-        assert_eq!(parse_active("7"), Some(7));
     }
 
     #[test]
-    fn what_is_not_a_number_is_not_taken_for_one() {
-        for text in ["", "\n", "seven", "-1\n", "1 2\n", " 1\n", "18446744073709551616\n"] {
-            assert_eq!(parse_active(text), None, "{text:?}");
+    fn what_is_not_an_active_file_is_not_taken_for_one() {
+        let newer = render_active(7).replacen('1', "2", 1);
+        for text in ["", "\n", "7\n", "1 7\n", "1 7 0000000000000000\n", "1 seven 0\n", &newer] {
+            assert_eq!(parse_active(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_survive_writing_and_reading(number: u64) {
+            prop_assert_eq!(parse_active(render_active(number).as_bytes()), Some(number));
+        }
+
+        #[test]
+        fn a_flipped_bit_or_a_cut_is_noticed(number: u64, at: prop::sample::Index, bit in 0..8_u32) {
+            let mut bytes = render_active(number).into_bytes();
+            let at = at.index(bytes.len());
+            prop_assert_eq!(parse_active(&bytes[..at]), None);
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(parse_active(&bytes), None);
         }
     }
 }

@@ -34,6 +34,9 @@ async fn digest(machine: &mut Machine) -> drover_mvcc::Digest {
     machine.handle.digest(index).await.unwrap()
 }
 
+/// `ACTIVE` before there is a store.
+const NOTHING_YET: &str = "1 0 4a083f0a36828e44\n";
+
 #[tokio::test]
 async fn what_was_not_flushed_is_forgotten_and_the_log_id_says_so() {
     let dir = tempfile::tempdir().unwrap();
@@ -197,7 +200,7 @@ async fn a_snapshot_that_is_not_what_it_says_changes_nothing() {
     assert!(target.machine.install_snapshot(&damaged.meta, damaged.snapshot).await.is_err(), "a damaged file");
 
     assert_eq!(value(&target, "k").as_deref(), Some("target"));
-    assert_eq!(names(dirs[1].path()), ["snapshots", "store-1"]);
+    assert_eq!(names(dirs[1].path()), ["ACTIVE", "snapshots", "store-1"]);
 }
 
 #[tokio::test]
@@ -214,14 +217,55 @@ async fn what_a_crash_left_over_is_removed_and_a_lost_store_is_not_made_up() {
     fs::write(dir.path().join("ACTIVE.new"), "7").unwrap();
     drop(Machine::open(&env, dir.path()));
     assert_eq!(names(&dir.path().join("snapshots")), [""; 0]);
-    assert_eq!(names(dir.path()), ["ACTIVE.new", "snapshots", "store-1"]);
-
-    fs::write(dir.path().join("ACTIVE"), "7\n").unwrap();
-    let error = FsmStateMachine::open(env.clone(), dir.path(), GROUP).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    fs::write(dir.path().join("ACTIVE"), "seven").unwrap();
+    assert_eq!(names(dir.path()), ["ACTIVE", "ACTIVE.new", "snapshots", "store-1"]);
+    fs::rename(dir.path().join("store-1"), dir.path().join("elsewhere")).unwrap();
     let error = FsmStateMachine::open(env, dir.path(), GROUP).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("store-1 is missing"), "{error}");
+}
+
+/// What it says decides which store is removed.
+#[tokio::test]
+async fn a_damaged_or_missing_note_of_the_live_store_costs_no_store() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let env = env();
+    let mut source = Machine::bootstrapped(&env, dirs[0].path()).await;
+    source.write(10, put("k", "1")).await;
+    let snapshot = source.machine.get_current_snapshot().await.unwrap().unwrap();
+    let mut target = Machine::open(&env, dirs[1].path());
+    target.machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    drop(target);
+    let note = dirs[1].path().join("ACTIVE");
+    let whole = fs::read(&note).unwrap();
+    let opened = || FsmStateMachine::open(env.clone(), dirs[1].path(), GROUP);
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&note, damaged).unwrap();
+        assert_eq!(opened().err().unwrap().kind(), ErrorKind::InvalidData, "byte {at}");
+    }
+    fs::remove_file(&note).unwrap();
+    let error = opened().err().unwrap();
+    assert!(error.to_string().contains("ACTIVE is missing beside a store"), "{error}");
+    fs::write(&note, whole).unwrap();
+    assert_eq!(value(&Machine::open(&env, dirs[1].path()), "k").as_deref(), Some("1"), "nothing was changed");
+}
+
+/// The first note is written before the first store, the second one behind it.
+#[tokio::test]
+async fn a_folder_whose_first_store_was_never_finished_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = env();
+    drop(Machine::open(&env, dir.path()));
+    let first = fs::read_to_string(dir.path().join("ACTIVE")).unwrap();
+    assert!(first.starts_with("1 1 "), "{first}");
+    let other = tempfile::tempdir().unwrap();
+    fs::create_dir(other.path().join("store-1")).unwrap();
+    fs::write(other.path().join("store-1/CURRENT"), "half").unwrap();
+    fs::write(other.path().join("ACTIVE"), NOTHING_YET).unwrap();
+    let mut machine = Machine::bootstrapped(&env, other.path()).await;
+    machine.write(10, put("k", "1")).await;
+    assert_eq!(fs::read_to_string(other.path().join("ACTIVE")).unwrap(), first);
 }
 
 #[tokio::test]
