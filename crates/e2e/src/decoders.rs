@@ -71,6 +71,7 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "snapshot_chunk", run: transport::snapshot_chunk, seeds: transport::snapshot_chunks },
     Decoder { name: "snapshot_install", run: transport::snapshot_install, seeds: transport::snapshot_installs },
     Decoder { name: "raftlog_record", run: raftlog::record, seeds: raftlog::records },
+    Decoder { name: "raftlog_mark", run: raftlog::mark, seeds: raftlog::marks },
     Decoder { name: "raftlog_tail", run: raftlog::tail, seeds: raftlog::tails },
     Decoder { name: "record_key", run: mvcc::record, seeds: mvcc::records },
     Decoder { name: "stored_key", run: mvcc::stored_key, seeds: mvcc::stored_keys },

@@ -296,6 +296,12 @@ guards! {
     ReportedWhenDurable:
         "drover-raftlog" "writer_tests::an_append_is_not_reported_while_it_is_being_written",
         "drover-raftlog" "writer_tests::a_failed_write_stops_the_store_and_loses_nothing_that_was_durable";
+    /// H30: a newest file that was cut off, or whose last batch was damaged, would pass for a crash, and what was acknowledged be
+    /// forgotten.
+    LogEndNoted:
+        "drover-raftlog::damage" "a_file_cut_off_is_refused_unless_nothing_is_missing",
+        "drover-raftlog::damage" "raft_engine_refuses_flipped_bytes_wherever_they_lie",
+        "drover-raftlog::damage" "a_rewritten_file_cut_off_or_damaged_is_refused_unless_nothing_is_missing";
     /// H30: after a crash the committed id would name an entry that the log does not have.
     CommittedWithinLog:
         "drover-raftlog" "writer_tests::committed_rides_on_the_next_append_once_the_written_log_reaches_it";

@@ -59,6 +59,20 @@ pub enum LogError {
         /// What was found there.
         detail: String,
     },
+    /// What was durable is missing at the end of the log. Nothing that can be read was changed. Replace this replica from its
+    /// group.
+    #[error(
+        "{place}: cut off or damaged: the log ends here with batch {found}, and batch {durable} was durable; nothing that can be \
+         read was changed, replace this replica's data from the other replicas"
+    )]
+    CutOff {
+        /// Where it ends.
+        place: Place,
+        /// The last batch that is there; zero if there is none.
+        found: u64,
+        /// The last one that was durable.
+        durable: u64,
+    },
     /// The operating system refused a read or write. A write that fails is not in the log; earlier ones are.
     #[error("{place}: {doing} failed: {source}; what was reported durable still is")]
     Io {
@@ -138,6 +152,7 @@ impl LogError {
     pub(crate) fn of_group(mut self, group: GroupId) -> Self {
         match &mut self {
             Self::Corrupt { place, .. }
+            | Self::CutOff { place, .. }
             | Self::Io { place, .. }
             | Self::DiskFull { place }
             | Self::Engine { place, .. } => {
@@ -152,7 +167,7 @@ impl LogError {
 impl From<LogError> for io::Error {
     fn from(error: LogError) -> Self {
         let kind = match &error {
-            LogError::Corrupt { .. } => io::ErrorKind::InvalidData,
+            LogError::Corrupt { .. } | LogError::CutOff { .. } => io::ErrorKind::InvalidData,
             LogError::DiskFull { .. } => io::ErrorKind::StorageFull,
             LogError::Io { source, .. } => source.kind(),
             LogError::Hole { .. } | LogError::Purged { .. } => io::ErrorKind::InvalidInput,

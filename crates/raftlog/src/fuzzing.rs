@@ -4,7 +4,7 @@ use bytes::Bytes;
 use drover_rafttypes::{CommandBytes, Entry, Payload, Vote, decode_log_id, decode_vote};
 use drover_wire::proto::storage::v1 as pb;
 
-use crate::engine::torn;
+use crate::engine::{mark, torn};
 use crate::record::{
     Records, Window, entry_from_record, vote_from_record, vote_to_record, window_from_record, window_to_record,
 };
@@ -41,6 +41,16 @@ pub fn records() -> Vec<Vec<u8>> {
     let entries = Records::encode(&[entry]);
     let entries = entries.iter().map(|(_, record)| record.to_vec());
     entries.chain([vote_to_record(&vote), window_to_record(&window)]).collect()
+}
+
+/// Whether the bytes are a note of how far the log is durable.
+pub fn mark(bytes: &[u8]) -> bool {
+    mark::is_mark(bytes)
+}
+
+/// Such a note.
+pub fn marks() -> Vec<Vec<u8>> {
+    vec![mark::example()]
 }
 
 /// Whether the end of a log file passes for whole or torn, and not for damaged. It is also read with the right checksums in its

@@ -34,9 +34,9 @@
 //!
 //! - Indexes of a group are consecutive. An append that would leave a hole is refused and changes nothing.
 //! - A batch is on disk completely or not at all.
-//! - Damaged files are an error that names group and file, never a panic and never a shorter log. The one exception is
-//!   the tail of the last batch: if the machine died before its fsync ended it was never reported durable, and it is
-//!   dropped. A last batch that is damaged later cannot be told from it.
+//! - Damaged files, and files that were cut off, are an error that names file and place, never a panic and never a shorter
+//!   log. What a crash has left of a batch whose fsync never ended was never reported durable, and is dropped; a small file
+//!   beside the log (`DURABLE`, `src/engine/mark.rs`) tells it from what was.
 //!
 //! # What it must never know
 //!

@@ -1,5 +1,7 @@
 //! What the log store asks of a storage engine, and the two that can do it.
 
+pub(crate) mod mark;
+mod noted;
 mod raft_engine;
 mod rocks;
 pub(crate) mod torn;
@@ -13,6 +15,7 @@ use std::path::Path;
 use drover_keys::GroupId;
 use drover_rafttypes::{Entry, Vote};
 
+use self::noted::Noted;
 pub use self::raft_engine::RaftEngineLog;
 pub use self::rocks::RocksLog;
 use crate::error::{LogError, Place};
@@ -72,8 +75,8 @@ pub trait LogEngine: Send + Sync {
 /// If files are damaged or cannot be read, or another process has the directory open.
 pub fn open(dir: &Path, options: &LogOptions) -> Result<Box<dyn LogEngine>, LogError> {
     Ok(match options.engine {
-        EngineKind::RaftEngine => Box::new(RaftEngineLog::open(dir, options)?),
-        EngineKind::RocksDb => Box::new(RocksLog::open(dir)?),
+        EngineKind::RaftEngine => Box::new(Noted::open(dir, || RaftEngineLog::open(dir, options))?),
+        EngineKind::RocksDb => Box::new(Noted::open(dir, || RocksLog::open(dir))?),
     })
 }
 

@@ -10,9 +10,9 @@
 //! - Deleting a key-value may be undone by a restart: nothing is deleted, only overwritten.
 //! - It panics on a failed fsync and on damage it did not expect: panics are caught. After one in a write the engine
 //!   is leaked, since closing it would write again.
-//! - It drops whatever follows a damaged batch in its newest file: see `torn.rs`.
+//! - It drops whatever follows a damaged batch in its newest file: see `torn.rs` and `noted.rs`.
 //! - A read may meet a file that is being given back: it is repeated while nothing is given back.
-//! - It keeps disk space until [`LogEngine::reclaim`] is called.
+//! - It keeps disk space until [`RawEngine::reclaim`] is called.
 
 use std::fmt;
 use std::ops::Range;
@@ -28,14 +28,18 @@ use protobuf2::reflect::MessageDescriptor;
 use protobuf2::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufError, ProtobufResult, UnknownFields};
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
-use super::torn::{check_newest_files, first_damage};
-use super::{Change, LogEngine, Recovered, check_read};
+use super::mark::RewrittenEnd;
+use super::noted::{OF_ALL, RawEngine, batch_from_record};
+use super::torn::{check_newest_files, first_damage, newest_end};
+use super::{Change, Recovered, check_read};
 use crate::error::{LogError, Place};
 use crate::options::LogOptions;
 use crate::record::{entry_from_record, vote_from_record, vote_to_record, window_from_record, window_to_record};
 
 const VOTE: &[u8] = b"v";
 const WINDOW: &[u8] = b"w";
+/// The number of the last batch, in a region of its own.
+const BATCH: &[u8] = b"b";
 
 /// See the module's description.
 pub struct RaftEngineLog {
@@ -147,13 +151,14 @@ fn add(batch: &mut LogBatch, group: GroupId, change: &Change) -> raft_engine::Re
     Ok(())
 }
 
-impl LogEngine for RaftEngineLog {
-    fn write(&self, changes: &[(GroupId, Change)]) -> Result<u64, LogError> {
+impl RawEngine for RaftEngineLog {
+    fn write(&self, changes: &[(GroupId, Change)], number: u64) -> Result<u64, LogError> {
         let written = guarded(Place::file(&self.dir), "write", || {
-            let mut batch = LogBatch::with_capacity(changes.len());
+            let mut batch = LogBatch::with_capacity(changes.len() + 1);
             for (group, change) in changes {
                 add(&mut batch, *group, change)?;
             }
+            batch.put(OF_ALL.0, BATCH.to_vec(), number.to_le_bytes().to_vec())?;
             self.engine().write(&mut batch, true)
         });
         if written.is_err() {
@@ -186,6 +191,23 @@ impl LogEngine for RaftEngineLog {
         let _reclaiming = self.reclaiming.lock();
         // The groups it returns are those that keep old files alive. It rewrites them itself when they go on doing so.
         guarded(Place::file(&self.dir), "reclaim", || self.engine().purge_expired_files()).map(|_| ())
+    }
+
+    fn last_batch(&self) -> Result<u64, LogError> {
+        let Some(record) = self.engine().get(OF_ALL.0, BATCH) else { return Ok(0) };
+        batch_from_record(&record).ok_or_else(|| LogError::corrupt(Place::file(&self.dir), "a batch without a number"))
+    }
+
+    fn end(&self) -> Place {
+        newest_end(&self.dir, ".raftlog")
+            .ok()
+            .flatten()
+            .map_or_else(|| Place::file(&self.dir), |(_, path, end)| Place::at(&path, end))
+    }
+
+    fn rewritten_end(dir: &Path) -> Result<RewrittenEnd, LogError> {
+        let newest = newest_end(dir, ".rewrite")?;
+        Ok(newest.map_or_else(RewrittenEnd::default, |(file, _, offset)| RewrittenEnd { file, offset }))
     }
 }
 

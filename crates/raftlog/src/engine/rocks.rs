@@ -5,6 +5,7 @@
 //! | group (8 bytes, big-endian), `0` | vote |
 //! | group, `1` | window |
 //! | group, `2`, index (8 bytes, big-endian) | entry |
+//! | zeros (9 bytes) | number of the last batch (8 bytes, little-endian) |
 //!
 //! A batch is one write to the write-ahead log with one `fdatasync`. Recovery accepts an incomplete last record of the
 //! write-ahead log and nothing else that is wrong with it. RocksDB checks a checksum for every record of its
@@ -19,7 +20,9 @@ use drover_rafttypes::Entry;
 use rocksdb::{DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options, ReadOptions, WriteBatch};
 use rocksdb::{ErrorKind, WriteOptions};
 
-use super::{Change, LogEngine, Recovered, check_read};
+use super::mark::RewrittenEnd;
+use super::noted::{OF_ALL, RawEngine, batch_from_record};
+use super::{Change, Recovered, check_read};
 use crate::error::{LogError, Place};
 use crate::record::{
     entry_from_record, vote_from_record, vote_to_record, weight, window_from_record, window_to_record,
@@ -28,6 +31,8 @@ use crate::record::{
 const VOTE: u8 = 0;
 const WINDOW: u8 = 1;
 const ENTRY: u8 = 2;
+/// The number of the last batch, under a group that does not exist.
+const BATCH: u8 = 0;
 const PAST_ALL: u8 = 3;
 
 /// See the module's description.
@@ -107,12 +112,13 @@ fn add(batch: &mut WriteBatch, group: GroupId, change: &Change) {
     }
 }
 
-impl LogEngine for RocksLog {
-    fn write(&self, changes: &[(GroupId, Change)]) -> Result<u64, LogError> {
+impl RawEngine for RocksLog {
+    fn write(&self, changes: &[(GroupId, Change)], number: u64) -> Result<u64, LogError> {
         let mut batch = WriteBatch::default();
         for (group, change) in changes {
             add(&mut batch, *group, change);
         }
+        batch.put(key(OF_ALL, BATCH), number.to_le_bytes());
         let bytes = batch.size_in_bytes() as u64;
         let mut durably = WriteOptions::default();
         durably.set_sync(true);
@@ -142,7 +148,7 @@ impl LogEngine for RocksLog {
 
     fn groups(&self) -> Result<Vec<GroupId>, LogError> {
         let mut groups = Vec::new();
-        let mut next = Some(0_u64);
+        let mut next = Some(OF_ALL.0 + 1);
         while let Some(from) = next {
             let start = key(GroupId(from), VOTE);
             let Some(item) = self.db.iterator(IteratorMode::From(&start, Direction::Forward)).next() else { break };
@@ -162,5 +168,19 @@ impl LogEngine for RocksLog {
         let vote = self.get(group, VOTE)?.map(vote_from_record).transpose().map_err(corrupt)?;
         let window = self.get(group, WINDOW)?.map(window_from_record).transpose().map_err(corrupt)?;
         Ok(Recovered { vote, window: window.unwrap_or_default() })
+    }
+
+    fn last_batch(&self) -> Result<u64, LogError> {
+        let Some(record) = self.get(OF_ALL, BATCH)? else { return Ok(0) };
+        batch_from_record(&record).ok_or_else(|| LogError::corrupt(Place::file(&self.dir), "a batch without a number"))
+    }
+
+    fn end(&self) -> Place {
+        Place::file(&self.dir)
+    }
+
+    fn rewritten_end(_: &Path) -> Result<RewrittenEnd, LogError> {
+        // RocksDB knows its tables by a manifest.
+        Ok(RewrittenEnd::default())
     }
 }

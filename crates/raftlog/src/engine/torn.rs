@@ -56,16 +56,33 @@ pub fn first_damage(dir: &Path) -> Option<Place> {
     None
 }
 
+/// The newest file of a kind: its number, its path, and where its last whole batch ends.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn newest_end(dir: &Path, suffix: &str) -> Result<Option<(u64, PathBuf, u64)>, LogError> {
+    let Some((number, path)) = numbered(dir, suffix)?.into_iter().max() else { return Ok(None) };
+    let bytes = fs::read(&path).map_err(|e| LogError::io(Place::file(&path), "read", e))?;
+    let end = whole_len(&bytes, number as u32);
+    Ok(Some((number, path, end as u64)))
+}
+
 /// Where a file stops to be whole batches; `None` if it is whole.
 pub(crate) fn end_of_whole(file: &[u8], signature: u32) -> Option<usize> {
+    let offset = whole_len(file, signature);
+    (offset == 0 || file[offset..].iter().any(|byte| *byte != 0)).then_some(offset)
+}
+
+/// How much of a file is its header and whole batches.
+fn whole_len(file: &[u8], signature: u32) -> usize {
     if !header_is_whole(file) {
-        return Some(0);
+        return 0;
     }
     let mut offset = FILE_HEADER_LEN;
     while let Some(len) = whole_batch(&file[offset..], signature) {
         offset += len;
     }
-    file[offset..].iter().any(|byte| *byte != 0).then_some(offset)
+    offset
 }
 
 /// The files of one kind with their numbers, in any order. `dir` need not exist.
@@ -180,7 +197,8 @@ mod tests {
     use drover_wire::proto::storage::v1 as pb;
 
     use super::*;
-    use crate::engine::{Change, LogEngine, RaftEngineLog};
+    use crate::engine::noted::RawEngine;
+    use crate::engine::{Change, RaftEngineLog};
     use crate::options::LogOptions;
     use crate::record::{Records, Window};
 
@@ -198,7 +216,7 @@ mod tests {
             let window = Window { last: Some(log_id), ..Window::default() };
             let changes =
                 [(GroupId(1), Change::Append(Records::encode(&[entry]))), (GroupId(1), Change::Window(window))];
-            let len = engine.write(&changes).unwrap() as usize;
+            let len = engine.write(&changes, index + 1).unwrap() as usize;
             starts.push(starts.last().unwrap() + len);
         }
         let (number, file) = numbered(&path, ".raftlog").unwrap().pop().unwrap();

@@ -1,0 +1,3 @@
+#![no_main]
+
+drover_fuzz::target!("raftlog_mark");
