@@ -1,16 +1,13 @@
 //! A job for tests.
 
-use drover_catalog::job::{JobOptions, JobPhase, SplitJob};
+use drover_catalog::job::{JobOptions, JobPhase, NewJob, SplitJob};
 use drover_hlc::PhysicalMs;
-use drover_keys::{GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
+use drover_keys::{GroupId, Interval, JobId, RouteId, ShardId};
 
 /// One that has nothing but its number and its phase.
 pub(crate) fn job(id: u64, phase: JobPhase) -> SplitJob {
-    SplitJob {
+    let begun = SplitJob::begun(NewJob {
         id: JobId(id),
-        epoch: JobEpoch(1),
-        phase,
-        paused: false,
         interval: Interval::all(),
         from_route: RouteId(1),
         source: GroupId(2),
@@ -18,14 +15,7 @@ pub(crate) fn job(id: u64, phase: JobPhase) -> SplitJob {
         shard: ShardId(9),
         options: JobOptions::default(),
         actor: String::new(),
-        created: PhysicalMs::default(),
-        changed: PhysicalMs::default(),
-        starts: 1,
-        fences: 0,
-        base: None,
-        own_route: None,
-        handover: None,
-        failure: None,
-        pauses: Vec::new(),
-    }
+        now: PhysicalMs::default(),
+    });
+    SplitJob { phase, ..begun }
 }

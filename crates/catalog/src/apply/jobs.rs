@@ -7,7 +7,9 @@ use drover_guards::{self as guards, Guard};
 use drover_keys::{CatalogVersion, End, GroupId, Interval, JobEpoch, JobId, RouteId, ShardId};
 
 use super::{Answer, Decision, Judge, Note, Plan, brief};
-use crate::job::{JOB_HISTORY, JOB_HISTORY_MS, JobEvent, JobPhase, JobRefusal, MAX_LIVE_JOBS, SplitJob, Surroundings};
+use crate::job::{
+    JOB_HISTORY, JOB_HISTORY_MS, JobEvent, JobPhase, JobRefusal, MAX_LIVE_JOBS, NewJob, SplitJob, Surroundings,
+};
 use crate::row::CatalogRow;
 use crate::{CatalogChange, CatalogRefusal, CatalogReply, Route, RouteDelta, RouteState, RowKey, StartJob};
 
@@ -43,11 +45,8 @@ impl Judge<'_> {
         for group in [route.group, *target, GroupId::DEFAULT] {
             self.check_live_quorum(group)?;
         }
-        let job = SplitJob {
+        let job = SplitJob::begun(NewJob {
             id: meta.next_job,
-            epoch: JobEpoch(1),
-            phase: JobPhase::Planned,
-            paused: false,
             interval: interval.clone(),
             from_route: *id,
             source: route.group,
@@ -55,16 +54,8 @@ impl Judge<'_> {
             shard: meta.next_shard,
             options: *options,
             actor: self.actor.to_owned(),
-            created: self.now,
-            changed: self.now,
-            starts: 1,
-            fences: 0,
-            base: None,
-            own_route: None,
-            handover: None,
-            failure: None,
-            pauses: Vec::new(),
-        };
+            now: self.now,
+        });
         let details = format!("{} of route {id} from group {} to group {target}", described(interval), route.group);
         let note = Note { action: "start-job", subject: format!("job {}", job.id), details };
         let mut plan = self.plan(Answer::Ready(CatalogReply::Job(Box::new(job.clone()))), Some(note));

@@ -233,18 +233,15 @@ pub(crate) mod tests {
     use drover_hlc::{PhysicalMs, Timestamp};
     use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId};
 
-    use super::super::JobOptions;
+    use super::super::{JobOptions, NewJob};
     use super::*;
 
     pub(crate) fn job(phase: JobPhase) -> SplitJob {
         let handover = matches!(phase, JobPhase::Cleanup | JobPhase::Done).then(handover);
         let at = PhysicalMs::new(1).unwrap();
         let failure = Failure { why: "no disk".to_owned(), at, retry_phase: JobPhase::Backfill };
-        SplitJob {
+        let begun = SplitJob::begun(NewJob {
             id: JobId(5),
-            epoch: JobEpoch(3),
-            phase,
-            paused: false,
             interval: Interval::new("c", End::Key("f".into())).unwrap(),
             from_route: RouteId(1),
             source: GroupId(2),
@@ -252,16 +249,11 @@ pub(crate) mod tests {
             shard: ShardId(9),
             options: JobOptions::default(),
             actor: "a".to_owned(),
-            created: at,
-            changed: at,
-            starts: 1,
-            fences: 1,
-            base: None,
-            own_route: (phase > JobPhase::Backfill).then_some(RouteId(8)),
-            handover,
-            failure: (phase == JobPhase::Failed).then_some(failure),
-            pauses: Vec::new(),
-        }
+            now: at,
+        });
+        let own_route = (phase > JobPhase::Backfill).then_some(RouteId(8));
+        let failure = (phase == JobPhase::Failed).then_some(failure);
+        SplitJob { epoch: JobEpoch(3), phase, fences: 1, own_route, handover, failure, ..begun }
     }
 
     pub(crate) fn handover() -> Handover {

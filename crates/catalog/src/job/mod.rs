@@ -246,7 +246,57 @@ pub struct SplitJob {
     pub pauses: Vec<JobPause>,
 }
 
+/// What is known of a job before anything has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its number.
+    pub id: JobId,
+    /// What moves.
+    pub interval: Interval,
+    /// The route that it is part of.
+    pub from_route: RouteId,
+    /// Who serves it.
+    pub source: GroupId,
+    /// Who is to serve it.
+    pub target: GroupId,
+    /// The keyspace of the copy.
+    pub shard: ShardId,
+    /// How it is to be moved.
+    pub options: JobOptions,
+    /// Who begins it.
+    pub actor: String,
+    /// By the catalog's clock.
+    pub now: PhysicalMs,
+}
+
 impl SplitJob {
+    /// A job that begins.
+    pub fn begun(new: NewJob) -> Self {
+        let NewJob { id, interval, from_route, source, target, shard, options, actor, now } = new;
+        Self {
+            id,
+            epoch: JobEpoch(1),
+            phase: JobPhase::Planned,
+            paused: false,
+            interval,
+            from_route,
+            source,
+            target,
+            shard,
+            options,
+            actor,
+            created: now,
+            changed: now,
+            starts: 1,
+            fences: 0,
+            base: None,
+            own_route: None,
+            handover: None,
+            failure: None,
+            pauses: Vec::new(),
+        }
+    }
+
     /// Whether the catalog names the target: from then on there is only forward.
     pub fn is_handed_over(&self) -> bool {
         self.handover.is_some()

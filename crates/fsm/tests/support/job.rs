@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use drover_catalog::job::{
-    BaseSum, Handover, HandoverTerms, JobEvent, JobOptions, JobPhase, JobRefusal, JobStep, Observed, SplitJob,
+    BaseSum, Handover, HandoverTerms, JobEvent, JobOptions, JobRefusal, JobStep, NewJob, Observed, SplitJob,
     Surroundings, next_step,
 };
 use drover_fsm::moving::{Activation, Chunk, ChunkRows, MoveStep};
@@ -51,12 +51,8 @@ impl Drive {
         let source = Replica::bootstrapped(dirs[0].path());
         let mut target = Replica::open_group(&env(), &dirs[1].path().join("store"), GroupId(4));
         assert_eq!(target.control(Command::GrantRange(Vec::new())), ControlReply::Done);
-        let at = PhysicalMs::new(1).unwrap();
-        let job = SplitJob {
+        let job = SplitJob::begun(NewJob {
             id: JOB,
-            epoch: JobEpoch(1),
-            phase: JobPhase::Planned,
-            paused: false,
             interval: moving(),
             from_route: RouteId(1),
             source: GROUP,
@@ -64,16 +60,8 @@ impl Drive {
             shard: ShardId(90),
             options: JobOptions::default(),
             actor: "a".to_owned(),
-            created: at,
-            changed: at,
-            starts: 1,
-            fences: 0,
-            base: None,
-            own_route: None,
-            handover: None,
-            failure: None,
-            pauses: Vec::new(),
-        };
+            now: PhysicalMs::new(1).unwrap(),
+        });
         Self {
             source,
             target,

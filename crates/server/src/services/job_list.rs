@@ -81,20 +81,17 @@ pub fn decode_token(token: &[u8]) -> Result<Option<JobId>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use drover_catalog::job::JobOptions;
+    use drover_catalog::job::{JobOptions, NewJob};
     use drover_hlc::PhysicalMs;
-    use drover_keys::{Interval, JobEpoch, RouteId, ShardId};
+    use drover_keys::{Interval, RouteId, ShardId};
     use drover_wire::proto::v1::ListSplitJobsRequest;
     use drover_wire::proto::v1::split_job::Phase;
 
     use super::*;
 
     fn job(phase: JobPhase, source: u64, target: u64) -> SplitJob {
-        SplitJob {
+        let begun = SplitJob::begun(NewJob {
             id: JobId(5),
-            epoch: JobEpoch(1),
-            phase,
-            paused: false,
             interval: Interval::all(),
             from_route: RouteId(1),
             source: GroupId(source),
@@ -102,16 +99,9 @@ mod tests {
             shard: ShardId(9),
             options: JobOptions::default(),
             actor: "a".to_owned(),
-            created: PhysicalMs::default(),
-            changed: PhysicalMs::default(),
-            starts: 1,
-            fences: 0,
-            base: None,
-            own_route: None,
-            handover: None,
-            failure: None,
-            pauses: Vec::new(),
-        }
+            now: PhysicalMs::default(),
+        });
+        SplitJob { phase, ..begun }
     }
 
     #[test]
