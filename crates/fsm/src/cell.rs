@@ -110,7 +110,7 @@ mod tests {
     use crate::state::tests::{owned, state};
 
     #[test]
-    fn no_view_is_taken_while_a_batch_that_differs_for_readers_is_written() {
+    fn h37_no_view_is_taken_while_a_batch_that_differs_for_readers_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
         let (_dir, home) = GroupDir::open(env, dir.path()).unwrap();

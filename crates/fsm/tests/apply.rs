@@ -114,7 +114,7 @@ fn a_compare_raises_the_read_floor_of_the_whole_group_even_if_it_fails() {
 }
 
 #[test]
-fn a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key() {
+fn h8_a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key() {
     let (_dir, mut replica) = replica();
     replica.writes(vec![at(10, put("k", "1")), at(30, put("other", "1"))]);
     assert_eq!(replica.write(at(10, put("k", "2"))), too_low(10));
@@ -276,7 +276,7 @@ fn a_request_routed_by_a_map_from_before_the_ownership_is_stale() {
 }
 
 #[test]
-fn a_write_at_or_below_the_floor_of_the_ownership_is_refused() {
+fn h3_a_write_at_or_below_the_floor_of_the_ownership_is_refused() {
     let (_dir, mut replica) = replica();
     let mut state = (*replica.state).clone();
     state.owned[0].floor_ts = ts(50);
@@ -364,7 +364,7 @@ fn a_damaged_record_stops_the_replica_and_nothing_of_the_batch_is_written() {
 }
 
 #[test]
-fn user_keys_of_any_bytes_reach_no_control_state() {
+fn h22_user_keys_of_any_bytes_reach_no_control_state() {
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::open(&env(), &dir.path().join("store"));
     let mut all = grant("", "", 1);

@@ -38,7 +38,7 @@ async fn digest(machine: &mut Machine) -> drover_mvcc::Digest {
 const NOTHING_YET: &str = "1 0 4a083f0a36828e44\n";
 
 #[tokio::test]
-async fn what_was_not_flushed_is_forgotten_and_the_log_id_says_so() {
+async fn h30_what_was_not_flushed_is_forgotten_and_the_log_id_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let env = env();
     let mut machine = Machine::bootstrapped(&env, dir.path()).await;

@@ -7,12 +7,12 @@ mod support;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use drover_fsm::moving::{Activation, Chunk, ChunkRows, Fence, ImportPhase, MoveStep};
-use drover_fsm::{Command, MoveCommand, RecordName, TxnRecordName};
+use drover_fsm::moving::{Activation, Chunk, ChunkRows, Fence, ImportPhase, MoveStep, MovedRows, apply_step};
+use drover_fsm::{Command, GroupState, MoveCommand, RecordName, TxnRecordName};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobEpoch, JobId, LogicalKey, RouteId, ShardId};
 use drover_kv::{OpResult, Outcome, Refusal};
-use drover_mvcc::{ExportBudget, RawRow, RowKind, RowSum, Stored};
+use drover_mvcc::{ExportBudget, RawRow, RowKind, RowSum, Stored, Tracking};
 use drover_rafttypes::{ApplyReply, ControlReply};
 use proptest::prelude::*;
 use support::*;
@@ -67,8 +67,12 @@ impl Move {
         MoveStep::ArmMigration { interval: moving(), target: GroupId(4) }
     }
 
+    fn move_command(&self, step: MoveStep) -> MoveCommand {
+        MoveCommand { job: JOB, epoch: JobEpoch(self.epoch), step }
+    }
+
     fn command(&self, step: MoveStep) -> Command {
-        Command::Move(Box::new(MoveCommand { job: JOB, epoch: JobEpoch(self.epoch), step }))
+        Command::Move(Box::new(self.move_command(step)))
     }
 
     fn at_source(&mut self, step: MoveStep) -> ControlReply {
@@ -286,6 +290,120 @@ fn h11_behind_the_fence_nothing_new_is_written() {
     assert_eq!(this.source.state.moves.source(JOB).unwrap().tracked_rows, 1);
 }
 
+/// Counts what is done to rows, and to whole intervals of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Touched {
+    rows: usize,
+    intervals: usize,
+}
+
+impl MovedRows for Touched {
+    type Error = std::convert::Infallible;
+
+    fn empty(&mut self, _: ShardId, _: &Interval) {
+        self.intervals += 1;
+    }
+
+    fn empty_tracker(&mut self, _: ShardId, _: JobId) {
+        self.intervals += 1;
+    }
+
+    fn import(&mut self, _: ShardId, _: &RawRow) -> Result<RowSum, Self::Error> {
+        self.rows += 1;
+        Ok(RowSum::default())
+    }
+
+    fn is_locked(&self, _: ShardId, _: &Interval) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
+    fn set_tracking(&mut self, _: Vec<Tracking>) {}
+}
+
+#[test]
+fn h7_handing_over_takes_the_same_few_steps_for_one_row_and_for_a_thousand() {
+    let hand_over = |rows: u64| {
+        let mut this = Move::new();
+        for n in 0..rows {
+            this.source.write(once(10 + n, put(&format!("d{n}"), "value"), "op", 1 << 40)).unwrap();
+        }
+        this.begin();
+        while this.copy_portion() {}
+        this.scan();
+        let (mut source, mut target) = (this.source.state.as_ref().clone(), this.target.state.as_ref().clone());
+        let (mut log, mut touched) = (Vec::new(), Touched::default());
+        let mut take = |state: &mut GroupState, step: MoveStep| {
+            let index = 10_000 + log.len() as u64;
+            log.push(format!("{step:?}").split([' ', '(']).next().unwrap().to_owned());
+            assert!(apply_step(state, &mut touched, index, &this.move_command(step)).unwrap());
+        };
+        take(&mut source, MoveStep::ApplyWriteFence);
+        let job = source.moves.source(JOB).unwrap().clone();
+        assert_eq!(job.fence, Fence::Sealed);
+        let from = target.moves.import(JOB).unwrap().tracked;
+        let rest = this.source.store.snapshot().export_tracked(job.shard, JOB, from, BUDGET).unwrap();
+        assert!(rest.done);
+        let rows = ChunkRows::Tracked { from, to: rest.next, rows: rest.rows };
+        let close = Some(this.base.unwrap().plus(job.change));
+        take(&mut target, MoveStep::ImportChunk(Chunk { armed_at: job.armed_at, rows, close }));
+        assert_eq!(target.moves.import(JOB).unwrap().phase, ImportPhase::Closed);
+        take(&mut source, MoveStep::ArmReadFence);
+        take(&mut target, this.activation(1 << 41));
+        take(&mut source, MoveStep::Release { version: CatalogVersion(8) });
+        assert!(target.owner_of(&moving()).is_some() && source.owner_of(&moving()).is_none());
+        (log, touched)
+    };
+    let one = hand_over(1);
+    assert_eq!(one.1, Touched { rows: 0, intervals: 2 }, "the old rows and their list go, each as a whole");
+    assert_eq!(one, hand_over(1_000));
+}
+
+#[test]
+fn h21_a_range_delete_is_judged_by_all_that_it_reaches_into() {
+    let mut this = Move::begun();
+    this.source.write(at(10, put("d", "x"))).unwrap();
+    let mut now = 20;
+    let mut delete_from_the_left = |this: &mut Move| {
+        now += 1;
+        this.source.write(at(now, delete_range("a", "e")))
+    };
+    delete_from_the_left(&mut this).unwrap();
+    assert_eq!(this.source.state.moves.source(JOB).unwrap().tracked_rows, 2, "it is listed: the write, and its end");
+    this.finish_copy();
+    assert!(fenced(&delete_from_the_left(&mut this)));
+    assert_eq!(this.at_source(MoveStep::ArmReadFence), ControlReply::Done);
+    assert_eq!(delete_from_the_left(&mut this), Err(Refusal::CutoverPending));
+    assert_eq!(this.at_target(this.activation(40)), ControlReply::Done);
+    assert_eq!(this.at_source(MoveStep::Release { version: CatalogVersion(8) }), ControlReply::Done);
+    assert!(matches!(delete_from_the_left(&mut this), Err(Refusal::RouteMoved { .. })));
+}
+
+#[test]
+fn h49_what_was_read_is_not_validated_where_reads_are_over() {
+    let mut this = Move::begun();
+    this.source.write(at(10, put("d", "x"))).unwrap();
+    this.finish_copy();
+    let mut id = 0;
+    // Writes beside the range what depends on a key of it, or on a part.
+    let mut read_and_write_beside = |this: &mut Move| {
+        [reads(&["d"], &[]), reads(&[], &[("d", "e")])].map(|read| {
+            id += 1;
+            this.source.write(step(20 + u64::from(id), commit(txn(id, 1), 15, puts(&[("k", "y")]), read)))
+        })
+    };
+    assert!(read_and_write_beside(&mut this).iter().all(|result| result.is_ok()), "nothing is written there any more");
+    assert_eq!(this.at_source(MoveStep::ArmReadFence), ControlReply::Done);
+    assert_eq!(this.at_target(this.activation(40)), ControlReply::Done);
+    this.target.write(at_v8(41, "d", "changed elsewhere")).unwrap();
+    for refused in read_and_write_beside(&mut this) {
+        assert_eq!(refused, Err(Refusal::CutoverPending));
+    }
+    assert_eq!(this.at_source(MoveStep::Release { version: CatalogVersion(8) }), ControlReply::Done);
+    for refused in read_and_write_beside(&mut this) {
+        assert!(matches!(refused, Err(Refusal::RouteMoved { .. })), "{refused:?}");
+    }
+}
+
 #[test]
 fn h12_a_range_is_sealed_when_the_last_prepared_transaction_is_resolved() {
     let mut this = Move::begun();
@@ -313,7 +431,7 @@ fn h12_a_range_is_sealed_when_the_last_prepared_transaction_is_resolved() {
 }
 
 #[test]
-fn nothing_is_collected_or_removed_while_a_range_is_copied() {
+fn h16_nothing_is_collected_or_removed_while_a_range_is_copied() {
     let mut this = Move::new();
     for (name, ts) in [("b", 10), ("d", 11)] {
         this.source.write(once(ts, put(name, "1"), name, 20)).unwrap();
@@ -516,8 +634,9 @@ fn h27_a_range_moves_away_and_back_and_late_steps_of_the_first_move_do_nothing()
     let Move { source: target, target: source, _dirs, .. } = there;
     let back = |step| Command::Move(Box::new(MoveCommand { job: JobId(6), epoch: JobEpoch(1), step }));
     let (mut source, mut target) = (source, target);
-    let prepare = MoveStep::PrepareImport { interval: moving(), shard: ShardId(91), source: GroupId(4) };
-    assert_eq!(target.control(back(prepare)), ControlReply::Done);
+    let prepare = |shard| MoveStep::PrepareImport { interval: moving(), shard: ShardId(shard), source: GroupId(4) };
+    assert!(matches!(target.control(back(prepare(1))), ControlReply::Refused(why) if why.contains("in use")));
+    assert_eq!(target.control(back(prepare(91))), ControlReply::Done);
     assert_eq!(source.control(back(MoveStep::ArmMigration { interval: moving(), target: GROUP })), ControlReply::Done);
     let job = source.state.moves.source(JobId(6)).unwrap().clone();
     let all = ExportBudget { bytes: usize::MAX, scanned_bytes: usize::MAX };
@@ -638,7 +757,7 @@ proptest! {
     /// Whatever clients do while a range is copied, also if the move starts over in between, the copy is equal when it is
     /// closed; and what is answered as written is there.
     #[test]
-    fn whatever_is_written_while_a_range_is_copied_arrives(
+    fn h13_whatever_is_written_while_a_range_is_copied_arrives(
         before in proptest::collection::vec(any_doing(), 0..20),
         meanwhile in proptest::collection::vec((any_doing(), 0u8..4), 0..40),
         scan_at in 0usize..40,

@@ -255,7 +255,7 @@ fn a_job_that_nothing_disturbs_moves_its_range() {
 }
 
 #[test]
-fn a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase() {
+fn h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase() {
     for steps in 0..40 {
         let mut world = World::new();
         world.write("d", false);

@@ -71,7 +71,7 @@ async fn a_latest_read_that_meets_an_expiry_asks_what_time_it_is() {
 }
 
 #[tokio::test]
-async fn every_read_is_judged_by_owner_and_route_version_on_all_it_touches() {
+async fn h2_every_read_is_judged_by_owner_and_route_version_on_all_it_touches() {
     let (_dir, machine) = filled(vec![at(10, put("k", "1"))]).await;
     let handle = &machine.handle;
     let moved = ReadError::Refused(Refusal::RouteMoved { hint: None });

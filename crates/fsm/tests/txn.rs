@@ -204,6 +204,22 @@ fn a_transaction_of_two_groups_is_prepared_decided_and_resolved() {
 }
 
 #[test]
+fn h48_a_lock_becomes_a_version_below_every_floor() {
+    let (_dir, mut replica) = replica();
+    replica.run(10, prepare(txn(1, 1), 9, "b", puts(&[("b", "primary")]))).unwrap();
+    // Of a transaction whose primary is elsewhere.
+    replica.run(11, prepare(txn(2, 1), 9, "q", puts(&[("c", "secondary")]))).unwrap();
+    // Both get their commit timestamps. Before they come to the log something younger is validated there.
+    replica.run(50, commit(txn(3, 1), 40, puts(&[("k", "x")]), reads(&["l"], &[]))).unwrap();
+    assert_eq!(replica.write(at(20, put("d", "new"))), Err(Refusal::TimestampTooLow { floor: ts(50) }));
+    assert_eq!(replica.run(51, decide(txn(1, 1), 9, 20, &["b"], &[])), committed(20));
+    assert_eq!(replica.run(52, resolve(txn(2, 1), 9, Some(21), &["c"])), Ok(Outcome::TxnResolved));
+    let versions = (newest(&replica, "b"), newest(&replica, "c"));
+    assert_eq!(versions, (Some((key("primary"), 20)), Some((key("secondary"), 21))));
+    assert_eq!(locks(&replica), 0);
+}
+
+#[test]
 fn a_prepare_fails_on_a_younger_version_and_on_a_foreign_lock_and_locks_nothing() {
     let (_dir, mut replica) = replica();
     replica.write(at(10, put("k", "1"))).unwrap();
@@ -417,7 +433,7 @@ fn a_retry_in_one_group_removes_the_locks_of_the_attempt_before() {
 }
 
 #[test]
-fn records_stay_until_the_horizon_has_passed_and_all_is_resolved() {
+fn h42_records_stay_until_the_horizon_has_passed_and_all_is_resolved() {
     let (_dir, mut replica) = replica();
     let (one, two, gone) = (txn(1, 1), txn(2, 1), txn(3, 1));
     replica.run(20, commit(one, 9, puts(&[("b", "1")]), reads(&[], &[]))).unwrap();
@@ -481,7 +497,7 @@ fn only_the_attempt_that_was_committed_declares_its_locks_resolved() {
 }
 
 #[test]
-fn the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks() {
+fn h51_the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks() {
     let (_dir, mut replica) = replica();
     let safe_points = |replica: &Replica| replica.state.owned.iter().map(|o| o.safe_point.raw()).collect::<Vec<_>>();
     replica.run(20, prepare(txn(1, 1), 15, "k", puts(&[("k", "1")]))).unwrap();

@@ -52,16 +52,20 @@ guards! {
     /// H2: a group would serve and change keys that it does not own.
     OwnerGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers",
-        "drover-fsm::reads" "every_read_is_judged_by_owner_and_route_version_on_all_it_touches";
+        "drover-fsm::reads" "h2_every_read_is_judged_by_owner_and_route_version_on_all_it_touches";
     /// H6: a request that was routed by an older map, under which another group owned the key, would slip past.
     ComposedGate:
         "drover-fsm::apply" "a_request_routed_by_a_map_from_before_the_ownership_is_stale",
+        "drover-fsm::moving" "h27_a_range_moves_away_and_back_and_late_steps_of_the_first_move_do_nothing",
         "drover-fsm::reads" "a_read_routed_by_a_map_from_before_the_ownership_is_stale";
     /// H6: so would one that does not say by which map it was routed.
     AbsentVersion:
         "drover-fsm::apply" "the_first_gate_that_objects_answers",
-        "drover-fsm::reads" "every_read_is_judged_by_owner_and_route_version_on_all_it_touches",
-        "drover-raftgroup::reads_and_writes" "a_request_that_was_routed_by_no_map_is_refused";
+        "drover-fsm::reads" "h2_every_read_is_judged_by_owner_and_route_version_on_all_it_touches",
+        "drover-raftgroup::reads_and_writes" "h6_a_request_that_was_routed_by_no_map_is_refused";
+    /// H21: a range delete would be judged by the key at which it begins, and reach into a range that moves.
+    WholeFootprint:
+        "drover-fsm::moving" "h21_a_range_delete_is_judged_by_all_that_it_reaches_into";
     /// H44: a write that is sent again would be applied again.
     IdempotencyGate:
         "drover-fsm::apply" "a_retry_gets_the_first_answer_and_changes_nothing",
@@ -71,7 +75,7 @@ guards! {
         "drover-fsm::apply" "the_first_gate_that_objects_answers";
     /// H3: a commit could land at or below what was served before the range came here.
     FloorOfOwnership:
-        "drover-fsm::apply" "a_write_at_or_below_the_floor_of_the_ownership_is_refused";
+        "drover-fsm::apply" "h3_a_write_at_or_below_the_floor_of_the_ownership_is_refused";
     /// H38: a commit could land where snapshots are refused and versions are collected.
     FloorOfSafePoint:
         "drover-fsm::apply" "a_write_under_the_safe_point_is_refused";
@@ -81,10 +85,13 @@ guards! {
         "drover-fsm::apply" "a_range_delete_is_judged_on_all_of_its_interval";
     /// H8: a commit could land below a newer version of its key, and never be seen.
     FloorOfNewestVersion:
-        "drover-fsm::apply" "a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key";
+        "drover-fsm::apply" "h8_a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key";
     /// H8: the newest version would not be looked up where it can be in the way.
     MaxCommitTs:
-        "drover-fsm::apply" "a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key";
+        "drover-fsm::apply" "h8_a_blind_write_below_younger_versions_of_other_keys_is_judged_by_its_own_key";
+    /// H48: what was decided would not become a version, because something younger was served since it was locked.
+    SettlingIsExempt:
+        "drover-fsm::txn" "h48_a_lock_becomes_a_version_below_every_floor";
     /// H40: writes and reads would pass over the lock of a transaction that may have committed.
     LockGate:
         "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
@@ -128,7 +135,7 @@ guards! {
         "drover-fsm::apply" "records_go_only_at_or_below_the_horizon_and_what_they_answered_is_refused_then";
     /// H30: entries would be applied twice, or never, after a restart.
     AppliedIdInBatch:
-        "drover-fsm::driver" "what_was_not_flushed_is_forgotten_and_the_log_id_says_so";
+        "drover-fsm::driver" "h30_what_was_not_flushed_is_forgotten_and_the_log_id_says_so";
     /// H24: the digest of a replica would depend on how it cut the log into batches.
     DigestEndsBatch:
         "drover-fsm::driver" "a_digest_shows_the_state_at_its_entry_and_nothing_later";
@@ -145,13 +152,19 @@ guards! {
         "drover-fsm::driver" "the_snapshot_builder_reports_what_is_flushed";
     /// H37: a read would judge by one state and see the data of another.
     OneView:
-        "drover-fsm" "cell::tests::no_view_is_taken_while_a_batch_that_differs_for_readers_is_written";
+        "drover-fsm" "cell::tests::h37_no_view_is_taken_while_a_batch_that_differs_for_readers_is_written";
     /// H36: a snapshot read would miss history that was left behind when the range came here.
     HistoryStart:
-        "drover-fsm" "read::tests::a_snapshot_from_before_the_history_of_the_range_is_refused";
+        "drover-fsm" "read::tests::h36_a_snapshot_from_before_the_history_of_the_range_is_refused";
     /// H38: a snapshot read would miss what is collected while it reads.
     SafePointAfterRead:
-        "drover-fsm" "read::tests::a_read_that_garbage_collection_overtook_is_refused";
+        "drover-fsm" "read::tests::h38_a_read_that_garbage_collection_overtook_is_refused";
+    /// H19: a snapshot read that took its time would miss what was collected before the range was given up.
+    OwnerAfterRead:
+        "drover-fsm" "read::tests::h19_a_snapshot_read_that_the_release_overtook_is_routed_anew";
+    /// H19: what is cleared up would be gone from under a read that has begun.
+    SnapshotsHeld:
+        "drover-mvcc::moving" "h19_what_was_cleared_up_is_there_for_a_read_that_has_begun";
     /// H38: versions would be collected by a safe point that a crash forgets, and replay would miss them.
     CollectBehindFlush:
         "drover-mvcc" "store::tests::collection_waits_for_a_flush_that_covers_the_safe_point_whatever_rocksdb_flushes_by_itself";
@@ -180,7 +193,10 @@ guards! {
         "drover-raftgroup::transactions" "h40_a_latest_read_waits_for_the_transaction_that_was_pending_when_it_arrived";
     /// H50: a latest read that waited would see a younger write and not say as of when.
     FreshAfterWait:
-        "drover-raftgroup::reads_and_writes" "h40_a_latest_read_waits_for_the_write_that_was_pending_when_it_arrived";
+        "drover-raftgroup::reads_and_writes" "h50_a_latest_read_that_waited_is_made_at_a_fresh_timestamp";
+    /// H52: readers would wait for ever for a write that never came to the log.
+    UnproposedIsRemoved:
+        "drover-raftgroup::reads_and_writes" "h52_a_write_that_times_out_before_it_is_proposed_never_applies_and_blocks_nobody";
     /// H28: readers would pass over a write that may still be applied.
     PendingWhileUnknown:
         "drover-raftgroup::leases" "h52_the_keys_of_a_write_whose_outcome_is_unknown_stay_pending";
@@ -223,9 +239,15 @@ guards! {
 
     // Members of groups.
 
+    /// H1: a map would be made of routes that overlap, or leave keys to nobody.
+    RoutesTile:
+        "drover-catalog" "routes::map::tests::h1_only_routes_that_tile_the_key_space_are_a_map";
+    /// H1: so would the next one, of a change that does not fit.
+    DeltaFits:
+        "drover-catalog" "routes::map::tests::a_delta_that_does_not_fit_is_refused_and_the_map_stays";
     /// H25: a leader that knows an old catalog would add replicas that are gone and remove those that came since.
     MembersByTheCatalog:
-        "drover-raftgroup::members" "a_leader_that_knows_an_old_catalog_does_what_the_present_one_says";
+        "drover-raftgroup::members" "h25_a_leader_that_knows_an_old_catalog_does_what_the_present_one_says";
     /// H43: a replica that has little of the log would vote, and a majority could consist of such.
     CaughtUpBeforeVote:
         "drover-catalog" "membership::tests::every_difference_has_a_step";
@@ -252,8 +274,8 @@ guards! {
         "drover-catalog" "apply::tests::compat::a_node_that_is_not_heard_holds_nobody_up_and_is_refused_when_it_comes_back_too_old";
     /// H23: a command would stand in a log whose replicas include a build that cannot take part in it.
     AllAreCapable:
-        "drover-catalog" "apply::tests::groups::replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one",
-        "drover-catalog" "apply::tests::groups::what_a_node_can_do_that_never_registered_is_not_known";
+        "drover-catalog" "apply::tests::groups::h46_replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one",
+        "drover-catalog" "apply::tests::groups::h23_what_a_node_can_do_that_never_registered_is_not_known";
     /// H23: a command would stand in the log to which a frozen cluster may be rolled back to builds that do not know it.
     ClusterVersionReached:
         "drover-catalog" "apply::tests::compat::a_command_of_a_later_version_waits_until_the_cluster_cannot_go_back_behind_it";
@@ -344,15 +366,18 @@ guards! {
     /// H42: a prepare or a commit whose record was removed would apply a second time.
     TxnHorizon:
         "drover-fsm" "gate::txn::tests::a_transaction_must_be_above_the_horizon_and_its_snapshot_kept",
-        "drover-fsm::txn" "records_stay_until_the_horizon_has_passed_and_all_is_resolved";
+        "drover-fsm::txn" "h42_records_stay_until_the_horizon_has_passed_and_all_is_resolved";
+    /// H49: what a transaction has read would be validated on what this group has given up, and others write to.
+    ReadsInFootprint:
+        "drover-fsm::moving" "h49_what_was_read_is_not_validated_where_reads_are_over";
     /// H47: a transaction would commit on a value that has expired since it was read.
     TxnExpiryCounts:
-        "drover-fsm" "gate::txn::tests::a_younger_version_and_an_expiry_in_between_are_changes",
+        "drover-fsm" "gate::txn::tests::h47_a_younger_version_and_an_expiry_in_between_are_changes",
         "drover-coordinator::txn" "a_value_that_has_expired_since_it_was_read_is_a_change_in_one_group_and_in_several";
-    /// H38: what a transaction has read could have changed.
+    /// H39: what a transaction has read could have changed.
     TxnReadsValidated:
         "drover-fsm::txn" "what_was_read_and_has_changed_is_a_conflict";
-    /// A transaction whose coordinator works on it would be rolled back under its feet.
+    /// H41: a transaction whose coordinator works on it would be rolled back under its feet.
     TxnLockLives:
         "drover-fsm" "gate::txn::tests::only_an_expired_lock_is_rolled_back_unasked",
         "drover-fsm::txn" "a_rollback_waits_until_the_lock_has_expired";
@@ -367,10 +392,10 @@ guards! {
         "drover-fsm::txn" "a_prepare_that_comes_after_the_resolution_locks_nothing";
     /// H42: the outcome of a transaction would be gone while locks wait for it.
     TxnRecordsKept:
-        "drover-fsm::txn" "records_stay_until_the_horizon_has_passed_and_all_is_resolved";
+        "drover-fsm::txn" "h42_records_stay_until_the_horizon_has_passed_and_all_is_resolved";
     /// H51: a transaction that has prepared would lose the snapshot that it is validated against.
     SafePointBehindLocks:
-        "drover-fsm::txn" "the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks";
+        "drover-fsm::txn" "h51_the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks";
     /// H28: what a transaction has read could have changed before its commit timestamp.
     TxnRefresh:
         "drover-coordinator::txn" "a_read_that_changed_before_the_commit_timestamp_is_a_conflict";
@@ -380,7 +405,7 @@ guards! {
     /// H28: a snapshot that was read before the locks stood would change.
     TxnTimestampAfterPrepares:
         "drover-coordinator::txn" "a_snapshot_that_was_read_while_locks_were_set_stays_as_it_was";
-    /// A transaction would be acknowledged that is lost with its coordinator.
+    /// H42: a transaction would be acknowledged that is lost with its coordinator.
     TxnAnswerAfterDecision:
         "drover-coordinator::txn" "nobody_is_answered_before_the_decision_is_in_the_log";
     /// H42: a superseded attempt would declare the locks of the one that was committed resolved.
@@ -391,11 +416,27 @@ guards! {
 
     /// H13: what is written while a range is copied would be missing from the copy.
     TrackWrites:
-        "drover-fsm::moving" "whatever_is_written_while_a_range_is_copied_arrives",
+        "drover-fsm::moving" "h13_whatever_is_written_while_a_range_is_copied_arrives",
         "drover-fsm::moving_job" "h26_a_step_of_a_deposed_driver_does_nothing_behind_a_change_of_course";
     /// H16: what is still to be copied would be collected or removed.
     MovingIsPinned:
-        "drover-fsm::moving" "nothing_is_collected_or_removed_while_a_range_is_copied";
+        "drover-fsm::moving" "h16_nothing_is_collected_or_removed_while_a_range_is_copied";
+    /// H9: a delete would stay behind, and the older value come back at the target.
+    TombstonesTravel:
+        "drover-mvcc::moving" "h9_deletes_and_expiries_travel_and_hide_at_the_target_what_they_hid_at_the_source";
+    /// H5: of a key with more versions than a portion holds, the rest would be left out.
+    CursorNamesVersion:
+        "drover-mvcc::moving" "h5_a_key_with_many_versions_is_cut_anywhere";
+    /// H15: a portion would look at a whole interval in which there is little to copy.
+    ScanBudget:
+        "drover-mvcc::moving" "h15_a_portion_without_rows_still_makes_progress";
+    /// H15: a portion that found nothing would be asked for again, for ever.
+    ProgressWithoutRows:
+        "drover-mvcc::moving" "h15_a_portion_without_rows_still_makes_progress";
+    /// H27: a range that comes back would be put among rows that are there already.
+    FreshShard:
+        "drover-fsm::moving" "what_cannot_move_is_refused",
+        "drover-fsm::moving" "h27_a_range_moves_away_and_back_and_late_steps_of_the_first_move_do_nothing";
     /// H12: a transaction that has prepared would write behind the copy.
     SealAfterDrain:
         "drover-fsm" "moving::source::tests::a_range_is_closed_in_order_and_each_step_may_be_made_twice",
@@ -407,7 +448,7 @@ guards! {
     /// H2: the former owner would serve what the new one has changed.
     ReadFence:
         "drover-fsm" "gate::owner::tests::what_is_given_up_or_not_here_yet_is_refused_and_what_is_gone_has_a_hint",
-        "drover-fsm::moving_job" "a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
     /// H26: a deposed migrator or a late message would lift a fence that somebody relies on, or set one again.
     MoveEpochs:
         "drover-fsm" "moving::source::tests::a_step_of_an_older_course_is_refused",
@@ -417,7 +458,7 @@ guards! {
         "drover-fsm::moving" "h35_a_job_that_is_over_refuses_every_step";
     /// H14: a chunk that comes twice, or too early, would leave a gap.
     ChunkContinues:
-        "drover-fsm" "moving::import::tests::a_chunk_is_taken_exactly_if_it_continues_its_stream";
+        "drover-fsm" "moving::import::tests::h14_a_chunk_is_taken_exactly_if_it_continues_its_stream";
     /// H14: a chunk that comes late would change what was found equal.
     ImportClosed:
         "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again";
@@ -436,7 +477,17 @@ guards! {
     /// H18: a job whose range was handed over would be called off, and both groups would serve it, or none.
     ForwardAfterHandover:
         "drover-catalog" "job::course::tests::every_event_meets_every_phase",
-        "drover-fsm::moving_job" "a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+        "drover-catalog" "job::course::tests::h18_once_the_target_is_named_a_job_goes_forward_whoever_asks",
+        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+    /// H17: a job that is called off would end with fences, pins or a copy left behind.
+    AbandonedClearsUp:
+        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+    /// H31: any number of jobs could be begun.
+    LiveJobsBounded:
+        "drover-catalog" "apply::tests::jobs::h31_jobs_under_way_are_bounded_and_so_are_those_that_have_ended";
+    /// H31: every job that ever ended would be kept.
+    JobHistoryBounded:
+        "drover-catalog" "apply::tests::jobs::h31_jobs_under_way_are_bounded_and_so_are_those_that_have_ended";
     /// H26: two jobs would move one range.
     JobsDisjoint:
         "drover-catalog" "apply::tests::jobs::what_cannot_be_moved_is_refused";

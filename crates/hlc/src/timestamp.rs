@@ -144,6 +144,54 @@ mod tests {
 
     use super::*;
 
+    /// Tells whether a type has a trait: the method of the type itself is only there if it has, and goes before that of the
+    /// trait.
+    struct Has<T>(std::marker::PhantomData<T>);
+
+    trait Lacks {
+        fn becomes_a_timestamp(&self) -> bool {
+            false
+        }
+
+        fn becomes_milliseconds(&self) -> bool {
+            false
+        }
+
+        fn is_compared_with_a_timestamp(&self) -> bool {
+            false
+        }
+    }
+
+    impl<T> Lacks for Has<T> {}
+
+    impl<T: Into<Timestamp>> Has<T> {
+        fn becomes_a_timestamp(&self) -> bool {
+            true
+        }
+    }
+
+    impl<T: Into<PhysicalMs>> Has<T> {
+        fn becomes_milliseconds(&self) -> bool {
+            true
+        }
+    }
+
+    impl<T: PartialEq<Timestamp>> Has<T> {
+        fn is_compared_with_a_timestamp(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn h4_milliseconds_are_not_taken_for_a_timestamp_nor_compared_with_one() {
+        let (ms, timestamp) = (Has::<PhysicalMs>(Default::default()), Has::<Timestamp>(Default::default()));
+        let raw = Has::<u64>(Default::default());
+        assert!(timestamp.becomes_a_timestamp() && timestamp.is_compared_with_a_timestamp());
+        assert!(!ms.becomes_a_timestamp() && !ms.is_compared_with_a_timestamp());
+        assert!(ms.becomes_milliseconds() && !timestamp.becomes_milliseconds());
+        assert!(!raw.becomes_a_timestamp() && !raw.becomes_milliseconds(), "a number is neither of them");
+    }
+
     #[test]
     fn the_counter_carries_into_the_milliseconds() {
         let full = Timestamp::new(PhysicalMs::new(5).unwrap(), u16::MAX);

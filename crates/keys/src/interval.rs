@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_end_key_is_not_an_unbounded_end() {
+    fn h32_an_empty_end_key_is_not_an_unbounded_end() {
         assert!(matches!(Interval::new("a", End::Key(Bytes::new())), Err(IntervalError::Reversed { .. })));
         assert!(matches!(Interval::new("", End::Key(Bytes::new())), Err(IntervalError::Empty { .. })));
         assert!(interval("a", None).contains(b"zzz"));

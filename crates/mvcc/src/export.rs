@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{Interval, JobId, ShardId};
 
@@ -70,7 +71,7 @@ impl Chooser {
     fn takes(&mut self, physical: &[u8], value: &[u8]) -> Result<bool, StoreError> {
         let (prefix, commit_ts) = split(physical)?;
         Ok(match self.ranker.rank(prefix, commit_ts, |_| Some(self.safe_point)) {
-            Rank::Live => true,
+            Rank::Live => guards::on(Guard::TombstonesTravel) || !is_tombstone(value),
             Rank::Base => !is_tombstone(value),
             Rank::Superseded => false,
         })
@@ -96,6 +97,9 @@ pub(crate) fn portion(
         let mut behind = with_shard(shard, after);
         if kind == RowKind::Version {
             chooser.behind(&behind)?;
+            if !guards::on(Guard::CursorNamesVersion) {
+                behind = [split(&behind)?.0, &[u8::MAX; 8]].concat();
+            }
         }
         behind.push(0);
         rows.seek(&behind);
@@ -108,7 +112,9 @@ pub(crate) fn portion(
         if takes && bytes + size > budget.bytes && !portion.rows.is_empty() {
             return Ok(portion);
         }
-        portion.cursor = Bytes::copy_from_slice(without_shard(key));
+        if takes || guards::on(Guard::ProgressWithoutRows) {
+            portion.cursor = Bytes::copy_from_slice(without_shard(key));
+        }
         scanned += size;
         if takes {
             bytes += size;
@@ -116,7 +122,7 @@ pub(crate) fn portion(
             portion.rows.push(RawRow { kind, key: portion.cursor.clone(), value });
         }
         rows.next();
-        if bytes >= budget.bytes || scanned >= budget.scanned_bytes {
+        if bytes >= budget.bytes || (scanned >= budget.scanned_bytes && guards::on(Guard::ScanBudget)) {
             return Ok(portion);
         }
     }

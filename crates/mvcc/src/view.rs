@@ -1,6 +1,7 @@
 //! Reads of one database, now or as of a snapshot: what batches and snapshots have in common.
 
 use bytes::Bytes;
+use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use parking_lot::Mutex;
 use rocksdb::{DBPinnableSlice, ReadOptions};
@@ -32,7 +33,8 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     /// Everything committed until now, and nothing later.
     pub fn frozen(db: &'a Db) -> Self {
-        Self { point: Mutex::new(None), snapshot: Some(db.snapshot()), db }
+        let snapshot = guards::on(Guard::SnapshotsHeld).then(|| db.snapshot());
+        Self { point: Mutex::new(None), snapshot, db }
     }
 
     /// The present state. Nobody else may write while it is in use, or reads disagree with each other.

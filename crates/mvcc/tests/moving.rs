@@ -170,7 +170,7 @@ proptest! {
 }
 
 #[test]
-fn a_key_with_many_versions_is_cut_anywhere() {
+fn h5_a_key_with_many_versions_is_cut_anywhere() {
     let (source, target) = (Fixture::new(), Fixture::new());
     let mut batch = source.store.batch();
     for at in 1..=10_000 {
@@ -201,7 +201,7 @@ fn a_key_with_many_versions_is_cut_anywhere() {
 }
 
 #[test]
-fn a_portion_without_rows_still_makes_progress() {
+fn h15_a_portion_without_rows_still_makes_progress() {
     let fixture = Fixture::new();
     put(&fixture.store, &[("a", 3, Stored::Tombstone), ("a", 2, value("x")), ("b", 1, value("y"))]);
     let small = ExportBudget { bytes: 1_000, scanned_bytes: 1 };
@@ -216,6 +216,98 @@ fn a_portion_without_rows_still_makes_progress() {
         (cursor, rows) = (portion.cursor, [rows, portion.rows].concat());
     }
     assert_eq!((rows.len(), export(&cursor).done), (1, true), "of a, only what is below its tombstone would be left");
+}
+
+#[test]
+fn h9_deletes_and_expiries_travel_and_hide_at_the_target_what_they_hid_at_the_source() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let expiring = Stored::Put { value: "x".into(), expire_at: Some(ts(8)) };
+    put(&source.store, &[("deleted", 3, value("x")), ("expires", 4, expiring), ("stays", 5, value("y"))]);
+    put(&source.store, &[("deleted", 6, Stored::Tombstone)]);
+    let whole = Interval::all();
+    // Snapshots from 2 on are kept.
+    import(&target.store, &everything(&source.store, SHARD, &whole, 2), &whole, RowSum::default());
+    let seen = |fixture: &Fixture, shard, at| {
+        let snapshot = fixture.store.snapshot();
+        ["deleted", "expires", "stays"].map(|name| snapshot.visible(shard, &key(name), ts(at)).unwrap())
+    };
+    for at in 2..10 {
+        assert_eq!(seen(&source, SHARD, at), seen(&target, TARGET, at), "at {at}");
+    }
+    assert_eq!(seen(&target, TARGET, 9)[0], Some((ts(6), Stored::Tombstone)));
+}
+
+#[test]
+fn h19_what_was_cleared_up_is_there_for_a_read_that_has_begun() {
+    let fixture = Fixture::new();
+    put(&fixture.store, &[("a", 1, value("x")), ("b", 1, value("y")), ("b", 2, value("z"))]);
+    let mut batch = fixture.store.batch();
+    batch.put_record(SHARD, b"b", RecordKind::TxnMarker, b"n", "r".into()).unwrap();
+    batch.put_lock(SHARD, &key("b"), "l".into());
+    batch.commit().unwrap();
+    fixture.store.flush().unwrap();
+    let begun = fixture.store.snapshot();
+    let rows = |snapshot: &drover_mvcc::StoreSnapshot| {
+        let export =
+            |kind| snapshot.export(kind, SHARD, &Interval::all(), ts(0), b"", budget(usize::MAX)).unwrap().rows;
+        [export(RowKind::Version), export(RowKind::Record)].concat().len()
+    };
+
+    let mut batch = fixture.store.batch();
+    batch.empty(SHARD, &interval("b", None));
+    batch.commit().unwrap();
+    fixture.store.flush().unwrap();
+    fixture.store.compact().unwrap();
+    assert_eq!(rows(&fixture.store.snapshot()), 1, "it is cleared up");
+    assert_eq!(rows(&begun), 4);
+    assert_eq!(begun.visible(SHARD, &key("b"), ts(2)).unwrap(), Some((ts(2), value("z"))));
+    assert_eq!(begun.lock(SHARD, &key("b")).unwrap(), Some("l".into()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Rows of every kind are sorted by their route key before anything else, so an interval of route keys holds all that belongs
+    /// to them: what is copied, and what is cleared up.
+    #[test]
+    fn h10_an_interval_holds_the_rows_of_every_kind_of_its_route_keys_and_of_no_others(
+        names in proptest::collection::btree_set(proptest::collection::vec(any::<u8>(), 0..4), 1..6),
+        (start, end) in (proptest::collection::vec(any::<u8>(), 0..3), proptest::collection::vec(any::<u8>(), 1..3)),
+        family in 1u8..,
+        suffix in proptest::collection::vec(any::<u8>(), 0..4),
+        name in proptest::collection::vec(any::<u8>(), 0..4),
+    ) {
+        let end = if start < end { drover_keys::End::Key(end.into()) } else { drover_keys::End::Unbounded };
+        let interval = Interval::new(start, end).unwrap();
+        let fixture = Fixture::new();
+        let mut batch = fixture.store.batch();
+        let kinds = [RecordKind::Idempotency, RecordKind::TxnOutcome, RecordKind::TxnMarker];
+        for route_key in &names {
+            let plain = key(route_key.clone());
+            let field = LogicalKey { family: drover_keys::KeyFamily(family), suffix: suffix.clone().into(), ..plain.clone() };
+            for logical in &[plain, field] {
+                batch.put_version(SHARD, logical, ts(1), &value("x")).unwrap();
+                batch.put_lock(SHARD, logical, "l".into());
+            }
+            for kind in kinds {
+                batch.put_record(SHARD, route_key, kind, &name, "r".into()).unwrap();
+            }
+        }
+        batch.commit().unwrap();
+        let inside = names.iter().filter(|name| interval.contains(name)).count();
+        let of = |keys: usize| keys * (2 + kinds.len());
+        prop_assert_eq!(everything(&fixture.store, SHARD, &interval, 0).len(), of(inside));
+
+        let mut batch = fixture.store.batch();
+        batch.empty(SHARD, &interval);
+        batch.commit().unwrap();
+        prop_assert!(everything(&fixture.store, SHARD, &interval, 0).is_empty());
+        prop_assert_eq!(everything(&fixture.store, SHARD, &Interval::all(), 0).len(), of(names.len() - inside));
+        for route_key in &names {
+            let lock = fixture.store.snapshot().lock(SHARD, &key(route_key.clone())).unwrap();
+            prop_assert_eq!(lock.is_none(), interval.contains(route_key));
+        }
+    }
 }
 
 #[test]

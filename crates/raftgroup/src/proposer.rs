@@ -118,12 +118,20 @@ struct Batch {
 }
 
 impl Batch {
+    /// Nothing of it was or will be proposed.
     fn fail(self, error: &Error) {
-        self.leadership.pending.remove(self.ticket);
+        unblock(&self.leadership, self.ticket);
         for write in self.writes {
             // Whoever gave up waiting has been told already.
             let _ = write.reply.send(Err(error.clone()));
         }
+    }
+}
+
+/// Nothing of a batch was or will be proposed: no reader waits for it any more.
+fn unblock(leadership: &Leadership, ticket: Ticket) {
+    if guards::on(Guard::UnproposedIsRemoved) {
+        leadership.pending.remove(ticket);
     }
 }
 
@@ -305,7 +313,7 @@ impl Pipeline {
             }
         }
         if kept.is_empty() {
-            batch.leadership.pending.remove(batch.ticket);
+            unblock(&batch.leadership, batch.ticket);
             return None;
         }
         batch.writes = kept;

@@ -162,7 +162,7 @@ async fn members_become_what_the_catalog_wants_and_a_leader_that_leaves_hands_ov
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_knows_an_old_catalog_does_what_the_present_one_says() {
+async fn h25_a_leader_that_knows_an_old_catalog_does_what_the_present_one_says() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::found(dir.path(), 3, patient()).await;
     let [leader, ..] = cluster.roles();

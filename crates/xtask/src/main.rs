@@ -2,6 +2,8 @@
 
 mod guards;
 #[cfg(test)]
+mod hazards;
+#[cfg(test)]
 mod purity;
 
 use std::process::ExitCode;

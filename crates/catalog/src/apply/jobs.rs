@@ -39,7 +39,7 @@ impl Judge<'_> {
             return Err(CatalogRefusal::RangeInMove { interval: described(interval), job: job.id });
         }
         let live = self.contents.jobs.values().filter(|job| !job.phase.has_ended()).count();
-        if live >= MAX_LIVE_JOBS {
+        if live >= MAX_LIVE_JOBS && guards::on(Guard::LiveJobsBounded) {
             return Err(CatalogRefusal::TooManyJobs { live });
         }
         for group in [route.group, *target, GroupId::DEFAULT] {
@@ -61,7 +61,7 @@ impl Judge<'_> {
         let mut plan = self.plan(Answer::Ready(CatalogReply::Job(Box::new(job.clone()))), Some(note));
         plan.meta.next_job = JobId(job.id.0 + 1);
         plan.meta.next_shard = ShardId(job.shard.0 + 1);
-        let forgotten = self.forgotten_jobs();
+        let forgotten = if guards::on(Guard::JobHistoryBounded) { self.forgotten_jobs() } else { Vec::new() };
         plan.rows.extend(forgotten.into_iter().map(|id| CatalogChange::Delete(RowKey::Job(id))));
         plan.put(CatalogRow::Job(Arc::new(job))).decided()
     }

@@ -355,6 +355,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn h18_once_the_target_is_named_a_job_goes_forward_whoever_asks() {
+        let before = job(JobPhase::Cutover);
+        let tell = |job: &SplitJob, event: &JobEvent| apply(job, Some(job.epoch), event, &around());
+        let named = tell(&before, &JobEvent::HandOver(terms())).unwrap().unwrap();
+        // The answer was lost: who drives the job says it again, and others take it for failed.
+        assert_eq!(tell(&named, &JobEvent::HandOver(terms())), Ok(None));
+        let fail = JobEvent::Fail { why: "no answer".to_owned() };
+        for back in [JobEvent::Unfence, JobEvent::StartOver, fail, JobEvent::Abandon] {
+            assert!(tell(&before, &back).is_ok(), "before that there is a way back: {back:?}");
+            assert!(matches!(tell(&named, &back), Err(JobRefusal::WrongPhase { .. })), "{back:?}");
+        }
+        assert_eq!(tell(&named, &JobEvent::Activated).unwrap().unwrap().phase, JobPhase::Cleanup);
+    }
+
+    #[test]
     fn who_follows_an_older_course_changes_nothing() {
         let before = job(JobPhase::Backfill);
         for (epoch, accepted) in [(2, false), (3, true), (4, false)] {

@@ -3,6 +3,7 @@
 //! Whoever drives a job looks, takes the step, and looks again. Every step may be taken twice, so a driver may die at any
 //! point, and another one may take the same step at the same time.
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::{JobEpoch, ShardId};
 
 use super::{JobEvent, JobPhase, SplitJob};
@@ -181,6 +182,7 @@ pub fn next_step(job: &SplitJob, seen: &Observed) -> JobStep {
             SourceView::Unreachable => JobStep::Wait(WaitingFor::Source),
         },
         JobPhase::Abandoning => match (seen.source, seen.target) {
+            _ if !guards::on(Guard::AbandonedClearsUp) => JobStep::Event(JobEvent::Abandoned),
             (SourceView::Retired, ImportView::Retired) => JobStep::Event(JobEvent::Abandoned),
             (SourceView::Retired, ImportView::Unreachable) => JobStep::Wait(WaitingFor::Target),
             (SourceView::Retired, _) => JobStep::RetireTarget,

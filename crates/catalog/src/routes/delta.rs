@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::{CatalogVersion, Interval, RouteId, escape};
 
 use super::Route;
@@ -83,13 +84,13 @@ pub(super) fn check(tiles: &Tiles, highest: RouteId, delta: &RouteDelta) -> Resu
     for run in &runs {
         let (first, last) = tiles.span(&run.interval);
         for old in tiles.between(first, last) {
-            if !removed.contains(&old.id) && !upserted.contains(&old.id) {
+            if !removed.contains(&old.id) && !upserted.contains(&old.id) && guards::on(Guard::DeltaFits) {
                 let both = old.interval.intersection(&run.interval).expect("the span holds what shares a key");
                 let new = run.routes.iter().find(|new| new.interval.contains(both.start()));
                 let second = new.expect("a run has no gap").id;
                 return Err(DeltaError::Overlap { first: old.id, second, at: escape(both.start()) });
             }
-            if !run.interval.covers(&old.interval) {
+            if !run.interval.covers(&old.interval) && guards::on(Guard::DeltaFits) {
                 return Err(DeltaError::Hole { id: old.id });
             }
             replaced.insert(old.id);

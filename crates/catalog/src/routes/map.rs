@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use drover_guards::{self as guards, Guard};
 use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId, escape};
 
 use super::tiles::Tiles;
@@ -58,7 +59,9 @@ impl RouteMap {
         routes.sort_by(|a, b| a.interval.start().cmp(b.interval.start()));
         let highest = routes.iter().map(|route| route.id).max().unwrap_or_default();
         let map = Self { version, tiles: Arc::new(Tiles::of(&routes)), highest };
-        map.validate()?;
+        if guards::on(Guard::RoutesTile) {
+            map.validate()?;
+        }
         Ok(map)
     }
 
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_routes_that_tile_the_key_space_are_a_map() {
+    fn h1_only_routes_that_tile_the_key_space_are_a_map() {
         type Check = fn(&RouteMapError) -> bool;
         let foreign = Route { group: GroupId(3), shard: ShardId(1), ..route(2, "m", None) };
         let bad: [(Vec<Route>, Check); 7] = [

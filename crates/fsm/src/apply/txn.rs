@@ -67,10 +67,16 @@ impl<'a> Footprint<'a> {
         let key = |key: &Bytes| owner::judge(state, &Interval::point(key.clone())).map(|owned| &owned[0]);
         static NOTHING: ReadSet = ReadSet { keys: Vec::new(), intervals: Vec::new() };
         let reads = step.reads().unwrap_or(&NOTHING);
+        // What was given up, or is about to be, cannot be validated here: others write to it.
+        let read = |read: &Interval| match guards::on(Guard::ReadsInFootprint) {
+            true => owner::judge(state, read),
+            false => state.owner_of(read).ok_or(Refusal::RouteMoved { hint: None }),
+        };
+        let read_key = |key: &Bytes| read(&Interval::point(key.clone())).map(|owned| &owned[0]);
         Ok(Self {
             keys: step.keys().map(key).collect::<Result<_, _>>()?,
-            read_keys: reads.keys.iter().map(key).collect::<Result<_, _>>()?,
-            read_intervals: reads.intervals.iter().map(|read| owner::judge(state, read)).collect::<Result<_, _>>()?,
+            read_keys: reads.keys.iter().map(read_key).collect::<Result<_, _>>()?,
+            read_intervals: reads.intervals.iter().map(read).collect::<Result<_, _>>()?,
         })
     }
 
@@ -262,13 +268,13 @@ impl Work<'_, '_> {
         let mut own = Vec::with_capacity(keys.len());
         for (key, owned) in keys.iter().zip(&footprint.keys) {
             match self.lock(owned.shard, key)? {
-                Some(lock) if lock.txn == *txn => own.push((owned.shard, key.clone(), lock)),
+                Some(lock) if lock.txn == *txn => own.push((*owned, key.clone(), lock)),
                 // Rolled back by its coordinator, or replaced by a higher attempt.
                 Some(_) | None => return Err(Refusal::TxnAborted { through: txn.attempt }.into()),
             }
         }
-        for (shard, key, lock) in own {
-            self.settle(shard, key, &lock, *commit_ts)?;
+        for (owned, key, lock) in own {
+            self.settle(owned, key, &lock, *commit_ts)?;
         }
         let state = TxnState::Committed {
             attempt: txn.attempt,
@@ -288,7 +294,7 @@ impl Work<'_, '_> {
             let Some(lock) = lock.filter(|lock| lock.txn == *txn || is_any_attempt(lock, txn.id)) else { continue };
             fingerprint = Some(lock.fingerprint);
             match verdict {
-                Verdict::Committed { commit_ts } => self.settle(owned.shard, key.clone(), &lock, *commit_ts)?,
+                Verdict::Committed { commit_ts } => self.settle(owned, key.clone(), &lock, *commit_ts)?,
                 Verdict::RolledBack => self.unlock(owned.shard, key.clone())?,
             }
         }
@@ -355,7 +361,11 @@ impl Work<'_, '_> {
     }
 
     /// Makes a lock a version. No floor refuses that: it was decided before.
-    fn settle(&mut self, shard: ShardId, key: Bytes, lock: &Lock, commit_ts: Timestamp) -> Result<(), Stop> {
+    fn settle(&mut self, owned: &OwnedInterval, key: Bytes, lock: &Lock, commit_ts: Timestamp) -> Result<(), Stop> {
+        if !guards::on(Guard::SettlingIsExempt) {
+            floor::judge(self.state, std::slice::from_ref(owned), None, commit_ts)?;
+        }
+        let shard = owned.shard;
         let version = stored(&lock.update, commit_ts);
         self.batch.put_version(shard, &LogicalKey::plain(key.clone()), commit_ts, &version)?;
         self.marks.wrote = self.marks.wrote.max(Some(commit_ts));

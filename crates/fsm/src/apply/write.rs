@@ -87,8 +87,10 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
     let WriteOp { kind, observed_version, idempotency } = &write.op;
     let commit_ts = write.commit_ts;
     let footprint = kind.footprint();
+    let first_key = (!guards::on(Guard::WholeFootprint)).then(|| Interval::point(kind.record_key().clone()));
+    let judged = first_key.as_ref().unwrap_or(&footprint);
 
-    let owned = owner::judge(state, &footprint)?;
+    let owned = owner::judge(state, judged)?;
     let recorder = idempotency.as_ref().map(|idempotency| Recorder::new(&owned[0], kind, idempotency));
     if !guards::on(Guard::AnswersBeforeRouting) {
         composed::judge(owned, *observed_version)?;
@@ -97,7 +99,7 @@ fn run(batch: &mut Batch<'_>, state: &GroupState, write: &TimedWrite) -> Result<
         recorder.judge(batch, state, commit_ts)?;
     }
     composed::judge(owned, *observed_version)?;
-    fence::judge(state, &footprint, Class::New)?;
+    fence::judge(state, judged, Class::New)?;
 
     let point = Point { state, owned, commit_ts };
     let (outcome, marks) = match kind {

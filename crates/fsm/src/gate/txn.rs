@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_younger_version_and_an_expiry_in_between_are_changes() {
+    fn h47_a_younger_version_and_an_expiry_in_between_are_changes() {
         let put = |at, expire_at: Option<u64>| {
             Some((ts(at), Stored::Put { value: "v".into(), expire_at: expire_at.map(ts) }))
         };

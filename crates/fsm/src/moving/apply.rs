@@ -216,7 +216,8 @@ impl<R: MovedRows> Work<'_, R> {
     fn check_shard(&self, shard: ShardId) -> Result<(), MoveRefusal> {
         let owned = self.state.owned.iter().map(|owned| owned.shard);
         let mut used = owned.chain(self.state.moves.imports.iter().map(|import| import.shard));
-        if used.any(|used| used == shard) { Err(MoveRefusal::ShardInUse { shard: shard.0 }) } else { Ok(()) }
+        let is_used = used.any(|used| used == shard) && guards::on(Guard::FreshShard);
+        if is_used { Err(MoveRefusal::ShardInUse { shard: shard.0 }) } else { Ok(()) }
     }
 
     fn arm(&mut self, armed: SourceJob) -> Changed<R::Error> {

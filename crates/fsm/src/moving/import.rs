@@ -203,7 +203,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_chunk_is_taken_exactly_if_it_continues_its_stream() {
+    fn h14_a_chunk_is_taken_exactly_if_it_continues_its_stream() {
         use RowKind::{Record, Version};
         let closing = |chunk: Chunk| Chunk { close: Some(RowSum::default()), ..chunk };
         let other = |chunk: Chunk| Chunk { armed_at: 11, ..chunk };

@@ -123,12 +123,12 @@ impl FsmHandle {
     /// Judges a snapshot read at `at` again after it has read: compaction filters do not respect snapshots, and the
     /// safe point may have passed `at` meanwhile. What the group gave up meanwhile may have been collected before that.
     fn still_kept(&self, interval: &Interval, at: Timestamp) -> Result<(), ReadError> {
+        let state = self.state();
+        if guards::on(Guard::OwnerAfterRead) {
+            owner::judge(&state, interval)?;
+        }
         match guards::on(Guard::SafePointAfterRead) {
-            true => {
-                let state = self.state();
-                owner::judge(&state, interval)?;
-                not_too_old(at, safe_point_of(&state, interval))
-            }
+            true => not_too_old(at, safe_point_of(&state, interval)),
             false => Ok(()),
         }
     }
@@ -152,15 +152,16 @@ fn not_too_old(at: Timestamp, oldest: Timestamp) -> Result<(), ReadError> {
 
 #[cfg(test)]
 mod tests {
-    use drover_keys::{GroupId, RouteId, ShardId};
+    use drover_keys::{GroupId, JobEpoch, JobId, RouteId, ShardId};
     use drover_kv::{Limits, Refusal, ScanLimits, ScanRequest, WriteKind, WriteOp};
     use drover_rafttypes::{Entry, Payload, decode_log_id};
     use drover_wire::proto::storage::v1 as pb;
     use openraft::storage::RaftStateMachine;
 
     use super::*;
+    use crate::moving::MoveStep;
     use crate::state::tests::{interval, owned, state, ts};
-    use crate::{Command, FsmStateMachine, Grant, TimedWrite};
+    use crate::{Command, FsmStateMachine, Grant, MoveCommand, TimedWrite};
 
     #[test]
     fn a_snapshot_at_the_oldest_kept_timestamp_is_served_and_one_below_is_refused() {
@@ -169,57 +170,100 @@ mod tests {
         assert_eq!(error.reason, Reason::SnapshotTooOld);
     }
 
-    /// The hazard is real (the row is gone from under the snapshot), and the second look at the safe point notices.
-    #[test]
-    fn a_read_that_garbage_collection_overtook_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let env = drover_mvcc::StoreEnv::new(drover_mvcc::StoreEnvOptions::default()).unwrap();
-        let (mut machine, handle) = FsmStateMachine::open(env, dir.path(), GroupId(1)).unwrap();
-        let mut apply = |commands: Vec<(u64, Command)>| {
-            let entries = commands.into_iter().map(|(index, command)| {
-                let log_id = decode_log_id(&pb::LogId { term: 1, index });
-                Ok((Entry { log_id, payload: Payload::Normal(command.encode(1).unwrap()) }, None))
-            });
-            futures::executor::block_on(machine.apply(futures::stream::iter(entries))).unwrap();
-        };
-        let observed = Some(CatalogVersion(1));
-        let put = |commit_ts| {
-            let kind = WriteKind::Put { key: "k".into(), value: "v".into(), ttl_ms: None };
-            let op = WriteOp { kind, observed_version: observed, idempotency: None };
-            Command::Write(vec![TimedWrite { op, commit_ts: ts(commit_ts) }])
-        };
-        let grant = Grant {
-            interval: interval("a", ""),
-            route: RouteId(1),
-            shard: ShardId(1),
-            acquired_version: CatalogVersion(1),
-        };
-        apply(vec![(1, Command::GrantRange(vec![grant])), (2, put(10)), (3, put(20))]);
-        // It has not looked yet: an iterator would hold on to the files.
-        let view = handle.view();
-        let at = At::Ts(ts(15));
-        let kept = handle.get(&"k".into(), at, observed);
-        assert!(matches!(kept, Ok(ReadOutcome::Version(Some(_)))), "{kept:?}");
+    /// A replica that owns everything from "a" on, with two versions of "k", and a read at 15 that has begun and has not looked
+    /// yet: an iterator would hold on to the files.
+    struct Overtaken {
+        machine: FsmStateMachine,
+        handle: FsmHandle,
+        view: View,
+        _dir: tempfile::TempDir,
+    }
 
-        apply(vec![(4, Command::AdvanceSafePoint(ts(30)))]);
-        handle.store().compact().unwrap();
-        let key = LogicalKey::plain("k");
-        assert_eq!(view.snapshot.visible(ShardId(1), &key, ts(15)).unwrap(), None, "nothing was collected");
-        let request = ScanRequest {
-            interval: interval("a", ""),
-            read_ts: ts(15),
-            reverse: false,
-            keys_only: false,
-            count_only: false,
-            limits: ScanLimits::default(),
-        };
-        for refused in [
-            handle.get_in(&view, &"k".into(), at, observed).map(|_| ()),
-            handle.batch_get_in(&view, &["k".into()], ts(15), observed, &Limits::default()).map(|_| ()),
-            handle.scan_in(&view, &request, observed).map(|_| ()),
-        ] {
+    impl Overtaken {
+        const OBSERVED: Option<CatalogVersion> = Some(CatalogVersion(1));
+
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let env = drover_mvcc::StoreEnv::new(drover_mvcc::StoreEnvOptions::default()).unwrap();
+            let (machine, handle) = FsmStateMachine::open(env, dir.path(), GroupId(1)).unwrap();
+            let (view, interval) = (handle.view(), interval("a", ""));
+            let mut this = Self { machine, handle, view, _dir: dir };
+            let (route, shard, acquired_version) = (RouteId(1), ShardId(1), CatalogVersion(1));
+            this.apply(1, Command::GrantRange(vec![Grant { interval, route, shard, acquired_version }]));
+            for (index, commit_ts) in [(2, 10), (3, 20)] {
+                let kind = WriteKind::Put { key: "k".into(), value: "v".into(), ttl_ms: None };
+                let op = WriteOp { kind, observed_version: Self::OBSERVED, idempotency: None };
+                this.apply(index, Command::Write(vec![TimedWrite { op, commit_ts: ts(commit_ts) }]));
+            }
+            this.view = this.handle.view();
+            let kept = this.handle.get(&"k".into(), At::Ts(ts(15)), Self::OBSERVED);
+            assert!(matches!(kept, Ok(ReadOutcome::Version(Some(_)))), "{kept:?}");
+            this
+        }
+
+        fn apply(&mut self, index: u64, command: Command) {
+            let log_id = decode_log_id(&pb::LogId { term: 1, index });
+            let entry = Entry { log_id, payload: Payload::Normal(command.encode(1).unwrap()) };
+            let entries = futures::stream::iter([Ok((entry, None))]);
+            futures::executor::block_on(self.machine.apply(entries)).unwrap();
+        }
+
+        /// The hazard is real: the row is gone from under the snapshot.
+        fn collect(&mut self, index: u64) {
+            self.apply(index, Command::AdvanceSafePoint(ts(30)));
+            self.handle.store().compact().unwrap();
+            let seen = self.view.snapshot.visible(ShardId(1), &LogicalKey::plain("k"), ts(15)).unwrap();
+            assert_eq!(seen, None, "nothing was collected");
+        }
+
+        /// What becomes of the read, of whatever kind it is.
+        fn read(&self) -> [Result<(), ReadError>; 3] {
+            let request = ScanRequest {
+                interval: interval("a", ""),
+                read_ts: ts(15),
+                reverse: false,
+                keys_only: false,
+                count_only: false,
+                limits: ScanLimits::default(),
+            };
+            let Self { handle, view, .. } = self;
+            let (observed, limits) = (Self::OBSERVED, Limits::default());
+            [
+                handle.get_in(view, &"k".into(), At::Ts(ts(15)), observed).map(|_| ()),
+                handle.batch_get_in(view, &["k".into()], ts(15), observed, &limits).map(|_| ()),
+                handle.scan_in(view, &request, observed).map(|_| ()),
+            ]
+        }
+    }
+
+    #[test]
+    fn h38_a_read_that_garbage_collection_overtook_is_refused() {
+        let mut overtaken = Overtaken::new();
+        overtaken.collect(4);
+        for refused in overtaken.read() {
             let Err(ReadError::Failed(error)) = refused else { panic!("it was served: {refused:?}") };
             assert_eq!(error.reason, Reason::SnapshotTooOld);
+        }
+    }
+
+    /// The state does not say any more up to where was collected what the group has given up.
+    #[test]
+    fn h19_a_snapshot_read_that_the_release_overtook_is_routed_anew() {
+        let mut overtaken = Overtaken::new();
+        overtaken.collect(4);
+        let steps = [
+            MoveStep::ArmMigration { interval: interval("a", ""), target: GroupId(2) },
+            MoveStep::ApplyWriteFence,
+            MoveStep::ArmReadFence,
+            MoveStep::Release { version: CatalogVersion(2) },
+        ];
+        for (index, step) in (5..).zip(steps) {
+            let command = MoveCommand { job: JobId(1), epoch: JobEpoch(1), step };
+            overtaken.apply(index, Command::Move(Box::new(command)));
+        }
+        for refused in overtaken.read() {
+            let moved = matches!(refused, Err(ReadError::Refused(Refusal::RouteMoved { hint: Some(_) })));
+            assert!(moved, "{refused:?}");
         }
     }
 
@@ -260,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_from_before_the_history_of_the_range_is_refused() {
+    fn h36_a_snapshot_from_before_the_history_of_the_range_is_refused() {
         let owned = OwnedInterval { history_start: ts(20), ..owned("a", "", 1) };
         let (_dir, handle) = published(state(vec![owned]));
         for refused in every_read(&handle, 19) {

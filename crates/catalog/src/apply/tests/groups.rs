@@ -111,7 +111,7 @@ fn a_group_is_not_left_without_a_live_majority() {
 }
 
 #[test]
-fn replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one() {
+fn h46_replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one() {
     let mut world = World::settled();
     let RegisterNode { node, store, address, admin_address, version, .. } = node(2, V1);
     let old = RegisterNode { node, store, address, admin_address, version, capabilities: BTreeSet::new() };
@@ -140,7 +140,7 @@ fn replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one()
 }
 
 #[test]
-fn what_a_node_can_do_that_never_registered_is_not_known() {
+fn h23_what_a_node_can_do_that_never_registered_is_not_known() {
     let mut world = World::new();
     for n in [1, 2, 4] {
         world.run(register(n, V1)).unwrap();

@@ -197,7 +197,7 @@ fn a_move_needs_a_majority_of_every_group_and_nodes_that_know_how() {
 }
 
 #[test]
-fn jobs_under_way_are_bounded_and_so_are_those_that_have_ended() {
+fn h31_jobs_under_way_are_bounded_and_so_are_those_that_have_ended() {
     let mut world = World::settled();
     let key = |n: usize| format!("k{n:05}");
     for n in 0..MAX_LIVE_JOBS {
