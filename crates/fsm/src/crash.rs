@@ -1,37 +1,12 @@
 //! Where a test may end the process while a transaction or a move is under way: before and after each of their entries.
 
-use std::time::Duration;
-
 use drover_catalog::CatalogCommandKind;
 use drover_catalog::job::JobEvent;
-use drover_guards::{
-    CrashPoint, HELD_WORDS, JobMark, Moment, MoveEntry, TxnEntry, crash_point, crashes_are_possible, is_held_at,
-};
+use drover_guards::{CrashPoint, JobMark, Moment, MoveEntry, TxnEntry, crash_point, crashes_are_possible};
 use drover_kv::{TxnWrite, Verdict, WriteKind};
 use drover_mvcc::RowKind;
 
 use crate::moving::{Chunk, ChunkRows, MoveStep};
-
-/// Between the first two looks at whether a test lets go on who waits; then twice as long each time.
-const FIRST_LOOK: Duration = Duration::from_millis(2);
-/// Thousands may wait at one point.
-const LAST_LOOK: Duration = Duration::from_millis(512);
-
-/// Waits for as long as a test wants that here. Not for apply: for those who drive moves and transactions.
-#[expect(clippy::disallowed_methods, reason = "apply never comes here, and nobody does but in tests")]
-pub async fn hold_if_asked(point: impl Into<CrashPoint>) {
-    let point = point.into();
-    if !crashes_are_possible() || !is_held_at(point) {
-        return;
-    }
-    // In one piece, as the last words of a process. A test takes it for the proof that somebody waits.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{HELD_WORDS}{point}\n").as_bytes());
-    let mut pause = FIRST_LOOK;
-    while is_held_at(point) {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_LOOK);
-    }
-}
 
 /// The entry of a step, as far as a test may ask about it.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +86,8 @@ impl MoveCrash {
         }
     }
 
-    fn point(self, moment: Moment) -> Option<CrashPoint> {
+    /// What a test calls this moment of such an entry; none if it cannot ask about it.
+    pub fn point(self, moment: Moment) -> Option<CrashPoint> {
         self.0.map(|end| match end {
             MoveEnd::Entry(entry) => CrashPoint::Move(entry, moment),
             MoveEnd::Mark(mark) => CrashPoint::Job(mark, moment),
@@ -123,14 +99,6 @@ impl MoveCrash {
     pub fn at(self, moment: Moment) {
         if let Some(point) = self.point(moment) {
             crash_point(point);
-        }
-    }
-
-    /// As [`MoveCrash::at`], and waits for as long as a test wants that here.
-    pub async fn reached(self, moment: Moment) {
-        self.at(moment);
-        if let Some(point) = self.point(moment) {
-            hold_if_asked(point).await;
         }
     }
 }

@@ -69,7 +69,7 @@ pub use codec::export::{
     encode_exported, encode_import_answer, encode_import_request, encode_move_facts,
 };
 pub use codec::moving::{decode_move_command, encode_move_command};
-pub use crash::{MoveCrash, TxnCrash, hold_if_asked};
+pub use crash::{MoveCrash, TxnCrash};
 pub use error::{ApplyError, ReadError};
 pub use fingerprint::txn_fingerprint;
 pub use handle::{FsmHandle, gc_rules};

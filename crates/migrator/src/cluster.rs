@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use drover_catalog::job::{BaseSum, JobEvent};
 use drover_catalog::{CatalogCommandKind, RequestId};
-use drover_coordinator::{Coordinator, GroupDirectory, Repeat};
+use drover_coordinator::{Coordinator, GroupDirectory, Repeat, hold_if_asked};
 use drover_fsm::moving::{ExportRequest, Exported, ImportJob, MoveFacts};
 use drover_fsm::{
     MoveCommand, MoveCrash, decode_exported, decode_import_answer, decode_move_facts, encode_export,
@@ -74,10 +74,10 @@ impl Cluster {
     /// Has a group take a step that brings no rows. It may be sent again.
     pub(crate) async fn step(&self, group: GroupId, command: &MoveCommand, deadline: Instant) -> Result<bool, Error> {
         let crash = MoveCrash::of(&command.step);
-        crash.reached(Moment::Unsent).await;
+        reached(crash, Moment::Unsent).await;
         let op = GroupOp::MoveStep { command: encode_move_command(command) };
         let answer = self.call(group, op, Repeat::Recognised, deadline).await?;
-        crash.reached(Moment::Answered).await;
+        reached(crash, Moment::Answered).await;
         match answer {
             GroupAnswer::Moved(changed) => Ok(changed),
             other => Err(misfit(&other)),
@@ -120,13 +120,13 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<(), Error> {
         let crash = MoveCrash::of_event(&event);
-        crash.reached(Moment::Unsent).await;
+        reached(crash, Moment::Unsent).await;
         let kind = CatalogCommandKind::JobEvent { job, epoch: Some(epoch), event };
         let request = RequestId(rand::random());
         let actor = format!("node {}", self.parts.node);
         let told: BoxFuture<'_, _> = Box::pin(self.parts.coordinator.catalog(request, actor, kind, deadline));
         told.await?;
-        crash.reached(Moment::Answered).await;
+        reached(crash, Moment::Answered).await;
         Ok(())
     }
 
@@ -213,7 +213,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<ImportJob, Error> {
         let crash = MoveCrash::of(&command.step);
-        crash.reached(Moment::Unsent).await;
+        reached(crash, Moment::Unsent).await;
         let request = encode_import_request(group, command);
         let replicas = self.replicas(group, Prefer::Leader);
         let mut asked = 0;
@@ -236,7 +236,7 @@ impl Cluster {
             };
             match answer {
                 Ok(import) => {
-                    crash.reached(Moment::Answered).await;
+                    reached(crash, Moment::Answered).await;
                     return decode_import_answer(import);
                 }
                 Err(error) if error.is_transient() && !error.is_unknown() && Instant::now() < deadline => {
@@ -269,6 +269,14 @@ impl Cluster {
             (last, *node != self.parts.node)
         });
         nodes
+    }
+}
+
+/// A step of a move has come to this moment: ends the process, or waits, if a test has asked for that here.
+async fn reached(crash: MoveCrash, moment: Moment) {
+    crash.at(moment);
+    if let Some(point) = crash.point(moment) {
+        hold_if_asked(point).await;
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_fsm::{TxnCrash, UnsettledTxn, hold_if_asked, txn_fingerprint};
+use drover_fsm::{TxnCrash, UnsettledTxn, txn_fingerprint};
 use drover_guards::{self as guards, Guard, Moment, Place, crash_point};
 use drover_hlc::Timestamp;
 use drover_keys::GroupId;
@@ -27,6 +27,7 @@ use rand::Rng;
 
 use crate::coordinator::{Coordinator, misfit};
 use crate::dispatch::{Attempts, CallError};
+use crate::hold::hold_if_asked;
 use crate::parking::{Interest, Stay, Woken, is_fenced};
 use crate::retry::Repeat;
 use crate::routing::Patience;
