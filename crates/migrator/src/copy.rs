@@ -67,6 +67,22 @@ impl RoundEnd {
     }
 }
 
+/// What pacing owes from the last portion, whichever round that was in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rest(Option<Instant>);
+
+impl Rest {
+    /// A portion came to its end at `ended`, and a rest is owed for it.
+    fn after(ended: Instant, rest: Duration) -> Self {
+        Self(Some(ended + rest))
+    }
+
+    /// How much of it is left for a portion that begins at `began`: between two rounds the copy has rested already.
+    fn left(self, began: Instant) -> Duration {
+        self.0.map_or(Duration::ZERO, |end| end.saturating_duration_since(began))
+    }
+}
+
 impl Round<'_> {
     /// Copies until nothing is left, until the round ends, or until `off` is over: the job takes another course. `note` is told how
     /// far the copy is. `rest` is what pacing owes from the portion before, and what it owes behind the last one.
@@ -76,7 +92,7 @@ impl Round<'_> {
     pub(crate) async fn run(
         self,
         measures: &mut Measures,
-        rest: &mut Duration,
+        rest: &mut Rest,
         off: impl Future<Output = ()>,
         note: impl Fn(&Measures, &ImportJob),
     ) -> Result<Came, Error> {
@@ -109,7 +125,7 @@ impl Round<'_> {
             let may_go = async {
                 // Writers wait for the last portions.
                 if self.close.is_none() {
-                    tokio::time::sleep(*rest).await;
+                    tokio::time::sleep(rest.left(began)).await;
                     self.rate.pass(bytes).await;
                 }
             };
@@ -127,7 +143,7 @@ impl Round<'_> {
             measures.copied(bytes as u64, worked);
             note(measures, &import);
             began = Instant::now();
-            *rest = self.options.rest(worked);
+            *rest = Rest::after(began, self.options.rest(worked));
             if self.end.is_reached(&import, began) {
                 return Ok(Came::Through);
             }
@@ -141,6 +157,18 @@ impl Round<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_rest_is_what_has_not_passed_when_the_next_portion_begins() {
+        let ended = Instant::now();
+        let ms = Duration::from_millis;
+        let rest = Rest::after(ended, ms(40));
+        // How long after the end of the last portion the next one begins, and how long it rests.
+        for (passed, left) in [(0, 40), (15, 25), (40, 0), (9_000, 0)] {
+            assert_eq!(rest.left(ended + ms(passed)), ms(left), "{passed} ms later");
+        }
+        assert_eq!(Rest::default().left(ended), Duration::ZERO);
+    }
 
     #[test]
     fn a_replica_that_has_no_more_than_the_leader_has_listed_is_told_from_one_that_lags() {

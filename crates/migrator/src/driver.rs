@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::brake::{Brake, Slowdown};
 use crate::cluster::{Cluster, Prefer};
 use crate::convergence::writers_limit;
-use crate::copy::{Came, Round, RoundEnd};
+use crate::copy::{Came, Rest, Round, RoundEnd};
 use crate::look::{Lists, Look};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
@@ -65,7 +65,7 @@ struct Memory {
     /// The replica that was read in the last round lags behind the leader.
     replica_lags: bool,
     /// What pacing owes from the last portion.
-    rest: Duration,
+    rest: Rest,
     /// When a commit was last measured because commits are what is in the way.
     probed: Option<Instant>,
     /// The copy did not gain on the writers in the last round.
