@@ -292,18 +292,9 @@ mod tests {
     /// What a coordinator without any group answers. A request that is admitted waits for routes until its deadline.
     async fn refused(request: Request) -> Reason {
         use drover_keys::{ClusterId, NodeId, StoreId};
-        use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
+        use drover_transport::{PeerIdentities, PeerOptions, PeerPool};
         let dir = tempfile::tempdir().unwrap();
-        let options = PeerOptions {
-            cluster_id: ClusterId([1; 16]),
-            node_id: NodeId(1),
-            store_id: StoreId([1; 16]),
-            version: "test".to_owned(),
-            grpc_address: String::new(),
-            admin_address: String::new(),
-            lease: LeaseTerms::default(),
-            tuning: Tuning::default(),
-        };
+        let options = PeerOptions::new(ClusterId([1; 16]), NodeId(1), StoreId([1; 16]));
         let peers = PeerPool::new(options, PeerIdentities::open(dir.path().join("peers")).unwrap());
         let dispatcher = Arc::new(Dispatcher::new(NodeId(1), Arc::default(), peers, RouteCache::unknown()));
         let coordinator = Coordinator::new(dispatcher, Arc::new(Standing(issued())), CoordinatorOptions::default());

@@ -205,14 +205,9 @@ impl World {
 
 fn options(node_id: NodeId) -> PeerOptions {
     PeerOptions {
-        cluster_id: ClusterId([1; 16]),
-        node_id,
-        store_id: StoreId([node_id.0 as u8; 16]),
-        version: "test".to_owned(),
-        grpc_address: String::new(),
-        admin_address: String::new(),
         lease: LeaseTerms { promise_ms: 600, trust_ms: 500 },
         tuning: Tuning { reconnect_min_ms: 10, reconnect_max_ms: 100, ..Tuning::default() },
+        ..PeerOptions::new(ClusterId([1; 16]), node_id, StoreId([node_id.0 as u8; 16]))
     }
 }
 

@@ -157,18 +157,11 @@ fn wrong_node(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Tuning;
 
     fn me(node: u64, cluster: u8) -> PeerOptions {
         PeerOptions {
-            cluster_id: ClusterId([cluster; 16]),
-            node_id: NodeId(node),
-            store_id: StoreId([node as u8; 16]),
-            version: String::new(),
-            grpc_address: String::new(),
-            admin_address: String::new(),
             lease: LEASE,
-            tuning: Tuning::default(),
+            ..PeerOptions::new(ClusterId([cluster; 16]), NodeId(node), StoreId([node as u8; 16]))
         }
     }
 

@@ -21,6 +21,22 @@ pub struct PeerOptions {
     pub tuning: Tuning,
 }
 
+impl PeerOptions {
+    /// Of a node that tells its peers nothing but who it is, trusts no lease, and talks to them as usual.
+    pub fn new(cluster_id: ClusterId, node_id: NodeId, store_id: StoreId) -> Self {
+        Self {
+            cluster_id,
+            node_id,
+            store_id,
+            version: String::new(),
+            grpc_address: String::new(),
+            admin_address: String::new(),
+            lease: LeaseTerms::default(),
+            tuning: Tuning::default(),
+        }
+    }
+}
+
 /// What the leases of a node rest on. Two nodes must agree: a leader that trusts a lease for longer than a voter keeps its
 /// promise would serve stale reads beside its successor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

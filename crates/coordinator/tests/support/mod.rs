@@ -27,7 +27,7 @@ use drover_oracle::OracleNetwork;
 use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::Node;
-use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_transport::{PeerIdentities, PeerOptions, PeerPool};
 use drover_wire::CommitRequest;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -171,16 +171,7 @@ impl Fixture {
     pub async fn with(options: CoordinatorOptions, group_options: GroupOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = NodeLog::open(&dir.path().join("log"), LogOptions::default()).unwrap();
-        let peer_options = PeerOptions {
-            cluster_id: ClusterId([1; 16]),
-            node_id: NodeId(1),
-            store_id: StoreId([1; 16]),
-            version: "test".to_owned(),
-            grpc_address: String::new(),
-            admin_address: String::new(),
-            lease: LeaseTerms::default(),
-            tuning: Tuning::default(),
-        };
+        let peer_options = PeerOptions::new(ClusterId([1; 16]), NodeId(1), StoreId([1; 16]));
         let peers = PeerPool::new(peer_options, PeerIdentities::open(dir.path().join("peers")).unwrap());
         let clock = Arc::new(Clock {
             next: AtomicU64::new(Timestamp::new(PhysicalMs::new(1_000_000).unwrap(), 1).raw()),

@@ -29,7 +29,7 @@ use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_raftgroup::{Group, GroupOptions, GroupParts, TimestampSource};
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::Node;
-use drover_transport::{LeaseTerms, NodeService, PeerIdentities, PeerOptions, PeerPool, RaftEndpoint, Tuning};
+use drover_transport::{NodeService, PeerIdentities, PeerOptions, PeerPool, RaftEndpoint};
 use drover_wire::proto::v1;
 use drover_wire::{Request, WriteOptions};
 use futures::future::BoxFuture;
@@ -175,16 +175,7 @@ impl Fixture {
     pub async fn new(import_takes: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = NodeLog::open(&dir.path().join("log"), LogOptions::default()).unwrap();
-        let peer_options = PeerOptions {
-            cluster_id: ClusterId([1; 16]),
-            node_id: ME,
-            store_id: StoreId([1; 16]),
-            version: "test".to_owned(),
-            grpc_address: String::new(),
-            admin_address: String::new(),
-            lease: LeaseTerms::default(),
-            tuning: Tuning::default(),
-        };
+        let peer_options = PeerOptions::new(ClusterId([1; 16]), ME, StoreId([1; 16]));
         let peers = PeerPool::new(peer_options, PeerIdentities::open(dir.path().join("peers")).unwrap());
         let now = Timestamp::new(PhysicalMs::new(1_000_000).unwrap(), 1).raw();
         let clock = Arc::new(Clock(AtomicU64::new(now)));

@@ -19,7 +19,7 @@ use drover_raftgroup::{Group, GroupOptions, GroupParts, OpenError, TimestampSour
 use drover_raftlog::gate::FsyncGate;
 use drover_raftlog::{LogOptions, NodeLog};
 use drover_rafttypes::{Entry, Node, Payload};
-use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_transport::{PeerIdentities, PeerOptions, PeerPool};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::storage::{RaftLogReader, RaftLogStorage};
@@ -144,16 +144,7 @@ impl Fixture {
         let env = StoreEnv::new(StoreEnvOptions::default()).unwrap();
         let (state_machine, fsm) = FsmStateMachine::open(env, &dir.join("state"), id).unwrap();
         let peers = PeerPool::new(
-            PeerOptions {
-                cluster_id: ClusterId([1; 16]),
-                node_id: NodeId(1),
-                store_id: StoreId([1; 16]),
-                version: "test".to_owned(),
-                grpc_address: String::new(),
-                admin_address: String::new(),
-                lease: LeaseTerms::default(),
-                tuning: Tuning::default(),
-            },
+            PeerOptions::new(ClusterId([1; 16]), NodeId(1), StoreId([1; 16])),
             PeerIdentities::open(dir.join("peers")).unwrap(),
         );
         let script = Script::new();

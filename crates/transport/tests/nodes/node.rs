@@ -113,14 +113,9 @@ pub fn tuning() -> Tuning {
 
 pub fn options(id: u64, cluster: u8, store: u8, tuning: Tuning) -> PeerOptions {
     PeerOptions {
-        cluster_id: ClusterId([cluster; 16]),
-        node_id: NodeId(id),
-        store_id: StoreId([store; 16]),
-        version: "test".into(),
-        grpc_address: String::new(),
-        admin_address: String::new(),
         lease: LeaseTerms { promise_ms: 600, trust_ms: 500 },
         tuning,
+        ..PeerOptions::new(ClusterId([cluster; 16]), NodeId(id), StoreId([store; 16]))
     }
 }
 
