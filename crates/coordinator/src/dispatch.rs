@@ -99,6 +99,11 @@ impl Dispatcher {
         }
     }
 
+    /// Remembers who leads `group`, for the next one who asks.
+    pub fn answered_as_leader(&self, group: GroupId, node: NodeId) {
+        self.leaders.lock().insert(group, node);
+    }
+
     /// Runs an operation that has no route on the leader of `group`.
     ///
     /// # Errors
@@ -161,11 +166,11 @@ impl Dispatcher {
                 Repeat::Read | Repeat::Recognised | Repeat::Holder => deadline.min(Instant::now() + ATTEMPT),
                 Repeat::Never => deadline,
             };
-            let failure = match self.attempt(target, group, op.clone(), until).await {
+            let failure = match self.call_one(target, group, op.clone(), until).await {
                 Ok(answer) => {
                     // What was believed before is known already; a hint is not.
                     if hint.is_some() || believed != Some(target) {
-                        self.leaders.lock().insert(group, target);
+                        self.answered_as_leader(group, target);
                     }
                     return Ok(answer);
                 }
@@ -207,7 +212,11 @@ impl Dispatcher {
         }
     }
 
-    async fn attempt(
+    /// Runs one operation on one node, once, whether it leads or not.
+    ///
+    /// # Errors
+    /// What became of the attempt.
+    pub async fn call_one(
         &self,
         target: NodeId,
         group: GroupId,
@@ -221,20 +230,6 @@ impl Dispatcher {
             return served.await.map_err(Failure::Answered);
         }
         self.call_node(target, group, op, deadline).await
-    }
-
-    /// Runs one operation on one node, once, whether it leads or not.
-    ///
-    /// # Errors
-    /// What became of the attempt.
-    pub async fn call_one(
-        &self,
-        target: NodeId,
-        group: GroupId,
-        op: GroupOp,
-        deadline: Instant,
-    ) -> Result<GroupAnswer, Failure> {
-        self.attempt(target, group, op, deadline).await
     }
 
     /// Lets every replica of a group take a digest, and returns the leader's.

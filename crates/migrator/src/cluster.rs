@@ -236,6 +236,7 @@ impl Cluster {
             };
             match answer {
                 Ok(import) => {
+                    self.parts.coordinator.dispatcher().answered_as_leader(group, node);
                     reached(crash, Moment::Answered).await;
                     return decode_import_answer(import);
                 }
@@ -287,3 +288,6 @@ fn no_replica(group: GroupId) -> Error {
 fn misfit(answer: &GroupAnswer) -> Error {
     Error::unknown(Reason::Internal, format!("a step of a move was answered with {answer:?}"))
 }
+
+#[cfg(test)]
+mod tests;
