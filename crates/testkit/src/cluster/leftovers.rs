@@ -9,10 +9,11 @@ use super::{Cluster, ClusterError, NodeState, http};
 use crate::wait::wait_until;
 
 /// What is zero while nothing moves, as the metrics of a node call it.
-const OF_MOVES: [&str; 5] = [
+const OF_MOVES: [&str; 6] = [
     "drover_replica_leaving_ranges",
     "drover_replica_fenced_ranges",
     "drover_replica_arriving_ranges",
+    "drover_replica_ended_moves",
     "drover_replica_stray_ranges",
     "drover_parked_requests",
 ];
@@ -45,8 +46,8 @@ fn above_zero(metrics: &str, names: &[&str]) -> Vec<String> {
 }
 
 impl Cluster {
-    /// What is left on running nodes of moves that are over: ranges that are pinned, listed or fenced, copies, rows that nobody owns,
-    /// requests that wait; `of_writers`: locks as well.
+    /// What is left on running nodes of moves that are over, while no other is under way: ranges that are pinned, listed or fenced,
+    /// copies, marks that a move is over, rows that nobody owns, requests that wait; `of_writers`: locks as well.
     ///
     /// # Errors
     /// If a node does not answer, or does not know one of these figures.
