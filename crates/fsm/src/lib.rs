@@ -77,6 +77,6 @@ pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
 pub use read::{
     At, Bounded, ExpiredRecords, ExpiredTxnRecords, MoveView, PAGE_BYTES, RangeLocks, ReadOutcome, SCAN_BUDGET_BYTES,
-    SCAN_BUDGET_ROWS, UnsettledTxn, VERSION_BYTES, admit, may_become_visible,
+    SCAN_BUDGET_ROWS, UnsettledTxn, VERSION_BYTES, ValidationLimits, admit, may_become_visible,
 };
 pub use state::{GroupState, InvalidState, OracleCeiling, OwnedInterval};

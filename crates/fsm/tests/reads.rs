@@ -5,9 +5,14 @@
 mod support;
 
 use bytes::Bytes;
-use drover_fsm::{At, Bounded, Command, ReadError, ReadOutcome, RecordName, RecordPlace, VERSION_BYTES};
+use drover_fsm::{
+    At, Bounded, Command, ReadError, ReadOutcome, RecordName, RecordPlace, VERSION_BYTES, ValidationLimits,
+};
 use drover_keys::{CatalogVersion, End, Interval};
-use drover_kv::{Limits, Reason, Refusal, ScanLimits, ScanPage, ScanRequest, Versioned};
+use drover_kv::{
+    Limits, Reason, RefreshRequest, Refusal, ScanLimits, ScanPage, ScanRequest, TxnCommit, TxnWrite, Versioned,
+    WriteKind,
+};
 use proptest::prelude::*;
 use support::*;
 
@@ -160,6 +165,76 @@ async fn a_scan_runs_over_adjacent_intervals_in_both_directions() {
     assert!(page.cursor.is_some());
     let old = request(interval("a", ""), 12);
     assert_eq!(keys(&machine.handle.scan(&old, V1).unwrap()), [&b"b"[..], b"k", b"l\0"]);
+}
+
+/// A commit that has read `intervals`, as the log holds it and as a leader sees it before.
+fn has_read(id: u8, start_ts: u64, intervals: &[(&str, &str)]) -> (TxnWrite, TxnCommit) {
+    let step = commit(txn(id, 1), start_ts, puts(&[("y", "1")]), reads(&[], intervals));
+    let TxnWrite::Commit(seen) = step.clone() else { unreachable!("a commit is a commit") };
+    (step, seen)
+}
+
+#[tokio::test]
+async fn what_a_transaction_may_have_read_is_counted_by_the_rows_that_it_saw_and_the_keys_that_are_looked_at() {
+    // One that expires at 0xffff, and one that does so long after.
+    let early = vec![at(10, put_ttl("b4", "v", 0)), at(10, put_ttl("b5", "v", 1_000)), at(10, put("b3", "v"))];
+    let deleted = vec![at(10, put("b1", "v")), at(10, put("b2", "v")), at(12, delete("b1")), at(12, delete("b2"))];
+    let other_shard = vec![at(13, put("n1", "v"))];
+    let (_dir, mut machine) = filled([early, deleted, other_shard].concat()).await;
+    let (all, late) = ([("b", "z")], 0x2_0000);
+    let twice = [("b", "c"), ("b", "z")];
+    // Snapshot, ranges, rows that are visible then, keys that have versions.
+    let table: [(&str, u64, &[(&str, &str)], u64, u64); 4] = [
+        ("tombstones are no rows", 15, &all, 4, 6),
+        ("nor is what had expired", late, &all, 3, 6),
+        ("all ranges count together", late, &twice, 5, 11),
+        ("a range of deleted keys holds none", late, &[("b1", "b3")], 0, 2),
+    ];
+    for (case, start_ts, intervals, rows, keys) in table {
+        let (_, commit) = has_read(1, start_ts, intervals);
+        let request = RefreshRequest {
+            id: commit.txn.id,
+            start_ts: ts(start_ts),
+            commit_ts: ts(start_ts + 1),
+            reads: commit.reads.clone(),
+        };
+        let judge = |max_rows, max_keys| {
+            let limits = ValidationLimits { max_rows, max_keys };
+            let bounded = machine.handle.bounded_reads(&commit, limits, V1);
+            assert_eq!(bounded, machine.handle.refresh(&request, limits, V1), "{case}: both ways count the same");
+            bounded
+        };
+        assert_eq!(judge(rows, keys), Ok(()), "{case}");
+        assert_eq!(reason(judge(rows, keys - 1)), Reason::BatchTooLarge, "{case}");
+        if rows > 0 {
+            assert_eq!(reason(judge(rows - 1, keys)), Reason::BatchTooLarge, "{case}");
+        }
+    }
+    // Single keys that were read are no part of it.
+    let keys = RefreshRequest {
+        id: txn(1, 1).id,
+        start_ts: ts(late),
+        commit_ts: ts(late + 1),
+        reads: reads(&["b1", "b3", "b5", "n1"], &[]),
+    };
+    let none = ValidationLimits { max_rows: 0, max_keys: 0 };
+    assert_eq!(machine.handle.refresh(&keys, none, V1), Ok(()));
+    // Apply looks no further than the first change, and not at all if the outcome is recorded.
+    machine.write(0x3_0000, put("b3", "new")).await;
+    let (_, changed) = has_read(1, late, &all);
+    let up_to_there = ValidationLimits { max_rows: 0, max_keys: 2 };
+    assert_eq!(machine.handle.bounded_reads(&changed, up_to_there, V1), Ok(()));
+    assert_eq!(reason(machine.handle.bounded_reads(&changed, none, V1)), Reason::BatchTooLarge);
+    let (step, committed) = has_read(2, 0x3_0000, &all);
+    assert_eq!(reason(machine.handle.bounded_reads(&committed, none, V1)), Reason::BatchTooLarge);
+    machine.write(0x3_0001, WriteKind::Txn(Box::new(step))).await;
+    assert_eq!(machine.handle.bounded_reads(&committed, none, V1), Ok(()));
+    // A record that lets this attempt through does not answer it.
+    let rolled_back = rollback(txn(3, 1), 0x3_0002, "y", Some(0));
+    machine.write(0x3_0003, WriteKind::Txn(Box::new(rolled_back))).await;
+    let attempted = |number| TxnCommit { txn: txn(3, number), ..committed.clone() };
+    assert_eq!(machine.handle.bounded_reads(&attempted(1), none, V1), Ok(()));
+    assert_eq!(reason(machine.handle.bounded_reads(&attempted(2), none, V1)), Reason::BatchTooLarge);
 }
 
 #[tokio::test]

@@ -360,7 +360,7 @@ impl Group {
                 TxnWrite::Commit(commit) if commit.reads.intervals.is_empty() && state.locks == 0 => Ok(()),
                 TxnWrite::Commit(commit) => tokio::task::block_in_place(|| {
                     self.fsm.commit_unlocked(commit, observed)?;
-                    self.fsm.bounded_reads(&commit.reads.intervals, self.options.max_validated_rows, observed)
+                    self.fsm.bounded_reads(commit, self.options.validation, observed)
                 }),
                 _ => Ok(()),
             },

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use drover_fsm::ValidationLimits;
 use drover_guards::{self as guards, Guard};
 use drover_kv::Limits;
 
@@ -35,8 +36,8 @@ pub struct GroupOptions {
     pub delete_range_keys: u64,
     /// Rows that the leader looks at to find them.
     pub delete_range_scan_rows: u64,
-    /// Rows in the intervals that one transaction has read, if it commits in one entry: apply looks at each of them.
-    pub max_validated_rows: u64,
+    /// What the ranges that one transaction has read in this group may hold: apply, or a refresh, looks at each key of them.
+    pub validation: ValidationLimits,
     /// For how long the outcome of a transaction is remembered, counted from the snapshot that it reads. One that is older is
     /// refused.
     pub txn_max_age: Duration,
@@ -87,7 +88,7 @@ impl Default for GroupOptions {
             timestamp_timeout: Duration::from_secs(5),
             delete_range_keys: 1_000,
             delete_range_scan_rows: 100_000,
-            max_validated_rows: 100_000,
+            validation: ValidationLimits { max_rows: 100_000, max_keys: 1_000_000 },
             txn_max_age: Duration::from_secs(300),
             flush_interval: Duration::from_secs(30),
             flush_entries: 50_000,

@@ -76,9 +76,8 @@ impl Group {
             }
             ReadOp::Refresh(request) => {
                 self.enter(&Scope::Reads(&request.reads), Some(request.commit_ts), deadline).await?;
-                let unchanged = tokio::task::block_in_place(|| {
-                    self.fsm.refresh(&request, self.options.max_validated_rows, observed)
-                });
+                let unchanged =
+                    tokio::task::block_in_place(|| self.fsm.refresh(&request, self.options.validation, observed));
                 unchanged.map_err(|error| self.judge(error))?;
                 Ok(ReadAnswer::Refreshed)
             }

@@ -6,8 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use drover_fsm::{Command, TimedWrite};
+use drover_fsm::{Command, TimedWrite, ValidationLimits};
 use drover_hlc::{PhysicalMs, Timestamp};
+use drover_keys::{End, Interval};
 use drover_kv::{
     Attempt, Error, Mutation, Outcome, ReadAnswer, ReadOp, ReadSet, Reason, RefreshRequest, TxnCommit, TxnId, TxnRef,
     TxnWrite, Update, WriteKind,
@@ -194,5 +195,65 @@ async fn a_transaction_older_than_the_limit_is_refused_also_where_there_were_non
     assert_eq!(fixture.get("a", None).await.unwrap().0, None);
     // Of the same moment, but a little younger.
     committed(&fixture, commit(2, second(13, 1), &["a"], &[])).await.unwrap();
+    fixture.close().await;
+}
+
+async fn deleted(fixture: &Fixture, key: String) -> Timestamp {
+    match fixture.write(WriteKind::Delete { key: key.into() }, None).await.unwrap() {
+        Outcome::Written { commit_ts } => commit_ts,
+        other => panic!("a delete was answered with {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_keys_in_a_range_that_was_read_do_not_count_as_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let validation = ValidationLimits { max_rows: 3, max_keys: 10 };
+    let fixture = Fixture::with(dir.path(), GroupOptions { validation, ..GroupOptions::default() }).await;
+    let queue = Interval::new("q", End::Key("r".into())).unwrap();
+    let mut last = Timestamp::ZERO;
+    // What the first step would be of a transaction that writes here only, and the last one of any other.
+    let both = |id: u8, start_ts: Timestamp| {
+        let (fixture, queue) = (&fixture, queue.clone());
+        async move {
+            let reads = ReadSet { keys: Vec::new(), intervals: vec![queue] };
+            let commit_ts = fixture.put("other", "asks what time it is").await.unwrap();
+            let refresh = RefreshRequest { id: TxnId([id; 16]), start_ts, commit_ts, reads: reads.clone() };
+            let refreshed = fixture.group.read(ReadOp::Refresh(refresh), observed(), soon()).await;
+            let WriteKind::Txn(mut step) = commit(id, start_ts, &["i"], &[]) else { unreachable!() };
+            let TxnWrite::Commit(one_entry) = step.as_mut() else { unreachable!() };
+            one_entry.reads = reads;
+            let committed = committed(fixture, WriteKind::Txn(step)).await;
+            [refreshed.map(|_| ()), committed.map(|_| ())]
+        }
+    };
+    for n in 0..6 {
+        fixture.put(&format!("q{n}"), "job").await.unwrap();
+        last = deleted(&fixture, format!("q{n}")).await;
+    }
+    assert_eq!(both(1, last).await, [Ok(()), Ok(())]);
+    for n in 0..3 {
+        last = fixture.put(&format!("q{n}"), "job").await.unwrap();
+    }
+    assert_eq!(both(2, last).await, [Ok(()), Ok(())]);
+    last = fixture.put("q3", "job").await.unwrap();
+    for refused in both(3, last).await {
+        let error = refused.unwrap_err();
+        assert_eq!(reason(&error), (Reason::BatchTooLarge, false));
+        assert!(error.message.contains("more than 3 rows in one group"), "{error}");
+    }
+    // What has to be looked at has its own limit.
+    for n in 3..11 {
+        fixture.put(&format!("q{n:02}"), "job").await.unwrap();
+        deleted(&fixture, format!("q{n:02}")).await;
+    }
+    for n in 0..4 {
+        last = deleted(&fixture, format!("q{n}")).await;
+    }
+    for refused in both(4, last).await {
+        let error = refused.unwrap_err();
+        assert_eq!(reason(&error), (Reason::BatchTooLarge, false));
+        assert!(error.message.contains("more than 10 keys in one group, deleted and expired ones included"), "{error}");
+    }
     fixture.close().await;
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, Interval, LogicalKey};
-use drover_kv::{Error, Mutation, Reason, TxnCommit, TxnId, TxnRef, WriteKind};
+use drover_kv::{Mutation, TxnCommit, TxnId, TxnRef, WriteKind};
 use drover_mvcc::{RecordKind, RecordPlace, RecordRow};
 
 use super::Admitted;
@@ -61,13 +61,6 @@ pub struct ExpiredTxnRecords {
     pub unsettled: Vec<UnsettledTxn>,
     /// Where to go on; `None` if all records were looked at.
     pub resume: Option<RecordPlace>,
-}
-
-/// What a transaction is told that has read more than can be validated.
-pub(super) fn too_many_rows() -> ReadError {
-    let message = "the transaction has scanned more rows than can be validated; nothing was changed; read less in one \
-                   transaction";
-    ReadError::Failed(Error::definite(Reason::BatchTooLarge, message))
 }
 
 impl FsmHandle {
@@ -179,29 +172,6 @@ impl FsmHandle {
             conditions::unlocked(foreign.map(|lock| lock.info(key.clone())))?;
         }
         Ok(())
-    }
-
-    /// Refuses intervals that hold more than `max_rows` keys together, deleted ones included.
-    ///
-    /// # Errors
-    /// As [`FsmHandle::get`]; [`Reason::BatchTooLarge`].
-    pub fn bounded_reads(
-        &self,
-        intervals: &[Interval],
-        max_rows: u64,
-        observed: Option<CatalogVersion>,
-    ) -> Result<(), ReadError> {
-        let view = self.view();
-        let mut rows = 0;
-        for interval in intervals {
-            for (owned, part) in Admitted::judge(&view, interval, observed, None)?.parts() {
-                view.snapshot.scan(owned.shard, &part, Timestamp::MAX, false, &mut |_, _, _| {
-                    rows += 1;
-                    if rows > max_rows { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })?;
-            }
-        }
-        if rows <= max_rows { Ok(()) } else { Err(too_many_rows()) }
     }
 
     /// Looks at up to `max_scanned` (at least 1) records from `from` on, the first one without it, and names those of idempotency

@@ -6,11 +6,13 @@ mod page;
 mod point;
 mod scan;
 mod txn;
+mod validation;
 
 pub use maintenance::{Bounded, ExpiredRecords, ExpiredTxnRecords, UnsettledTxn};
 pub use moving::{MoveView, RangeLocks};
 pub use page::{PAGE_BYTES, SCAN_BUDGET_BYTES, SCAN_BUDGET_ROWS};
 pub use point::{At, ReadOutcome, VERSION_BYTES};
+pub use validation::ValidationLimits;
 
 use std::ops::ControlFlow;
 

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, Interval, LogicalKey};
 use drover_kv::{LockInfo, RefreshRequest, Refusal, TxnId, TxnStatus};
 use drover_mvcc::RecordKind;
@@ -14,7 +13,7 @@ use crate::codec::txn::{Lock, TxnRecord, TxnState};
 use crate::error::ReadError;
 use crate::gate::{conditions, txn as gate};
 use crate::handle::FsmHandle;
-use crate::read::maintenance::too_many_rows;
+use crate::read::validation::{Looked, ValidationLimits, first_change};
 
 impl FsmHandle {
     /// Finds out whether what a transaction read at `start_ts` would read the same at `commit_ts`: no version, no expiry and no
@@ -22,20 +21,22 @@ impl FsmHandle {
     ///
     /// # Errors
     /// As [`FsmHandle::get`]; [`Refusal::Conflict`] if something has changed, [`Refusal::TxnTooOld`] if that can no longer be
-    /// told, [`drover_kv::Reason::BatchTooLarge`] if more than `max_rows` rows would have to be looked at.
+    /// told, [`drover_kv::Reason::BatchTooLarge`] if the ranges hold more than `limits` allow.
     pub fn refresh(
         &self,
         request: &RefreshRequest,
-        max_rows: u64,
+        limits: ValidationLimits,
         observed: Option<CatalogVersion>,
     ) -> Result<(), ReadError> {
         let view = self.view();
-        let mut left = max_rows;
-        let keys = request.reads.keys.iter().map(|key| Interval::point(key.clone()));
-        for interval in keys.chain(request.reads.intervals.iter().cloned()) {
-            refresh_interval(&view, request, &interval, &mut left, observed)?;
-            // Collected meanwhile, or below the safe point by now: what was not found may have been there.
-            self.still_kept(&interval, request.start_ts)?;
+        // Of keys there are no more than a transaction may read; ranges are what may hold too much.
+        let no_limits = ValidationLimits { max_rows: u64::MAX, max_keys: u64::MAX };
+        let (mut keys, mut ranges) = (Looked::new(no_limits), Looked::new(limits));
+        for key in &request.reads.keys {
+            self.refresh_interval(&view, request, &Interval::point(key.clone()), &mut keys, observed)?;
+        }
+        for interval in &request.reads.intervals {
+            self.refresh_interval(&view, request, interval, &mut ranges, observed)?;
         }
         Ok(())
     }
@@ -101,43 +102,26 @@ impl FsmHandle {
         }
         Ok((locks, resume))
     }
-}
 
-fn refresh_interval(
-    view: &View,
-    request: &RefreshRequest,
-    interval: &Interval,
-    left: &mut u64,
-    observed: Option<CatalogVersion>,
-) -> Result<(), ReadError> {
-    let RefreshRequest { id, start_ts, commit_ts, .. } = request;
-    let admitted = Admitted::judge(view, interval, observed, None)?;
-    gate::young_enough(admitted.owned, *start_ts)?;
-    admitted.each_lock(&mut |key, lock| match lock.txn.id != *id && lock.start_ts < *commit_ts {
-        true => conditions::unlocked(Some(lock.info(key))).map_err(ReadError::from),
-        false => Ok(()),
-    })?;
-    let (mut conflict, mut too_many) = (None, false);
-    for (owned, part) in admitted.parts() {
-        let mut visit = |key: Bytes, at: Timestamp, version| {
-            too_many = *left == 0;
-            if too_many {
-                return ControlFlow::Break(());
-            }
-            *left -= 1;
-            conflict = gate::changed(Some(&(at, version)), *start_ts, *commit_ts).map(|changed_at| (key, changed_at));
-            if conflict.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        };
-        view.snapshot.scan(owned.shard, &part, *commit_ts, false, &mut visit)?;
-        if conflict.is_some() || too_many {
-            break;
+    fn refresh_interval(
+        &self,
+        view: &View,
+        request: &RefreshRequest,
+        interval: &Interval,
+        looked: &mut Looked,
+        observed: Option<CatalogVersion>,
+    ) -> Result<(), ReadError> {
+        let RefreshRequest { id, start_ts, commit_ts, .. } = request;
+        let admitted = Admitted::judge(view, interval, observed, None)?;
+        gate::young_enough(admitted.owned, *start_ts)?;
+        admitted.each_lock(&mut |key, lock| match lock.txn.id != *id && lock.start_ts < *commit_ts {
+            true => conditions::unlocked(Some(lock.info(key))).map_err(ReadError::from),
+            false => Ok(()),
+        })?;
+        if let Some((key, changed_at)) = first_change(&admitted, *start_ts, (*commit_ts, *commit_ts), looked)? {
+            return Err(Refusal::Conflict { key, changed_at }.into());
         }
-    }
-    if too_many {
-        return Err(too_many_rows());
-    }
-    match conflict {
-        Some((key, changed_at)) => Err(Refusal::Conflict { key, changed_at }.into()),
-        None => Ok(()),
+        // Collected meanwhile, or below the safe point by now: what was not found may have been there.
+        self.still_kept(interval, *start_ts)
     }
 }
