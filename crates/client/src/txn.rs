@@ -408,7 +408,7 @@ impl Transaction {
         let mut query = ScanQuery { at: start_ts, reverse, ..ScanQuery::new(interval.clone()) };
         if limit > 0 {
             // Own deletions may hide as many.
-            query = query.page((limit + own.len()) as u64, 0);
+            query = query.page(page_rows(limit, own.len()), 0);
         }
         let mut scan = self.client().scan(query);
         let mut merge = Merge { own: own.into(), rows: Vec::new(), reverse, limit };
@@ -692,6 +692,11 @@ impl Merge {
     }
 }
 
+/// Rows of the snapshot that are enough for `limit` rows in all, if each of `own` writes may hide one.
+fn page_rows(limit: usize, own: usize) -> u64 {
+    u64::try_from(limit.saturating_add(own)).unwrap_or(u64::MAX)
+}
+
 fn before(reverse: bool, a: &Bytes, b: &Bytes) -> bool {
     if reverse { a > b } else { a < b }
 }
@@ -745,6 +750,23 @@ mod tests {
             prop_assert!(merge.rows.iter().all(|(key, _)| seen.contains(key)));
             let full = limit > 0 && expect.len() == limit;
             prop_assert_eq!(full, seen != whole || (reverse && expect.last().is_some_and(|(k, _)| k.is_empty())));
+        }
+    }
+
+    #[test]
+    fn a_limit_beyond_everything_that_there_is_is_none() {
+        assert_eq!([page_rows(1, 0), page_rows(2, 3)], [1, 5]);
+        for limit in [usize::MAX - 1, usize::MAX] {
+            assert_eq!(page_rows(limit, 2), u64::MAX);
+            let own = [("b".into(), Some("own".into())), ("c".into(), None)];
+            let mut merge = Merge { own: own.into(), rows: Vec::new(), reverse: false, limit };
+            for key in ["a", "c", "d"] {
+                merge.row(key.into(), "old".into());
+            }
+            merge.finish();
+            let rows = [("a", "old"), ("b", "own"), ("d", "old")];
+            assert_eq!(merge.rows, rows.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
+            assert_eq!(merge.seen(&Interval::all()), Interval::all());
         }
     }
 
