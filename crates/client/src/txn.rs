@@ -142,6 +142,8 @@ struct Buffer {
     writes: BTreeMap<Bytes, Update>,
     /// In the order of their first writes: the first is the primary.
     order: Vec<Bytes>,
+    /// Nothing is ever committed, so nobody asks what was read.
+    reads_only: bool,
     read_keys: BTreeSet<Bytes>,
     read_intervals: Vec<Interval>,
     /// A read has failed in a way that a newer snapshot may mend.
@@ -149,6 +151,18 @@ struct Buffer {
 }
 
 impl Buffer {
+    fn read_key(&mut self, key: &Bytes) {
+        if !self.reads_only {
+            self.read_keys.insert(key.clone());
+        }
+    }
+
+    fn read_interval(&mut self, interval: Interval) {
+        if !self.reads_only {
+            self.read_intervals.push(interval);
+        }
+    }
+
     fn write(&mut self, key: Bytes, update: Update) {
         if self.writes.insert(key.clone(), update).is_none() {
             self.order.push(key);
@@ -227,9 +241,11 @@ impl Client {
         Transaction::new(self.clone(), Some(at))
     }
 
-    /// Reads at one timestamp: `at`, or that of the first read.
+    /// Reads at one timestamp: `at`, or that of the first read. What was read is not remembered.
     pub fn snapshot(&self, at: Option<Timestamp>) -> Snapshot {
-        Snapshot(Transaction::new(self.clone(), at))
+        let transaction = Transaction::new(self.clone(), at);
+        transaction.inner.lock().reads_only = true;
+        Snapshot(transaction)
     }
 
     /// What became of a transaction whose first write was to `primary`.
@@ -382,7 +398,7 @@ impl Transaction {
             let mut inner = self.inner.lock();
             inner.start_ts.get_or_insert(got.read_ts);
             for (key, version) in foreign.into_iter().zip(got.versions) {
-                inner.read_keys.insert(key.clone());
+                inner.read_key(&key);
                 found.insert(key, version.map(|version| version.value));
             }
         }
@@ -428,7 +444,7 @@ impl Transaction {
             merge.finish();
         }
         let seen = merge.seen(&interval);
-        self.inner.lock().read_intervals.push(seen);
+        self.inner.lock().read_interval(seen);
         Ok(merge.rows)
     }
 
@@ -497,7 +513,7 @@ impl Transaction {
         let mut got = self.noting_stale(self.client().batch_get(vec![key.clone()], start_ts).await)?;
         let mut inner = self.inner.lock();
         inner.start_ts.get_or_insert(got.read_ts);
-        inner.read_keys.insert(key.clone());
+        inner.read_key(key);
         Ok(got.versions.pop().flatten())
     }
 

@@ -489,3 +489,33 @@ async fn an_answer_of_another_kind_is_an_error_and_not_a_panic() {
     let answer = client.write(kind, WriteOptions::default()).await.unwrap();
     assert!(matches!(answer, WriteAnswer::Written { .. }));
 }
+
+#[tokio::test]
+async fn a_snapshot_remembers_nothing_of_what_it_has_read_and_a_transaction_all_of_it() {
+    let server = lone(script(|call| match call {
+        Call::BatchGet(get) => {
+            let versions = get.keys.iter().map(|_| MaybeVersion::default()).collect();
+            Act::Answer(Answer::BatchGet(BatchGetResponse { versions, read_ts: 7 }), 1)
+        }
+        Call::Scan(_) => Act::Answer(Answer::Scan(ScanResponse { read_ts: 7, ..ScanResponse::default() }), 1),
+        other => panic!("{other:?} is not expected"),
+    }))
+    .await;
+    let client = Client::connect([server.endpoint()]).await.unwrap();
+    let range = Interval::new("first-of-range", End::Key("last-of-range".into())).unwrap();
+    let transaction = client.begin();
+    transaction.get("lone-key").await.unwrap();
+    transaction.scan(range.clone(), false, 0).await.unwrap();
+    let contents = transaction.contents();
+    assert_eq!((contents.read_keys, contents.read_intervals), (vec!["lone-key".into()], vec![range.clone()]));
+    let snapshot = client.snapshot(None);
+    snapshot.get("lone-key").await.unwrap();
+    snapshot.scan(range, false, 0).await.unwrap();
+    assert_eq!(snapshot.read_ts(), transaction.start_ts(), "it has read");
+    // What is shown for debugging is all that either has.
+    for (shown, remembers) in [(format!("{transaction:?}"), true), (format!("{snapshot:?}"), false)] {
+        for part in ["lone-key", "first-of-range"] {
+            assert_eq!(shown.contains(part), remembers, "{part}: {shown}");
+        }
+    }
+}
