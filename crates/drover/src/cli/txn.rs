@@ -15,12 +15,14 @@ use super::Global;
 use super::exit::{End, UsageError};
 use super::notation::Notation;
 use super::output::Output;
+use super::shell::words;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the operations of a file or of standard input as one transaction
     ///
-    /// One operation on each line, its words separated by blanks; lines that begin with # are skipped:
+    /// One operation on each line, its words separated by blanks; quotes hold together what has some.
+    /// Lines that begin with # are skipped:
     ///   get KEY                    prints key, tab, value
     ///   scan START [END] [LIMIT]   prints rows from START up to END (- for no bound)
     ///   put KEY VALUE              writes
@@ -89,12 +91,16 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
 fn parse(text: &str, notation: Notation) -> Result<Vec<Operation>, UsageError> {
     let mut operations = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        if words.first().is_none_or(|first| first.starts_with('#')) {
+        // Before it is divided: a quote in a comment need not be closed.
+        if line.trim_start().starts_with('#') {
             continue;
         }
-        let operation = parse_line(&words, notation).map_err(|error| UsageError(format!("line {number}: {error}")))?;
-        operations.push(operation);
+        let at_line = |error: UsageError| UsageError(format!("line {number}: {error}"));
+        let words = words::split(line).map_err(at_line)?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        if !words.is_empty() {
+            operations.push(parse_line(&words, notation).map_err(at_line)?);
+        }
     }
     Ok(operations)
 }
@@ -346,6 +352,27 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_a_script_are_quoted_as_in_the_shell() {
+        let put = |key: &'static str, value: &'static str| Operation::Put(key.into(), value.into());
+        let table = [
+            (r#"put k "hello world""#, put("k", "hello world")),
+            (r#"put 'a key' 'it is "one"'"#, put("a key", "it is \"one\"")),
+            (r#"put k "a\x00 b\n\\""#, put("k", "a\0 b\n\\")),
+            (r#"put \"k\" it\'s\ one"#, put("\"k\"", "it's one")),
+            (r#"put k '' "#, put("k", "")),
+            (r##"put k "# no comment""##, put("k", "# no comment")),
+            ("put k #", put("k", "#")),
+        ];
+        for (line, operation) in table {
+            let script = format!("# it's a comment\n\n  # \" and another\n{line}\n");
+            assert_eq!(parse(&script, Notation::Escaped).unwrap(), [operation], "{line}");
+        }
+        assert_eq!(parse(r#"put "61" '62'"#, Notation::Hex).unwrap(), [put("a", "b")]);
+        let error = parse("get a\nput k don't", Notation::Escaped).unwrap_err().to_string();
+        assert!(error.contains("line 2: a ' is not closed"), "{error}");
+    }
+
+    #[test]
     fn a_line_that_is_none_is_refused_with_its_number() {
         for (text, part) in [
             ("get a\nfrobnicate b", "line 2: \"frobnicate\""),
@@ -364,7 +391,7 @@ mod tests {
         #[test]
         fn arbitrary_scripts_never_panic(
             any: String,
-            words in "((get|put|delete|scan|expect|expect-absent|#|-|[a-z0-9]{0,3}|\\\\x[0-9a-f]{0,2})[ \n]){0,16}",
+            words in "((get|put|delete|scan|expect|expect-absent|#|-|\"|'|[a-z0-9]{0,3}|\\\\x[0-9a-f]{0,2})[ \n]){0,16}",
         ) {
             for notation in [Notation::Escaped, Notation::Hex] {
                 let _ = parse(&any, notation);

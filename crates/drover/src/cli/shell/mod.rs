@@ -33,7 +33,7 @@ mod session;
 mod state;
 mod transaction;
 mod watch;
-mod words;
+pub mod words;
 mod writes;
 
 use std::io::{BufReader, IsTerminal};
