@@ -309,6 +309,49 @@ async fn a_transaction_beyond_the_limits_is_refused_with_the_limit() {
     assert_eq!(this.cluster.all_rows(NodeId(1)).await.unwrap().len(), 3);
 }
 
+#[tokio::test]
+async fn a_transaction_whose_ranges_hold_too_much_is_refused_with_the_limit_and_what_was_deleted_is_no_row() {
+    let settings = [("txn.max_reads", 1), ("txn.max_validated_rows", 3), ("txn.max_validated_keys", 8)];
+    let mut this = Fixture::new(&settings).await;
+    let queue = v1::KeyRange { start: "b/".into(), end: Some("b0".into()) };
+    let rows = "hold more than 3 rows in one group, the limit; nothing was changed; read less in one transaction";
+    let keys = "hold more than 8 keys in one group, deleted and expired ones included, the limit; nothing was changed; read \
+                smaller ranges, or wait until what was deleted is collected";
+    // Jobs that are added, how many of the oldest are taken then, and what is said to who has read all of the queue.
+    let steps: [(u32, u32, Option<&str>); 4] = [(5, 5, None), (3, 0, None), (1, 0, Some(rows)), (0, 4, Some(keys))];
+    let (mut added, mut taken, mut id) = (0, 0, 0);
+    for (step, (more, fewer, refusal)) in (1..).zip(steps) {
+        for n in added..added + more {
+            this.client.put(format!("b/{n:04}"), "job").await.unwrap();
+        }
+        for n in taken..taken + fewer {
+            this.client.delete(format!("b/{n:04}")).await.unwrap();
+        }
+        (added, taken) = (added + more, taken + fewer);
+        // What was read is validated in apply, or by a refresh.
+        for written in [&[LEFT][..], &[LEFT, RIGHT]] {
+            id += 1;
+            let (case, start_ts) = (format!("step {step}, {written:?}"), this.begin().await);
+            let mutations = written.iter().map(|key| put(*key, case.clone())).collect();
+            let before = this.value(LEFT).await;
+            let answer = this
+                .commit(v1::TxnCommitRequest { read_ranges: vec![queue.clone()], ..request(id, start_ts, mutations) });
+            match (answer.await, refusal) {
+                (answer, Some(part)) => {
+                    let message = refused(answer, Reason::BatchTooLarge, &case);
+                    assert!(message.contains(part), "{case}: {message}");
+                    this.unlocked().await;
+                    assert_eq!(this.value(LEFT).await, before, "{case}");
+                }
+                (answer, None) => {
+                    answer.expect(&case);
+                    assert_eq!(this.value(LEFT).await.as_deref(), Some(case.as_bytes()));
+                }
+            }
+        }
+    }
+}
+
 /// Commits transactions of one snapshot, each under an id of its own, until one is refused as too old; that error.
 async fn refused_in_the_end(this: &Fixture, name: &str, start_ts: Timestamp, keys: &[&'static str]) -> Error {
     let tried = AtomicU32::new(0);

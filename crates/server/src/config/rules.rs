@@ -50,7 +50,7 @@ fn elections(config: &Config, reader: &mut Reader<'_>) {
 }
 
 fn sizes(config: &Config, reader: &mut Reader<'_>) {
-    let (limits, raft, storage) = (&config.limits, &config.raft, &config.storage);
+    let (limits, raft, storage, txn) = (&config.limits, &config.raft, &config.storage, &config.txn);
     let (key, value, batch) = (limits.key_bytes.0, limits.value_bytes.0, limits.batch_bytes.0);
     let table = [
         (
@@ -99,6 +99,22 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
             format!(
                 "{} is above raft.snapshot_entries ({}): the log would never be cut",
                 raft.purge_batch_entries, raft.snapshot_entries
+            ),
+        ),
+        (
+            "txn.max_validated_rows",
+            txn.max_validated_rows >= txn.max_reads,
+            format!(
+                "{} is below txn.max_reads ({}): as many ranges of one row each could be read, and not committed",
+                txn.max_validated_rows, txn.max_reads
+            ),
+        ),
+        (
+            "txn.max_validated_keys",
+            txn.max_validated_keys >= txn.max_validated_rows,
+            format!(
+                "{} is below txn.max_validated_rows ({}): each row has a key",
+                txn.max_validated_keys, txn.max_validated_rows
             ),
         ),
         (

@@ -324,6 +324,12 @@ group = 3
         "max_mutations" => max_mutations: u64, default "100000", range 1..=10_000_000;
         /// Most keys and ranges that a transaction may have read.
         "max_reads" => max_reads: u64, default "100000", range 1..=10_000_000;
+        /// Most rows that the ranges which a transaction has read may hold in one group: those that it can have seen. All of them
+        /// are looked at again when it commits.
+        "max_validated_rows" => max_validated_rows: u64, default "100000", range 1..=10_000_000;
+        /// Most keys that are looked at for that in one group. Keys that were deleted or have expired are no rows, but stand in these
+        /// ranges until they are collected (`storage.gc_retention_ms`). While it looks, a group applies nothing else.
+        "max_validated_keys" => max_validated_keys: u64, default "1000000", range 1..=1_000_000_000;
     }
 
     /// Ranges that move between groups. What a job does is decided by the node that leads group 1, so these are the same on all

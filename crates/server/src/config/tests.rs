@@ -224,6 +224,11 @@ fn relations_between_settings_are_checked_and_name_the_setting_to_change() {
         (&[("storage.raftlog_queue_bytes", "1MiB")], "storage.raftlog_queue_bytes: 1.0 MiB is below"),
         (&[("storage.raftlog_max_bytes", "100MiB")], "storage.raftlog_max_bytes: 100.0 MiB is below two files"),
         (&[("raft.snapshot_entries", "100")], "raft.purge_batch_entries: 256 is above raft.snapshot_entries (100)"),
+        (&[("txn.max_reads", "100001")], "txn.max_validated_rows: 100000 is below txn.max_reads (100001)"),
+        (
+            &[("txn.max_validated_keys", "99999")],
+            "txn.max_validated_keys: 99999 is below txn.max_validated_rows (100000)",
+        ),
         (&[("server.http2_connection_window_bytes", "1MiB")], "server.http2_connection_window_bytes: 1.0 MiB is below"),
         (
             &[("oracle.ceiling_renew_ms", "2s")],

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use drover_catalog::{CatalogCommand, Holding, HostingStep, Topology, hosting_steps};
 use drover_coordinator::{Coordinator, GroupDirectory, Replica};
-use drover_fsm::FsmStateMachine;
+use drover_fsm::{FsmStateMachine, ValidationLimits};
 use drover_guards::{Place, crash_point};
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_migrator::{Cluster, ClusterParts, Migrator, MigratorOptions};
@@ -568,6 +568,10 @@ fn group_options(config: &Config) -> GroupOptions {
         purge_batch_entries: raft.purge_batch_entries,
         learner_max_lag: raft.learner_max_lag_entries,
         retention: config.storage.gc_retention,
+        validation: ValidationLimits {
+            max_rows: config.txn.max_validated_rows,
+            max_keys: config.txn.max_validated_keys,
+        },
         txn_max_age: config.txn.max_age,
         ..GroupOptions::default()
     }
