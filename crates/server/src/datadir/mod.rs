@@ -290,6 +290,8 @@ fn random_store_id(path: &Path) -> Result<StoreId, DataDirError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -335,6 +337,21 @@ mod tests {
         assert_eq!(dir.known_nodes(), ["a:1", "b:2"]);
         fs::write(temp.path().join(NODES), [0xff, 0xfe]).unwrap();
         assert_eq!(dir.known_nodes(), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_addresses_of_nodes_come_back(addresses in proptest::collection::vec("[!-~]{1,24}", 0..6)) {
+            prop_assert_eq!(parse_nodes(render_nodes(&addresses).as_bytes()), addresses);
+        }
+
+        #[test]
+        fn whatever_is_read_as_addresses_of_nodes_is_written_so_that_it_comes_back(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b' '), Just(b'a')], 0..40),
+        ) {
+            let addresses = parse_nodes(&bytes);
+            prop_assert_eq!(parse_nodes(render_nodes(&addresses).as_bytes()), addresses);
+        }
     }
 
     #[test]

@@ -86,6 +86,7 @@ mod tests {
     use drover_keys::{Interval, RouteId, ShardId};
     use drover_wire::proto::v1::ListSplitJobsRequest;
     use drover_wire::proto::v1::split_job::Phase;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -145,6 +146,21 @@ mod tests {
         assert_eq!(decode_token(&encode_token(JobId(0))), Ok(None));
         for bad in [&[1][..], &[2, 0, 0, 0, 0, 0, 0, 0, 1], &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0], b"nonsense"] {
             assert_eq!(decode_token(bad).unwrap_err().reason, Reason::CursorInvalid, "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_token_of_a_job_leads_to_the_one_before(job: u64) {
+            prop_assert_eq!(decode_token(&encode_token(JobId(job))), Ok(job.checked_sub(1).map(JobId)));
+        }
+
+        #[test]
+        fn whatever_is_read_as_a_token_is_the_token_of_that_job(token in proptest::collection::vec(0u8..3, 8..11)) {
+            if let Ok(before) = decode_token(&token) {
+                let last = before.map_or(0, |before| before.0 + 1);
+                prop_assert_eq!(&encode_token(JobId(last))[..], &token[..]);
+            }
         }
     }
 }
