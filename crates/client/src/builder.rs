@@ -25,7 +25,7 @@ pub struct ClientBuilder {
     pub(crate) idempotency: IdempotencyKeys,
     pub(crate) settle_window: Duration,
     pub(crate) connect_timeout: Duration,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Option<Limits>,
 }
 
 impl Default for ClientBuilder {
@@ -39,7 +39,7 @@ impl Default for ClientBuilder {
             idempotency: IdempotencyKeys::On,
             settle_window: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(5),
-            limits: Limits::default(),
+            limits: None,
         }
     }
 }
@@ -104,10 +104,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Sizes above which requests are refused before they are sent. Default: the servers' defaults.
+    /// Sizes above which requests are refused before they are sent. Default: none. The servers refuse what exceeds the limits
+    /// that they are configured with, and name them; what no message can hold is refused here in any case.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = Some(limits);
         self
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_hlc::Timestamp;
 use drover_keys::Interval;
-use drover_kv::{Error, Expectation, Idempotency, Reason, Update, Versioned, WriteKind};
+use drover_kv::{Error, Expectation, Idempotency, Limits, Reason, Update, Versioned, WriteKind};
 use drover_wire::decode_version;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::session_answer::Answer;
@@ -153,8 +153,13 @@ impl Client {
         self.inner.drive(Attempted::read(call, key), self.due()).await
     }
 
+    /// Whether a request keeps to the limits that the user of this library has set, if any.
+    pub(crate) fn check(&self, check: impl FnOnce(&Limits) -> Result<(), Error>) -> Result<(), Error> {
+        self.inner.settings.limits.as_ref().map_or(Ok(()), check)
+    }
+
     fn check_key(&self, key: &Bytes) -> Result<(), Error> {
-        self.inner.settings.limits.check_key(key)
+        self.check(|limits| limits.check_key(key))
     }
 
     /// The newest value of a key; `None` if it has none. Linearizable.
@@ -186,7 +191,7 @@ impl Client {
     /// As [`get_at`](Self::get_at). Definite.
     pub async fn batch_get(&self, keys: Vec<Bytes>, at: Option<Timestamp>) -> Result<BatchGot, Error> {
         keys.iter().try_for_each(|key| self.check_key(key))?;
-        self.inner.settings.limits.check_batch(keys.iter().map(Bytes::len).sum())?;
+        self.check(|limits| limits.check_batch(keys.iter().map(Bytes::len).sum()))?;
         let first = keys.first().cloned().unwrap_or_default();
         let expected = keys.len();
         let call = Call::BatchGet(v1::BatchGetRequest { keys, options: read_options(at) });
@@ -258,7 +263,7 @@ impl Client {
     /// Unknown if the write may have happened; with [`WriteOptions::idempotency`] given it can then be
     /// [settled](Self::settle), or sent again by the same call.
     pub async fn write(&self, kind: WriteKind, options: WriteOptions) -> Result<WriteAnswer, Error> {
-        self.inner.settings.limits.check_write(&kind)?;
+        self.check(|limits| limits.check_write(&kind))?;
         let foreign_key = options.idempotency.is_some();
         let idempotency = options.idempotency.or_else(|| self.inner.names_writes().then(|| self.new_idempotency()));
         let class = match idempotency {

@@ -17,7 +17,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::node::Node;
-use crate::request::payload_bytes;
 use crate::request::{set_attempt, set_timeout};
 use crate::session::NoAnswer;
 use crate::topology::Topology;
@@ -27,10 +26,10 @@ use crate::{Class, ClientBuilder, Decision, History, IdempotencyKeys, decide};
 /// still arrives: a sixteenth of what is left, and not more than this.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
-/// What all handles of a client share.
-/// Keys and values of one call; what stands around them in a message fits besides.
+/// The largest call that is sent, as it is encoded. The calls that stand in front of it in one message fit besides.
 const LARGEST_CALL: usize = drover_wire::MAX_MESSAGE_BYTES - (1 << 20);
 
+/// What all handles of a client share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) settings: ClientBuilder,
@@ -101,7 +100,7 @@ impl Inner {
     /// Makes the call, again if need be, until it has an answer or `deadline` has passed.
     pub(crate) async fn drive(&self, attempted: Attempted, deadline: Instant) -> Result<Answer, Error> {
         let Attempted { mut call, key, class, foreign_key } = attempted;
-        let bytes = payload_bytes(&call);
+        let bytes = call.encoded_len();
         if bytes > LARGEST_CALL {
             let message =
                 format!("the call has {bytes} bytes, a message holds {LARGEST_CALL}; nothing was sent or changed");

@@ -70,7 +70,7 @@ pub use cluster::{DigestComparison, Leadership};
 pub use drover_hlc::Timestamp;
 pub use drover_keys::{CatalogVersion, ClusterId, End, GroupId, Interval, JobId, NodeId, RouteId};
 pub use drover_kv::{
-    Certainty, Entry, Error, Expectation, Idempotency, Reason, ScanLimits, TxnId, Update, Versioned, WriteKind,
+    Certainty, Entry, Error, Expectation, Idempotency, Limits, Reason, ScanLimits, TxnId, Update, Versioned, WriteKind,
 };
 /// The messages in which nodes describe themselves, as generated from `drover/v1/cluster.proto`.
 pub use drover_wire::proto::v1::{

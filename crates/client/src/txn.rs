@@ -552,7 +552,7 @@ impl Transaction {
         if mutations.is_empty() {
             return Ran::Committed(start_ts.unwrap_or_default());
         }
-        if let Err(error) = self.client.inner.settings.limits.check_txn(&mutations, &reads) {
+        if let Err(error) = self.client.check(|limits| limits.check_txn(&mutations, &reads)) {
             return Ran::Failed(error);
         }
         if start_ts.is_none() {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use common::{Act, Commands, Script, Server, failed, written};
 use drover_client::{
     CatalogVersion, Certainty, Client, ClientBuilder, CompatAction, End, Error, GroupId, IdempotencyKeys, Interval,
-    NodeId, NodeStatus, Reason, RetryPolicy, Route, RouteId, ScanQuery, Settled, Timestamp, WriteAnswer, WriteKind,
-    WriteOptions,
+    Limits, NodeId, NodeStatus, Reason, RetryPolicy, Route, RouteId, ScanQuery, Settled, Timestamp, WriteAnswer,
+    WriteKind, WriteOptions,
 };
 use drover_wire::proto::v1::session_answer::Answer;
 use drover_wire::proto::v1::session_call::Call;
@@ -305,9 +305,30 @@ async fn a_client_starts_while_some_endpoints_are_down_and_not_if_all_are() {
 }
 
 #[tokio::test]
-async fn what_breaks_a_limit_is_refused_before_it_is_sent() {
-    let server = lone(script(|_| panic!("nothing may be sent"))).await;
+async fn what_breaks_a_limit_is_refused_by_the_server_which_alone_knows_its_limits() {
+    let server = lone(script(|call| match call {
+        Call::Get(get) if get.key.is_empty() => failed(&Error::definite(Reason::KeyEmpty, "the server's")),
+        Call::Put(put) if put.value.len() == 9 << 20 => failed(&Error::definite(Reason::ValueTooLarge, "the server's")),
+        Call::Delete(delete) if delete.key.len() == 5_000 => {
+            failed(&Error::definite(Reason::KeyTooLarge, "the server's"))
+        }
+        other => panic!("{other:?} may not be sent"),
+    }))
+    .await;
     let client = Client::connect([server.endpoint()]).await.unwrap();
+    let refused = |error: Error, reason| assert_eq!((error.reason, error.message.as_str()), (reason, "the server's"));
+    refused(client.get("").await.unwrap_err(), Reason::KeyEmpty);
+    refused(client.put("k", vec![0; 9 << 20]).await.unwrap_err(), Reason::ValueTooLarge);
+    refused(client.delete(vec![1; 5_000]).await.unwrap_err(), Reason::KeyTooLarge);
+    // No message holds it, whatever the limits are.
+    let error = client.put("k", vec![0; 256 << 20]).await.unwrap_err();
+    assert_eq!(certainty(&error), (Reason::BatchTooLarge, Certainty::Definite), "{error}");
+}
+
+#[tokio::test]
+async fn what_breaks_a_limit_that_the_client_was_given_is_refused_before_it_is_sent() {
+    let server = lone(script(|_| panic!("nothing may be sent"))).await;
+    let client = Client::builder().endpoints([server.endpoint()]).limits(Limits::default()).connect().await.unwrap();
     assert_eq!(client.get("").await.unwrap_err().reason, Reason::KeyEmpty);
     assert_eq!(client.put("k", vec![0; 9 << 20]).await.unwrap_err().reason, Reason::ValueTooLarge);
     assert_eq!(client.delete(vec![1; 5_000]).await.unwrap_err().reason, Reason::KeyTooLarge);

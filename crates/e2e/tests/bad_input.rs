@@ -10,7 +10,7 @@ use bytes::Bytes;
 use drover_client::{Client, RetryPolicy, WriteOptions};
 use drover_hlc::Timestamp;
 use drover_keys::{GroupId, NodeId};
-use drover_kv::{Certainty, Error, Idempotency, Limits, Reason, WriteKind};
+use drover_kv::{Certainty, Error, Idempotency, Reason, WriteKind};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::wait::wait_until;
@@ -27,17 +27,9 @@ async fn cluster() -> Cluster {
     builder.set("limits.value_bytes", 100_000).set("limits.batch_bytes", 150_000).start().await.unwrap()
 }
 
-/// A client that lets everything through, so that the server has to refuse it.
-async fn unlimited(cluster: &Cluster) -> Client {
-    let none = usize::MAX;
-    let limits = Limits {
-        key_bytes: none,
-        value_bytes: none,
-        batch_bytes: none,
-        idempotency_key_bytes: none,
-        ..Limits::default()
-    };
-    Client::builder().endpoints(cluster.endpoints()).limits(limits).retry(RetryPolicy::never()).connect().await.unwrap()
+/// A client that asks once: it has no limits of its own, so the server has to refuse.
+async fn asks_once(cluster: &Cluster) -> Client {
+    Client::builder().endpoints(cluster.endpoints()).retry(RetryPolicy::never()).connect().await.unwrap()
 }
 
 async fn raw(cluster: &Cluster) -> KvClient<Channel> {
@@ -59,7 +51,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, tonic::Status>, reason: Reason)
 async fn keys_values_and_batches_beyond_the_limits_are_refused_and_write_nothing() {
     let cluster = cluster().await;
     let mut kv = raw(&cluster).await;
-    let client = unlimited(&cluster).await;
+    let client = asks_once(&cluster).await;
     let put = |key: Bytes, value: Bytes| v1::PutRequest { key, value, ..v1::PutRequest::default() };
     refused(kv.put(put(Bytes::new(), "v".into())).await, Reason::KeyEmpty);
     refused(kv.get(v1::GetRequest::default()).await, Reason::KeyEmpty);
@@ -222,7 +214,7 @@ async fn an_idempotency_key_without_an_end_is_refused_and_writes_nothing() {
     let options = Some(v1::Options { idempotency_key: "i".into(), ..v1::Options::default() });
     let put = v1::PutRequest { key: "k".into(), value: "v".into(), options, ..v1::PutRequest::default() };
     refused(raw.put(put).await, Reason::InvalidArgument);
-    assert_eq!(unlimited(&cluster).await.get("k").await.unwrap(), None);
+    assert_eq!(asks_once(&cluster).await.get("k").await.unwrap(), None);
 }
 
 /// Of unknown certainty, because the record of an earlier attempt may be gone, and at once: no attempt will ever say more.

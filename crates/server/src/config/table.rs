@@ -151,6 +151,8 @@ macro_rules! settings {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// What clients can send and read.
+const MAX_PAYLOAD: u64 = drover_wire::MAX_PAYLOAD_BYTES as u64;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const DAY: u64 = 24 * 60 * MINUTE;
@@ -286,14 +288,15 @@ group = 3
         "flush_interval_ms" => flush_interval: Duration, default "30s", range 100..=DAY;
     }
 
-    /// What a request may ask for. Requests above a limit are refused before anything happened.
+    /// What a request may ask for. Requests above a limit are refused before anything happened, by the node that they come to and
+    /// with the limit in the message: clients know none. So they should be the same on all nodes.
     limits: Limits {
         /// Longest key.
         "key_bytes" => key_bytes: ByteSize, default "4KiB", range 1..=64 * KIB;
         /// Longest value.
-        "value_bytes" => value_bytes: ByteSize, default "8MiB", range 1..=GIB;
+        "value_bytes" => value_bytes: ByteSize, default "8MiB", range 1..=MAX_PAYLOAD;
         /// Largest request as a whole: its keys and values together.
-        "batch_bytes" => batch_bytes: ByteSize, default "16MiB", range 1..=2 * GIB - MIB;
+        "batch_bytes" => batch_bytes: ByteSize, default "16MiB", range 1..=MAX_PAYLOAD;
         /// Longest idempotency key.
         "idempotency_key_bytes" => idempotency_key_bytes: ByteSize, default "64", range 16..=KIB;
         /// Most rows in a page of a scan.

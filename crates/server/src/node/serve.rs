@@ -43,8 +43,7 @@ pub fn start(
     let txn_front = Arc::clone(&view.front);
     // Whatever a client can send is read, so that what breaks a limit is told which, and by how much. A message that could
     // not be read would end the stream, and with it the calls of others.
-    let allowed = usize::try_from(config.limits.batch_bytes.0).unwrap_or(usize::MAX).saturating_add(1 << 20);
-    let message_bytes = allowed.max(drover_wire::MAX_MESSAGE_BYTES);
+    let message_bytes = drover_wire::MAX_MESSAGE_BYTES;
     let kv = KvServer::new(KvService::new(Arc::clone(&front)))
         .max_decoding_message_size(message_bytes)
         .max_encoding_message_size(usize::MAX);
