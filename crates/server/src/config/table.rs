@@ -221,7 +221,7 @@ id = 3
 replicas = [1, 2, 3]
 ";
         /// Which group owns which keys: `start`, `end` (exclusive; absent: no upper bound) and `group`. Together the
-        /// routes cover every key once. A bound is text with the escapes `\\xNN` and `\\\\` (write it in single quotes), or
+        /// routes cover every key once. A bound is text with the escapes `\xNN` and `\\` (write it in single quotes), or
         /// hexadecimal digits under the names `start_hex` and `end_hex`. In the order of their keys, the routes get the route ids
         /// and shard ids 1, 2, 3 and so on.
         "routes" => routes: Vec<RouteSpec>, example "\

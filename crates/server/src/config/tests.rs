@@ -371,3 +371,22 @@ fn a_bootstrap_that_cannot_be_is_refused_with_line_and_field() {
         assert!(matches!(problem.origin, Origin::File { line: found, .. } if found == line), "{expect}: {error}");
     }
 }
+
+/// What stands in single quotes reaches the reader of bounds as it is: one backslash too many would silently be another bound.
+#[test]
+fn the_escapes_of_bounds_are_told_as_they_have_to_be_written() {
+    let routes = all().find(|setting| setting.path == "bootstrap.routes").unwrap();
+    let description = routes.description();
+    let mut told = description.split('`').skip(1).step_by(2).filter(|text| text.contains('\\'));
+    for bound in [&[0xff][..], b"\\"] {
+        let notation = told.next().unwrap();
+        for document in [render::reference(), render::example()] {
+            assert!(document.contains(&format!("`{notation}`")), "{notation}");
+        }
+        let written = notation.replace("NN", "ff");
+        let text = BOOTSTRAP.replace("b\\x00", &written).replace("start_hex = '6200'", &format!("start = '{written}'"));
+        let routes = bootstrap(&text).unwrap().bootstrap.assigned_routes();
+        assert_eq!(routes[1].interval.start(), bound, "{notation}");
+    }
+    assert_eq!(told.next(), None);
+}
