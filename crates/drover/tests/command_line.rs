@@ -54,6 +54,34 @@ fn a_value_comes_back_byte_for_byte_and_its_absence_is_a_no() {
 }
 
 #[test]
+fn what_the_command_line_refuses_itself_is_wrong_usage_and_what_the_server_refuses_is_not() {
+    let server = Memory::start();
+    let usage: [&[&str]; 11] = [
+        &["kv", "get", ""],
+        &["kv", "put", "", "v"],
+        &["kv", "delete", ""],
+        &["kv", "cas", "", "v", "--expect-absent"],
+        &["--hex", "kv", "get", ""],
+        &["kv", "get", "\\q"],
+        &["route", "show", "\\q", "--endpoints", "127.0.0.1:1"],
+        &["txn", "status", "00000000000000000000000000000001", ""],
+        &["kv", "get", "k", "--endpoints", "nonsense"],
+        &["kv", "put", "k", "v", "--endpoints", "https://127.0.0.1:1"],
+        &["bench", "--endpoints", "nonsense"],
+    ];
+    for args in usage {
+        let refused = run(server, args);
+        assert_eq!((code(&refused), out(&refused)), (2, ""), "{args:?}: {}", err(&refused));
+    }
+    assert_eq!(code(&fed(server, &["shell"], b"get \"\"\n")), 2);
+    assert_eq!(out(&run(server, &["kv", "count"])), "0\n");
+    let key = "k".repeat(5_000);
+    let refused = run(server, &["kv", "get", &key]);
+    assert_eq!(code(&refused), 4);
+    assert!(err(&refused).starts_with("error: KEY_TOO_LARGE: "), "{}", err(&refused));
+}
+
+#[test]
 fn a_compare_and_set_says_no_with_the_present_value() {
     let server = Memory::start();
     assert_eq!(code(&run(server, &["kv", "cas", "k", "1", "--expect-absent"])), 0);

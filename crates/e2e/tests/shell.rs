@@ -391,7 +391,7 @@ async fn a_script_runs_without_prompt_and_stops_at_its_first_failure() {
         ("put b 1\nbegin\nput b 2\n", 2, "error: the script ends within a transaction: transaction "),
         ("put b 1\nbegin\nput b 2\nquit\ncommit\n", 2, "1 write of it dropped"),
         ("put b 1\nbegin\nput b 2\nget nothing\ncommit\n", 1, " was aborted; 1 write of it dropped"),
-        ("put b 1\nput '' 2\nput b 2\n", 4, "error: line 2: KEY_EMPTY: "),
+        ("put b 1\nput '' 2\nput b 2\n", 2, "error: line 2: the key is empty"),
         ("put b 1\nget b --at 281474976710655.0\nput b 2\n", 4, "error: line 2: TIMESTAMP_IN_FUTURE: "),
     ];
     for (text, code, part) in table {

@@ -9,8 +9,9 @@ use drover_kv::Error;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the answer is no: key not found, comparison failed, copies differ, verification failed
-  2  wrong usage; nothing was sent
+  1  the answer is no: key not found, comparison failed, copies differ, verification failed; a move would be refused,
+     a job was called off; a transaction of which nothing is known, an operation that never happened
+  2  wrong usage: arguments that cannot be read, an empty key, an endpoint that is no address; nothing was sent
   3  the outcome is unknown: the operation may have happened or may still happen
   4  the cluster refused or cannot be reached; the operation did not happen
   5  a local failure: a file that cannot be read or written, malformed input";
@@ -102,12 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn the_help_text_and_the_page_list_every_code() {
+    fn the_help_text_and_the_page_say_the_same_of_every_code() {
         let page = include_str!("../../../../docs/cli.md");
+        let help = EXIT_CODES.split_whitespace().collect::<Vec<_>>().join(" ");
         for end in [End::Done, End::No, End::Usage, End::Unknown, End::Refused, End::Local] {
             let code = end.code();
-            assert!(EXIT_CODES.lines().any(|line| line.starts_with(&format!("  {code}  "))), "{code}");
-            assert!(page.lines().any(|line| line.starts_with(&format!("| {code} |"))), "{code}");
+            let listed = page.lines().find_map(|line| line.strip_prefix(&format!("| {code} | "))).unwrap();
+            let meaning = listed.split(" | ").next().unwrap();
+            assert!(help.contains(&format!(" {code} {meaning}")), "{code} {meaning}: {help}");
         }
     }
 }

@@ -178,7 +178,7 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
     let notation = global.notation();
     match command {
         Command::Get { key, at } => {
-            let key = notation.parse(&key)?;
+            let key = notation.parse_key(&key)?;
             let client = global.connect().await?;
             let found = match at {
                 Some(at) => client.get_at(key.clone(), at).await?,
@@ -187,17 +187,19 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             print_found(global, output, &key, found)
         }
         Command::Put { key, value, ttl } => {
-            let kind = WriteKind::Put { key: notation.parse(&key)?, value: value.read(notation)?, ttl_ms: ttl_ms(ttl) };
+            let kind =
+                WriteKind::Put { key: notation.parse_key(&key)?, value: value.read(notation)?, ttl_ms: ttl_ms(ttl) };
             write(global, kind, output).await
         }
-        Command::Delete { key } => write(global, WriteKind::Delete { key: notation.parse(&key)? }, output).await,
+        Command::Delete { key } => write(global, WriteKind::Delete { key: notation.parse_key(&key)? }, output).await,
         Command::Cas(args) => {
             let expect = args.expect.expectation(notation)?;
             let update = match args.delete {
                 true => Update::Delete,
                 false => Update::Put { value: args.value.read(notation)?, ttl_ms: ttl_ms(args.ttl) },
             };
-            write(global, WriteKind::CompareAndSet { key: notation.parse(&args.key)?, expect, update }, output).await
+            write(global, WriteKind::CompareAndSet { key: notation.parse_key(&args.key)?, expect, update }, output)
+                .await
         }
         Command::Scan(args) => scan(global, &args, output).await,
         Command::Count { range, at } => {
@@ -210,7 +212,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         }
         Command::DeleteRange { range, all } => delete_range(global, &range, all, output).await,
         Command::Settle(args) => {
-            let settled = global.connect().await?.settle(notation.parse(&args.key)?, &args.name()).await?;
+            let key = notation.parse_key(&args.key)?;
+            let settled = global.connect().await?.settle(key, &args.name()).await?;
             print_settled(global, output, settled)
         }
     }

@@ -35,9 +35,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use drover_client::Client;
+use drover_client::{Client, ClientBuilder, Reason};
 pub use exit::EXIT_CODES;
-use exit::{End, end_of};
+use exit::{End, UsageError, end_of};
 use notation::Notation;
 use output::Output;
 
@@ -81,8 +81,16 @@ impl Global {
 
     async fn connect(&self) -> anyhow::Result<Client> {
         let builder = Client::builder().endpoints(&self.endpoints).deadline(self.timeout);
-        Ok(builder.connect_timeout(self.timeout).connect().await?)
+        connect(builder.connect_timeout(self.timeout)).await
     }
+}
+
+/// Connects. An endpoint that is no address is wrong usage: nothing was sent to anybody.
+async fn connect(builder: ClientBuilder) -> anyhow::Result<Client> {
+    builder.connect().await.map_err(|error| match error.reason {
+        Reason::InvalidArgument => UsageError(error.message).into(),
+        _ => error.into(),
+    })
 }
 
 /// The commands that talk to a cluster.

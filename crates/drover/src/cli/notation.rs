@@ -24,6 +24,15 @@ impl Notation {
         }
     }
 
+    /// Reads an argument that is the key of a row.
+    pub fn parse_key(self, text: &str) -> Result<Bytes, UsageError> {
+        let key = self.parse(text)?;
+        match key.is_empty() {
+            true => Err(UsageError("the key is empty; keys have at least 1 byte".to_owned())),
+            false => Ok(key),
+        }
+    }
+
     /// Writes bytes so that [`parse`](Self::parse) gives them back.
     pub fn format(self, raw: &[u8]) -> String {
         match self {

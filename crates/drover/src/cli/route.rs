@@ -90,27 +90,26 @@ impl MoveArgs {
 const SPLIT_ATTEMPTS: usize = 20;
 
 pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyhow::Result<End> {
-    let client = global.connect().await?;
     let shown = Shown { notation: global.notation(), json: global.json };
     match command {
         Command::List => {
-            let routes = client.list_routes(true).await?;
+            let routes = global.connect().await?.list_routes(true).await?;
             shown.list(output, routes.version, &routes.routes)?;
         }
         Command::Show { key } => {
             let key = shown.notation.parse(&key)?;
-            shown.ownership(output, &client.route_ownership(key).await?)?;
+            shown.ownership(output, &global.connect().await?.route_ownership(key).await?)?;
         }
         Command::Split { route, key, expect_version, to_group: Some(group), how } => {
             let key = shown.notation.parse(&key)?;
             let what = |_: &[Route]| Ok(MoveWhat::From(key.clone()));
-            return moved(global, &client, Asked { route, expect_version, group, how }, what, output).await;
+            return moved(global, Asked { route, expect_version, group, how }, what, output).await;
         }
         Command::Move { route, from, to_key, to_group: group, expect_version, how } => {
             let key = |text: Option<String>| text.map(|text| shown.notation.parse(&text)).transpose();
             let (from, to) = (key(from)?, key(to_key)?);
             let what = |routes: &[Route]| within(routes, route, from.clone(), to.clone()).map(MoveWhat::Range);
-            return moved(global, &client, Asked { route, expect_version, group, how }, what, output).await;
+            return moved(global, Asked { route, expect_version, group, how }, what, output).await;
         }
         Command::Split { how, .. } if !how.is_empty() => {
             let why = "--max-pause, --max-rate and --dry-run are about a move: say --to-group as well";
@@ -118,11 +117,11 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         }
         Command::Split { route, key, expect_version, .. } => {
             let key = shown.notation.parse(&key)?;
-            let split = split(&client, route, key, expect_version, &global.actor()).await?;
+            let split = split(&global.connect().await?, route, key, expect_version, &global.actor()).await?;
             let halves: Vec<Route> = split.left.into_iter().chain(split.right).collect();
             shown.list(output, CatalogVersion(split.version), &halves)?;
         }
-        Command::Watch { from } => watch(&client, &shown, from, output).await?,
+        Command::Watch { from } => watch(&global.connect().await?, &shown, from, output).await?,
     }
     Ok(End::Done)
 }
@@ -172,11 +171,11 @@ fn within(
 /// Begins a move, or tells what it would come to. `what` names the range by the routes as they are.
 async fn moved(
     global: &Global,
-    client: &Client,
     asked: Asked,
     what: impl Fn(&[Route]) -> Result<MoveWhat, UsageError>,
     output: &mut Output,
 ) -> anyhow::Result<End> {
+    let client = global.connect().await?;
     let shown = job::Shown { notation: global.notation(), json: global.json };
     let mut last = None;
     for _ in 0..SPLIT_ATTEMPTS {

@@ -75,7 +75,7 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::Run { file } => script(global, file, output).await,
         Command::List => list(global, output).await,
         Command::Status { id, primary } => {
-            let primary = global.notation().parse(&primary)?;
+            let primary = global.notation().parse_key(&primary)?;
             let status = global.connect().await?.transaction_status(id, primary).await?;
             show_status(global.json, output, id, status)?;
             Ok(if status == TransactionStatus::Nothing { End::No } else { End::Done })

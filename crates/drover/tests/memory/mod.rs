@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use drover_kv::{Error, Expectation, Reason, ScanLimits, Update, WriteKind};
+use drover_kv::{Error, Expectation, Limits, Reason, ScanLimits, Update, WriteKind};
 use drover_wire::proto::v1::kv_server::{Kv, KvServer};
 use drover_wire::proto::v1::session_answer::Answer;
 use drover_wire::proto::v1::*;
@@ -84,6 +84,7 @@ impl Rows {
     fn answer(&mut self, asked: Asked) -> Result<Answer, Error> {
         Ok(match asked {
             Asked::Get { key, .. } => {
+                Limits::default().check_key(&key)?;
                 Answer::Get(GetResponse { version: self.versions.get(&key).cloned(), read_ts: 0 })
             }
             Asked::BatchGet { keys, .. } => {

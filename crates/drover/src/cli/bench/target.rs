@@ -3,7 +3,7 @@ use drover_client::{Client, CompareAndSet, Expectation, IdempotencyKeys, Timesta
 
 use super::System;
 use super::etcd::Etcd;
-use crate::cli::Global;
+use crate::cli::{Global, connect};
 
 /// Whether a request did what it was sent for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Target {
             System::Drover => {
                 let keys = if keyed { IdempotencyKeys::On } else { IdempotencyKeys::Off };
                 let builder = Client::builder().endpoints(&global.endpoints).deadline(global.timeout);
-                let client = builder.connect_timeout(global.timeout).idempotency_keys(keys).connect().await?;
+                let client = connect(builder.connect_timeout(global.timeout).idempotency_keys(keys)).await?;
                 Ok(Target::Drover(client))
             }
             System::Etcd => Ok(Target::Etcd(Etcd::connect(&global.endpoints, global.timeout).await?)),

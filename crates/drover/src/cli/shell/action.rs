@@ -103,18 +103,18 @@ impl Action {
     fn of(command: Command, notation: Notation) -> Result<Action, UsageError> {
         let bytes = |text: &str| notation.parse(text);
         Ok(match command {
-            Command::Get { key, at } => Action::Get { key: bytes(&key)?, at },
+            Command::Get { key, at } => Action::Get { key: notation.parse_key(&key)?, at },
             Command::Put { key, value, ttl } => {
                 let update = Update::Put { value: bytes(&value)?, ttl_ms: ttl_ms(ttl) };
-                Action::Update { key: bytes(&key)?, update }
+                Action::Update { key: notation.parse_key(&key)?, update }
             }
-            Command::Delete { key } => Action::Update { key: bytes(&key)?, update: Update::Delete },
+            Command::Delete { key } => Action::Update { key: notation.parse_key(&key)?, update: Update::Delete },
             Command::Cas(args) => cas(args, notation)?,
             Command::Scan(ScanArgs { range, reverse, limit, keys_only, at }) => {
                 Action::Scan(Scan { interval: interval(range, notation)?, reverse, limit, keys_only, at })
             }
             Command::Count { range, at } => Action::Count { interval: interval(range, notation)?, at },
-            Command::Settle(args) => Action::Settle { key: bytes(&args.key)?, name: args.name() },
+            Command::Settle(args) => Action::Settle { key: notation.parse_key(&args.key)?, name: args.name() },
             Command::Begin { read_only, at } => Action::Begin { read_only, at },
             Command::Show => Action::Show,
             Command::Commit => Action::Commit,
@@ -123,7 +123,7 @@ impl Action {
             Command::Watch(Watch::Status { every, times }) => Action::WatchStatus { every, times },
             Command::Txn(Txn::List) => Action::TxnList,
             Command::Txn(Txn::Status { id, primary }) => {
-                Action::TxnStatus { id, primary: primary.as_deref().map(bytes).transpose()? }
+                Action::TxnStatus { id, primary: primary.as_deref().map(|key| notation.parse_key(key)).transpose()? }
             }
             Command::Txn(Txn::Resolve { id, force }) => Action::TxnResolve { id, force },
             Command::Help { command } => Action::Explain(explain(&command)?),
@@ -193,7 +193,7 @@ fn cas(args: CasArgs, notation: Notation) -> Result<Action, UsageError> {
             return Err(UsageError(format!("the forms are: {forms}")));
         }
     };
-    Ok(Action::Cas { key: bytes(&args.key)?, expect, update })
+    Ok(Action::Cas { key: notation.parse_key(&args.key)?, expect, update })
 }
 
 fn interval(range: RangeArgs, notation: Notation) -> Result<Interval, UsageError> {
