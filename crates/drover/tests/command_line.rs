@@ -120,6 +120,30 @@ fn a_dump_loads_into_another_cluster_and_verifies_there() {
 }
 
 #[test]
+fn rows_of_any_size_are_verified_whatever_stands_in_their_place() {
+    let server = Memory::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.tsv");
+    let write = |value: &str| {
+        let rows: String = (0..20).map(|i| format!("k{i:02}\t{value}\n")).collect();
+        std::fs::write(&path, rows).unwrap();
+    };
+    let path = path.to_str().unwrap();
+    // All of them together are more than one answer holds.
+    write(&"v".repeat(1 << 20));
+    assert_eq!(code(&run(server, &["load", path])), 0);
+    let verified = run(server, &["load", path, "--verify"]);
+    assert_eq!(code(&verified), 0, "{}", err(&verified));
+    assert_eq!(out(&verified), "20 keys compared: 0 missing, 0 different; 0 malformed lines\n");
+    write("small");
+    let different = run(server, &["load", path, "--verify"]);
+    assert_eq!(
+        (code(&different), out(&different)),
+        (1, "20 keys compared: 0 missing, 20 different; 0 malformed lines\n")
+    );
+}
+
+#[test]
 fn malformed_lines_are_named_and_the_others_written() {
     let server = Memory::start();
     let loaded = fed(server, &["load", "-", "--format", "csv"], b"a,1\nbroken\nb,2\n");

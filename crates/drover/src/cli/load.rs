@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use bytes::Bytes;
-use drover_client::Client;
+use drover_client::{Client, Error, Reason};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -29,6 +29,8 @@ const SHOWN: u64 = 20;
 const LANE_ROWS: usize = 16;
 /// Keys that are read at once when verifying.
 const VERIFY_KEYS: usize = 128;
+/// Keys and values of the file that are compared at once, the last row not counted: what is read is about as much.
+const VERIFY_BYTES: usize = 1 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -299,24 +301,42 @@ async fn compare_all(
     let mut batch: Vec<Row> = Vec::with_capacity(VERIFY_KEYS);
     let mut rows = rows.peekable();
     while rows.peek().is_some() {
+        let mut bytes = 0;
         for row in rows.by_ref() {
             if let Ok(row) = row?
                 && last.get(&row.key) == Some(&row.line)
             {
+                bytes += row.key.len() + row.value.len();
                 batch.push(row);
             }
-            if batch.len() == VERIFY_KEYS {
+            if batch.len() == VERIFY_KEYS || bytes >= VERIFY_BYTES {
                 break;
             }
         }
-        let keys = batch.iter().map(|row| row.key.clone()).collect();
-        let got = if batch.is_empty() { Vec::new() } else { client.batch_get(keys, None).await?.versions };
-        for (row, found) in batch.drain(..).zip(got) {
-            compared.count(&row, found.as_ref().map(|version| &version.value), notation);
+        let keys: Vec<Bytes> = batch.iter().map(|row| row.key.clone()).collect();
+        let found = values_of(client, &keys).await?;
+        for (row, found) in batch.drain(..).zip(found) {
+            compared.count(&row, found.as_ref(), notation);
         }
         bar.set_message(format!("{} keys", compared.keys));
     }
     Ok(compared)
+}
+
+/// The values of several keys, in as many requests as it takes: what stands in the cluster may be larger than what stands in the
+/// file, and its limit on an answer lower than the batch.
+async fn values_of(client: &Client, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, Error> {
+    let (mut values, mut at_once) = (Vec::with_capacity(keys.len()), keys.len());
+    while values.len() < keys.len() {
+        let rest = &keys[values.len()..];
+        let asked = &rest[..rest.len().min(at_once)];
+        match client.batch_get(asked.to_vec(), None).await {
+            Ok(got) => values.extend(got.versions.into_iter().map(|version| version.map(|version| version.value))),
+            Err(error) if error.reason == Reason::BatchTooLarge && asked.len() > 1 => at_once = asked.len() / 2,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(values)
 }
 
 #[cfg(test)]

@@ -88,8 +88,12 @@ impl Rows {
                 Answer::Get(GetResponse { version: self.versions.get(&key).cloned(), read_ts: 0 })
             }
             Asked::BatchGet { keys, .. } => {
-                let versions =
-                    keys.iter().map(|key| MaybeVersion { version: self.versions.get(key).cloned() }).collect();
+                let versions = keys
+                    .iter()
+                    .map(|key| MaybeVersion { version: self.versions.get(key).cloned() })
+                    .collect::<Vec<_>>();
+                let found = versions.iter().filter_map(|maybe| maybe.version.as_ref());
+                Limits::default().check_answer(found.map(|version| version.value.len()).sum())?;
                 Answer::BatchGet(BatchGetResponse { versions, read_ts: self.clock })
             }
             Asked::Write { kind, .. } => self.write(kind),
