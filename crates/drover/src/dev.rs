@@ -31,7 +31,7 @@ use plan::{Plan, PlanArgs};
 use process::NodeSpec;
 use supervisor::{Announce, Options, supervise};
 
-use crate::server_cmd;
+use crate::{cli, server_cmd};
 
 /// What the command line says.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub fn run(args: DevArgs) -> ExitCode {
     match start(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("drover dev: {error:#}");
+            eprintln!("drover dev: {}", cli::told(&error));
             ExitCode::from(server_cmd::FAILED)
         }
     }

@@ -163,12 +163,51 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
 fn complain(error: &anyhow::Error) -> End {
     let end = end_of(error);
     if end != End::Done {
-        notice(&format!("error: {error:#}"));
+        notice(&format!("error: {}", told(error)));
     }
     end
+}
+
+/// An error with its causes, each once: many name their cause themselves.
+pub fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// A line for people. Whoever closed standard error does not want to hear it.
 fn notice(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_of_an_error_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot lock x: {source}")]
+        struct NamesItsCause {
+            source: io::Error,
+        }
+        let cause = || io::Error::other("no space");
+        let table = [
+            (anyhow::Error::from(cause()), "no space"),
+            (NamesItsCause { source: cause() }.into(), "cannot lock x: no space"),
+            (
+                Err::<(), _>(NamesItsCause { source: cause() }).context("line 7").unwrap_err(),
+                "line 7: cannot lock x: no space",
+            ),
+        ];
+        for (error, expect) in table {
+            assert_eq!(told(&error), expect);
+        }
+    }
 }
