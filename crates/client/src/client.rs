@@ -86,7 +86,7 @@ macro_rules! expect_answer {
     ($answer:expr, $variant:ident) => {
         match $answer {
             Answer::$variant(answer) => Ok(answer),
-            _ => Err(malformed(concat!("an answer to something else than ", stringify!($variant)))),
+            _ => Err(malformed(Class::Read, concat!("an answer to something else than ", stringify!($variant)))),
         }
     };
 }
@@ -197,7 +197,7 @@ impl Client {
         let call = Call::BatchGet(v1::BatchGetRequest { keys, options: read_options(at) });
         let answer = expect_answer!(self.read(call, first).await?, BatchGet)?;
         if answer.versions.len() != expected {
-            return Err(malformed("another number of values than keys were asked for"));
+            return Err(malformed(Class::Read, "another number of values than keys were asked for"));
         }
         let versions = answer.versions.into_iter().map(|maybe| maybe.version.map(decode_version)).collect();
         Ok(BatchGot { versions, read_ts: Timestamp::from_raw(answer.read_ts) })
@@ -236,7 +236,7 @@ impl Client {
     async fn write_one(&self, kind: WriteKind) -> Result<Timestamp, Error> {
         match self.write(kind, WriteOptions::default()).await? {
             WriteAnswer::Written { commit_ts } => Ok(commit_ts),
-            _ => Err(malformed("an answer to something else than a put or a delete")),
+            _ => Err(malformed(Class::NamedWrite, "an answer to something else than a put or a delete")),
         }
     }
 
@@ -253,7 +253,7 @@ impl Client {
         let kind = WriteKind::CompareAndSet { key: key.into(), expect, update };
         match self.write(kind, WriteOptions::default()).await? {
             WriteAnswer::Compared(compared) => Ok(compared),
-            _ => Err(malformed("an answer to something else than a compare-and-set")),
+            _ => Err(malformed(Class::NamedWrite, "an answer to something else than a compare-and-set")),
         }
     }
 
@@ -303,7 +303,7 @@ impl Client {
             | Answer::Scan(_)
             | Answer::LatestCommitTs(_)
             | Answer::Commit(_) => {
-                return Err(malformed("an answer to something else than the write"));
+                return Err(malformed(Class::NamedWrite, "an answer to something else than the write"));
             }
         })
     }
@@ -324,7 +324,7 @@ impl Client {
         let options = WriteOptions { idempotency: Some(idempotency.clone()), ..WriteOptions::default() };
         match self.write(kind, options).await? {
             WriteAnswer::Settled(settled) => Ok(settled),
-            _ => Err(malformed("an answer to something else than a settle")),
+            _ => Err(malformed(Class::NamedWrite, "an answer to something else than a settle")),
         }
     }
 
@@ -381,6 +381,6 @@ fn decode_settled(settled: &v1::SettleResponse) -> Result<Settled, Error> {
         }
         Verdict::Applied => Ok(Settled::CompareFailed),
         Verdict::Never => Ok(Settled::Never),
-        Verdict::Unspecified => Err(malformed("a verdict that this client does not know")),
+        Verdict::Unspecified => Err(malformed(Class::NamedWrite, "a verdict that this client does not know")),
     }
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use drover_hlc::{PhysicalMs, Timestamp};
 use drover_keys::NodeId;
-use drover_kv::{Error, Idempotency, Reason};
+use drover_kv::{Certainty, Error, Idempotency, Reason};
 use drover_wire::proto::v1::SessionAnswer;
 use drover_wire::proto::v1::session_answer::Answer;
 use drover_wire::proto::v1::session_call::Call;
@@ -113,7 +113,7 @@ impl Inner {
             let node = self.topology.load().pick(&key, failed.as_ref()).ok_or_else(no_nodes)?;
             set_timeout(&mut call, server_timeout_ms(deadline.saturating_duration_since(Instant::now())));
             set_attempt(&mut call, history.attempts + 1);
-            let error = match self.attempt(&node, call.clone(), &key, deadline).await {
+            let error = match self.attempt(&node, call.clone(), &key, class, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -153,12 +153,19 @@ impl Inner {
         }
     }
 
-    async fn attempt(&self, node: &Arc<Node>, call: Call, key: &Bytes, deadline: Instant) -> Result<Answer, Error> {
+    async fn attempt(
+        &self,
+        node: &Arc<Node>,
+        call: Call,
+        key: &Bytes,
+        class: Class,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
         let answer = match node.call(call, deadline).await {
             Ok(answer) => answer,
             Err(none) => {
                 self.refresh.notify_one();
-                return Err(without_answer(node, none));
+                return Err(without_answer(node.address(), class, none));
             }
         };
         let SessionAnswer { leader_hint, answer, .. } = answer;
@@ -174,7 +181,8 @@ impl Inner {
                 }
                 Ok(answer)
             }
-            None => Err(malformed("an empty answer")),
+            // Another attempt may be answered better.
+            None => Err(Error { certainty: Certainty::Unknown, ..malformed(class, "an empty answer") }),
         }
     }
 
@@ -214,24 +222,23 @@ fn server_timeout_ms(remaining: Duration) -> u32 {
     u32::try_from(budget.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-fn without_answer(node: &Node, none: NoAnswer) -> Error {
-    let at = node.address();
+fn without_answer(at: &str, class: Class, none: NoAnswer) -> Error {
+    let effect = effect(class);
     match none {
         NoAnswer::NotSent(why) => {
             Error::definite(Reason::Unavailable, format!("{at} cannot be reached ({why}); nothing was sent or changed"))
         }
         NoAnswer::Lost(why) => Error::unknown(
             Reason::Unavailable,
-            format!("the connection to {at} was lost before the answer ({why}); the request may have been carried out"),
+            format!("the connection to {at} was lost before the answer ({why}); {effect}"),
         ),
         NoAnswer::TimedOutUnsent => Error::definite(
             Reason::Unavailable,
             format!("there was no connection to {at} before the deadline; nothing was sent or changed"),
         ),
-        NoAnswer::TimedOutSent => Error::unknown(
-            Reason::Unavailable,
-            format!("{at} did not answer before the deadline; the request may have been carried out"),
-        ),
+        NoAnswer::TimedOutSent => {
+            Error::unknown(Reason::Unavailable, format!("{at} did not answer before the deadline; {effect}"))
+        }
     }
 }
 
@@ -239,13 +246,40 @@ fn no_nodes() -> Error {
     Error::definite(Reason::Unavailable, "no node is known; nothing was sent or changed")
 }
 
-pub(crate) fn malformed(what: &str) -> Error {
-    Error::unknown(Reason::Internal, format!("the server sent {what}; the request may have been carried out"))
+/// What a call has done of which nothing more is known than that it was sent.
+fn effect(class: Class) -> &'static str {
+    match class {
+        Class::Read => "nothing was changed",
+        Class::NamedWrite | Class::BlindWrite => "the request may have been carried out",
+    }
+}
+
+/// The server has answered with something that is no answer.
+pub(crate) fn malformed(class: Class, what: &str) -> Error {
+    let message = format!("the server sent {what}; {}", effect(class));
+    match class {
+        Class::Read => Error::definite(Reason::Internal, message),
+        Class::NamedWrite | Class::BlindWrite => Error::unknown(Reason::Internal, message),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sent_and_not_answered_may_have_been_carried_out_unless_it_is_a_read() {
+        for none in [NoAnswer::Lost("reset".into()), NoAnswer::TimedOutSent] {
+            let told = |class| without_answer("n:1", class, none.clone()).message;
+            assert!(told(Class::Read).ends_with("; nothing was changed"), "{none:?}");
+            for class in [Class::NamedWrite, Class::BlindWrite] {
+                assert!(told(class).ends_with("; the request may have been carried out"), "{none:?}");
+            }
+        }
+        let (read, write) = (malformed(Class::Read, "noise"), malformed(Class::NamedWrite, "noise"));
+        assert_eq!((read.is_unknown(), read.message.as_str()), (false, "the server sent noise; nothing was changed"));
+        assert!(write.is_unknown() && write.message.ends_with("may have been carried out"), "{write}");
+    }
 
     #[test]
     fn the_server_gives_up_a_little_before_the_caller() {

@@ -3,7 +3,7 @@ use drover_keys::Interval;
 use drover_kv::{Error, WriteKind};
 
 use crate::drive::malformed;
-use crate::{Client, WriteAnswer, WriteOptions};
+use crate::{Class, Client, WriteAnswer, WriteOptions};
 
 /// How far a range delete has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) async fn run(
                 so_far.batches += 1;
                 so_far.cursor = cursor;
             }
-            _ => return Err(malformed("an answer to something else than a range delete")),
+            _ => return Err(malformed(Class::NamedWrite, "an answer to something else than a range delete")),
         }
         progress(&so_far);
         if so_far.cursor.is_none() {

@@ -8,9 +8,9 @@ use drover_wire::proto::v1::{KeyValue, ScanRequest};
 use drover_wire::{decode_version, encode_key_range};
 use futures::Stream;
 
-use crate::Client;
 use crate::drive::malformed;
 use crate::request::read_options;
+use crate::{Class, Client};
 
 /// What to scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Scan {
             _ => self.query.interval.start().clone(),
         };
         let Answer::Scan(response) = self.client.read(self.request(), key).await? else {
-            return Err(malformed("an answer to something else than a scan"));
+            return Err(malformed(Class::Read, "an answer to something else than a scan"));
         };
         let page = decode_page(response.entries, response.count, response.read_ts)?;
         self.advance(&page, response.cursor);
@@ -178,7 +178,7 @@ fn decode_page(entries: Vec<KeyValue>, count: u64, read_ts: u64) -> Result<Page,
     let entries = entries
         .into_iter()
         .map(|row| {
-            let version = row.version.ok_or_else(|| malformed("a row without version"))?;
+            let version = row.version.ok_or_else(|| malformed(Class::Read, "a row without version"))?;
             Ok(Entry { key: row.key, version: decode_version(version) })
         })
         .collect::<Result<_, Error>>()?;

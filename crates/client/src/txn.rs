@@ -259,7 +259,7 @@ impl Client {
             let mut txn = node.txn();
             async move { txn.status(request).await }
         });
-        asked.await.and_then(|state| decode_status(&state)).map_err(of_a_read)
+        asked.await.and_then(|state| decode_status(Class::Read, &state)).map_err(of_a_read)
     }
 
     /// Makes sure that a transaction never commits, unless it has: what became of it. `start_ts` is its snapshot.
@@ -279,7 +279,7 @@ impl Client {
             let mut txn = node.txn();
             async move { txn.abort(request).await }
         });
-        asked.await.and_then(|state| decode_status(&state))
+        asked.await.and_then(|state| decode_status(Class::NamedWrite, &state))
     }
 
     /// Keeps the locks of a transaction alive whose commit is under way; what is known of it.
@@ -297,7 +297,7 @@ impl Client {
             let mut txn = node.txn();
             async move { txn.heartbeat(request).await }
         });
-        asked.await.and_then(|state| decode_status(&state))
+        asked.await.and_then(|state| decode_status(Class::NamedWrite, &state))
     }
 
     /// One page of the transactions that hold locks, and the cursor of the next page if there may be one.
@@ -317,11 +317,11 @@ impl Client {
         let page = asked.await.map_err(of_a_read)?;
         let decode = |txn: v1::PreparedTxn| {
             Ok(PreparedTransaction {
-                id: decode_txn_id(&txn.txn_id).map_err(|_| malformed("a transaction without id"))?,
+                id: decode_txn_id(&txn.txn_id).map_err(|_| malformed(Class::Read, "a transaction without id"))?,
                 start_ts: Timestamp::from_raw(txn.start_ts),
                 primary: txn.primary,
                 keys: txn.keys,
-                status: decode_status(&txn.state.unwrap_or_default())?,
+                status: decode_status(Class::Read, &txn.state.unwrap_or_default())?,
             })
         };
         let transactions = page.transactions.into_iter().map(decode).collect::<Result<_, Error>>();
@@ -338,7 +338,7 @@ impl Client {
             let mut txn = node.txn();
             async move { txn.resolve(request).await }
         });
-        asked.await.and_then(|state| decode_status(&state))
+        asked.await.and_then(|state| decode_status(Class::NamedWrite, &state))
     }
 }
 
@@ -574,7 +574,7 @@ impl Transaction {
         let attempted = Attempted { call, key: primary.clone(), class: Class::NamedWrite, foreign_key: false };
         match self.client.inner.drive(attempted, self.client().due()).await {
             Ok(Answer::Commit(answer)) => Ran::Committed(Timestamp::from_raw(answer.commit_ts)),
-            Ok(_) => Ran::Failed(malformed("an answer to something else than a commit")),
+            Ok(_) => Ran::Failed(malformed(Class::NamedWrite, "an answer to something else than a commit")),
             Err(error) if error.is_unknown() => {
                 let message = format!("{}; transaction {id}, primary {}", error.message, drover_keys::escape(&primary));
                 Ran::Failed(Error { message, ..error })
@@ -645,13 +645,13 @@ fn value_of(update: &Update) -> Option<Bytes> {
     }
 }
 
-fn decode_status(state: &TxnState) -> Result<TransactionStatus, Error> {
+fn decode_status(class: Class, state: &TxnState) -> Result<TransactionStatus, Error> {
     match state.kind() {
         Kind::Nothing => Ok(TransactionStatus::Nothing),
         Kind::Prepared => Ok(TransactionStatus::Prepared { expire_at: Timestamp::from_raw(state.expire_at) }),
         Kind::Committed => Ok(TransactionStatus::Committed { commit_ts: Timestamp::from_raw(state.commit_ts) }),
         Kind::RolledBack => Ok(TransactionStatus::RolledBack { settled: state.settled }),
-        Kind::Unspecified => Err(malformed("a transaction in no state")),
+        Kind::Unspecified => Err(malformed(class, "a transaction in no state")),
     }
 }
 
