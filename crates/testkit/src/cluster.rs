@@ -403,15 +403,17 @@ impl Cluster {
         .await?)
     }
 
-    /// Waits until all running replicas of the group have applied what the leader has committed.
+    /// Waits until all running replicas of the group have applied what is committed by now.
     ///
     /// # Errors
     /// If they have not within the bound.
     pub async fn wait_caught_up(&self, group: GroupId, bound: Duration) -> Result<(), ClusterError> {
         let what = format!("all replicas of group {group} to catch up");
+        // Of one moment: of replicas that are asked one after the other while clients write, the first one asked has never applied
+        // what the last one knows to be committed.
+        let mut goal = None;
         Ok(wait_until(&what, bound, async || {
             let replicas = self.replicas(group).await;
-            let committed = replicas.iter().map(|(_, r)| r.committed_index).max().unwrap_or(0);
             // Of a leader; others may know an older membership.
             let newest = replicas.iter().max_by_key(|(_, r)| (r.term, r.leader != 0, r.committed_index));
             let members = newest.map(|(_, r)| r.voters.clone()).unwrap_or_default();
@@ -419,10 +421,15 @@ impl Cluster {
             let all_there = running.filter(|node| members.contains(&node.id().0)).count();
             let of_members = replicas.iter().filter(|(node, _)| members.contains(&node.0));
             let applied: Vec<u64> = of_members.map(|(_, r)| r.applied_index).collect();
-            if all_there > 0 && applied.len() == all_there && applied.iter().all(|index| *index >= committed) {
+            if all_there == 0 || applied.len() != all_there {
+                return Err(format!("{} of {all_there} running nodes say what they have applied", applied.len()));
+            }
+            let committed = replicas.iter().map(|(_, r)| r.committed_index).max().unwrap_or(0);
+            let goal = *goal.get_or_insert(committed);
+            if applied.iter().all(|index| *index >= goal) {
                 Ok(())
             } else {
-                Err(format!("committed {committed}, applied {applied:?} on {all_there} running nodes"))
+                Err(format!("committed {goal}, applied {applied:?} on {all_there} running nodes"))
             }
         })
         .await?)

@@ -7,12 +7,18 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use drover_keys::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// How often it is looked who calls, before it is taken for a client.
+const LOOKS: u32 = 100;
+/// Pause between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// Which links are cut: who calls, and who is called.
 type Cuts = BTreeSet<(NodeId, NodeId)>;
@@ -44,10 +50,14 @@ impl Links {
         let listener = TcpListener::bind(outer).await?;
         let (cuts, pids) = (self.cuts.clone(), Arc::clone(&self.pids));
         let task = tokio::spawn(async move {
-            while let Ok((caller, address)) = listener.accept().await {
+            while let Ok((caller, from)) = listener.accept().await {
+                let Ok(to) = caller.local_addr() else { continue };
                 let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let from = caller_of(address, &pids);
-                tokio::spawn(link(caller, inner.clone(), from.map(|from| (from, node)), cuts.subscribe()));
+                let (inner, cuts) = (inner.clone(), cuts.subscribe());
+                tokio::spawn(async move {
+                    let from = who_calls(Call { from, to }, &pids).await;
+                    link(caller, inner, from.map(|from| (from, node)), cuts).await;
+                });
             }
         });
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
@@ -109,25 +119,63 @@ async fn pass(
     }
 }
 
-/// Which of these processes holds the socket that is bound to `address`.
-fn caller_of(address: SocketAddr, pids: &[(NodeId, u32)]) -> Option<NodeId> {
-    let inode = inode_of(&std::fs::read_to_string("/proc/net/tcp").ok()?, address)?;
+/// A connection, by its two ends: other connections may have either of them.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+/// Which node's process holds the calling end of a connection; `None`: a client's.
+async fn who_calls(call: Call, nodes: &[(NodeId, u32)]) -> Option<NodeId> {
+    for _ in 0..LOOKS {
+        match caller_of(call, nodes) {
+            Caller::Node(node) => return Some(node),
+            Caller::This => return None,
+            Caller::Unseen => tokio::time::sleep(BETWEEN_LOOKS).await,
+        }
+    }
+    None
+}
+
+/// Who holds a socket.
+#[derive(Debug, PartialEq, Eq)]
+enum Caller {
+    Node(NodeId),
+    /// This process, which is a client.
+    This,
+    /// Another program, or nobody was seen: while connections come and go, the kernel leaves some out of its table.
+    Unseen,
+}
+
+fn caller_of(call: Call, nodes: &[(NodeId, u32)]) -> Caller {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let Some(inode) = inode_of(&table, call) else { return Caller::Unseen };
     let name = format!("socket:[{inode}]");
-    let holds = |pid: &u32| {
+    let holds = |pid: u32| {
         let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|file| file.as_os_str() == name.as_str())
     };
-    pids.iter().find(|(_, pid)| holds(pid)).map(|(node, _)| *node)
+    match nodes.iter().find(|(_, pid)| holds(*pid)) {
+        Some((node, _)) => Caller::Node(*node),
+        None if holds(std::process::id()) => Caller::This,
+        None => Caller::Unseen,
+    }
 }
 
-/// The number of the socket whose local address this is, in the form of `/proc/net/tcp`.
-fn inode_of(table: &str, address: SocketAddr) -> Option<u64> {
+/// The number of the socket at the calling end, in a table of the form of `/proc/net/tcp`.
+fn inode_of(table: &str, call: Call) -> Option<u64> {
+    let (from, to) = (written(call.from)?, written(call.to)?);
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|fields| fields.get(1..3).is_some_and(|ends| ends == [from.as_str(), to.as_str()]))?;
+    row.get(9)?.parse().ok()
+}
+
+/// As the kernel writes an address into that table.
+fn written(address: SocketAddr) -> Option<String> {
     let SocketAddr::V4(address) = address else { return None };
     // The kernel prints the four bytes as one number in the order of the machine.
-    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
-    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|fields| fields.get(1).is_some_and(|field| *field == local))?;
-    row.get(9)?.parse().ok()
+    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port()))
 }
 
 #[cfg(test)]
@@ -137,12 +185,53 @@ mod tests {
     #[tokio::test]
     async fn who_calls_is_known_by_its_process() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (_caller, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async {
-            listener.accept().await.unwrap()
+        let to = listener.local_addr().unwrap();
+        let (_caller, accepted) = tokio::join!(TcpStream::connect(to), listener.accept());
+        let call = Call { from: accepted.unwrap().1, to };
+        let nodes = [(NodeId(1), 1), (NodeId(2), std::process::id())];
+        assert_eq!(who_calls(call, &nodes).await, Some(NodeId(2)));
+        assert_eq!(caller_of(call, &[]), Caller::This);
+    }
+
+    #[test]
+    fn a_connection_is_told_from_others_by_both_of_its_ends() {
+        // A port serves for as many connections as go to different places, and stays in the table for a while when they are gone.
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                       0: 0100007F:9C40 0100007F:1F91 06 00000000:00000000 03:00000D5C 00000000     0        0 0 3 0\n\
+                       1: 0100007F:9C40 0100007F:1F92 01 00000000:00000000 00:00000000 00000000     0        0 77 1 0\n\
+                       2: 0100007F:9C40 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 88 1 0\n";
+        let from = "127.0.0.1:40000".parse().unwrap();
+        let inode = |to: &str| inode_of(table, Call { from, to: to.parse().unwrap() });
+        assert_eq!((inode("127.0.0.1:8080"), inode("127.0.0.1:8082")), (Some(88), Some(77)));
+        assert_eq!(inode("127.0.0.1:8083"), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_calls_is_known_while_other_connections_come_and_go() {
+        let others = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = others.local_addr().unwrap();
+        let busy = tokio::spawn(async move {
+            let mut held = std::collections::VecDeque::new();
+            loop {
+                let (calls, called) = tokio::join!(TcpStream::connect(at), others.accept());
+                let calls = calls.unwrap();
+                // Nothing is left of it when it ends, else there would soon be no ports.
+                calls.set_zero_linger().unwrap();
+                held.push_back((calls, called.unwrap().0));
+                if held.len() > 200 {
+                    held.pop_front();
+                }
+            }
         });
-        let pids = [(NodeId(1), 1), (NodeId(2), std::process::id())];
-        assert_eq!(caller_of(accepted.1, &pids), Some(NodeId(2)));
-        assert_eq!(caller_of(accepted.1, &[]), None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nodes = [(NodeId(2), std::process::id())];
+        let to = listener.local_addr().unwrap();
+        for _ in 0..200 {
+            let (_caller, accepted) = tokio::join!(TcpStream::connect(to), listener.accept());
+            let call = Call { from: accepted.unwrap().1, to };
+            assert_eq!(who_calls(call, &nodes).await, Some(NodeId(2)));
+        }
+        busy.abort();
     }
 
     #[tokio::test]
