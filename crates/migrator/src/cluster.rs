@@ -14,6 +14,7 @@ use drover_hlc::Timestamp;
 use drover_keys::{GroupId, Interval, JobEpoch, JobId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_transport::{NodeService, PeerPool};
+use drover_wire::proto::v1::{ImportRangeVersionsRequest, ImportRangeVersionsResponse};
 use drover_wire::{GroupAnswer, GroupOp};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
@@ -23,6 +24,8 @@ use crate::brake::Slowdown;
 
 /// How long a replica may take to say that it has what is asked for.
 const FIRST_PORTION: Duration = Duration::from_secs(5);
+/// How often it is looked whether a node that is to take rows in still leads.
+const LEADER_LOOK: Duration = Duration::from_millis(50);
 /// Pause before the next node is asked who leads.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -223,16 +226,12 @@ impl Cluster {
                 return Err(no_replica(group));
             };
             asked += 1;
-            let answer = match node == self.parts.node {
-                true => {
-                    let timeout_ms = deadline.saturating_duration_since(Instant::now()).as_millis();
-                    let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
-                    self.parts
-                        .here
-                        .import(drover_wire::proto::v1::ImportRangeVersionsRequest { timeout_ms, ..request.clone() })
-                        .await
+            let answer = tokio::select! {
+                answer = self.import_on(node, &request, deadline) => answer,
+                () = self.replaced(group, node) => {
+                    let message = format!("another node leads group {group} before node {node} has answered");
+                    return Err(Error::unknown(Reason::TimeoutIndefinite, message));
                 }
-                false => self.parts.peers.import_range_versions(node, request.clone(), deadline.into()).await,
             };
             match answer {
                 Ok(import) => {
@@ -245,6 +244,34 @@ impl Cluster {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn import_on(
+        &self,
+        node: NodeId,
+        request: &ImportRangeVersionsRequest,
+        deadline: Instant,
+    ) -> Result<ImportRangeVersionsResponse, Error> {
+        if node != self.parts.node {
+            return self.parts.peers.import_range_versions(node, request.clone(), deadline.into()).await;
+        }
+        let timeout_ms = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
+        self.parts.here.import(ImportRangeVersionsRequest { timeout_ms, ..request.clone() }).await
+    }
+
+    /// Returns when another node than this one has come to lead the group: what was sent to one that cannot be reached any more is
+    /// not answered, and writers may be waiting for it.
+    async fn replaced(&self, group: GroupId, node: NodeId) {
+        let believed = || self.parts.coordinator.dispatcher().believed_leader(group);
+        // Who was believed to lead before may be wrong: somebody else has named this node.
+        let before = believed();
+        loop {
+            tokio::time::sleep(LEADER_LOOK).await;
+            if believed().is_some_and(|leader| leader != node && Some(leader) != before) {
+                return;
             }
         }
     }

@@ -14,6 +14,10 @@ use drover_fsm::moving::MoveStep;
 use drover_keys::{JobEpoch, JobId};
 use drover_kv::Reason;
 use drover_migrator::MigratorOptions;
+use drover_raftgroup::Group;
+use drover_rafttypes::Vote;
+use openraft::impls::leader_id_std::LeaderId;
+use openraft::raft::AppendEntriesRequest;
 use support::{Fixture, Held, LEFT, RIGHT, range, soon};
 use tokio_util::sync::CancellationToken;
 
@@ -115,6 +119,38 @@ async fn a_job_waits_for_its_turn_and_says_so() {
     for job in [first, second] {
         assert_eq!(fixture.job(job, ended).await.phase, JobPhase::Done);
     }
+}
+
+/// For a moment another node leads the group, if this one does.
+async fn be_led_by_another(group: &Group) {
+    let Ok(leadership) = group.leadership() else { return };
+    let vote = Vote { leader_id: LeaderId { term: leadership.term + 1, voted_for: 2 }, committed: true };
+    for _ in 0..20 {
+        let heartbeat = AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+        group.raft().append_entries(heartbeat).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_sent_again_when_the_leader_that_they_were_sent_to_was_replaced_and_never_answers() {
+    let fixture = Fixture::new(Duration::ZERO).await;
+    fixture.put("x", "value").await.unwrap();
+    fixture.here.held.send_replace(Held::All);
+    let _driven = fixture.drive(MigratorOptions::default());
+    let job = fixture.start(range("x", ""), LEFT, patient()).await;
+    let until = soon();
+    for came in [1, 2] {
+        while fixture.here.came.load(Ordering::SeqCst) < came {
+            assert!(std::time::Instant::now() < until, "{came}: {}", fixture.waits_for(job));
+            if came == 2 {
+                be_led_by_another(&fixture.groups[&LEFT]).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    fixture.here.held.send_replace(Held::Nothing);
+    assert_eq!(fixture.job(job, ended).await.phase, JobPhase::Done);
 }
 
 /// Moves a range of which a target that is slow takes one row at a time, while three write into it as fast as they may. How the

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -73,6 +73,8 @@ pub struct Here {
     pub import_takes: Duration,
     /// What is not taken in for now.
     pub held: watch::Sender<Held>,
+    /// How many portions came here.
+    pub came: AtomicUsize,
 }
 
 /// Which portions of a copy are held back.
@@ -108,6 +110,7 @@ impl NodeService for Here {
     }
 
     async fn import(&self, request: v1::ImportRangeVersionsRequest) -> Result<v1::ImportRangeVersionsResponse, Error> {
+        self.came.fetch_add(1, Ordering::SeqCst);
         let group = self.directory.serving(GroupId(request.group_id))?;
         let command = decode_import_request(request)?;
         let last = matches!(&command.step, MoveStep::ImportChunk(chunk) if chunk.close.is_some());
@@ -209,6 +212,7 @@ impl Fixture {
             dir: dir.path().to_owned(),
             import_takes,
             held: watch::Sender::new(Held::Nothing),
+            came: AtomicUsize::new(0),
         });
         let cluster = Cluster::new(ClusterParts {
             node: ME,
