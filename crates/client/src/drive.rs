@@ -165,6 +165,9 @@ impl Inner {
             Ok(answer) => answer,
             Err(none) => {
                 self.refresh.notify_one();
+                if let NoAnswer::TimedOutSent = none {
+                    self.doubt(node, key);
+                }
                 return Err(without_answer(node.address(), class, none));
             }
         };
@@ -172,7 +175,7 @@ impl Inner {
         match answer {
             Some(Answer::Error(bytes)) => {
                 let error = status_bytes_to_error(&bytes);
-                self.learn_from_error(&error, key);
+                self.learn_from_error(&error, node, key);
                 Err(error)
             }
             Some(answer) => {
@@ -193,12 +196,20 @@ impl Inner {
         }
     }
 
-    fn learn_from_error(&self, error: &Error, key: &[u8]) {
+    /// A node that leads as far as it knows, and cannot reach the others, says nothing but that time has run out.
+    fn doubt(&self, node: &Node, key: &[u8]) {
+        if let Some(id) = node.id() {
+            self.topology.load().doubt_leader(key, id);
+        }
+    }
+
+    fn learn_from_error(&self, error: &Error, node: &Node, key: &[u8]) {
         match (error.leader_hint, error.reason) {
             (Some(leader), _) => self.learn_leader(key, leader),
             (None, Reason::NotLeader | Reason::RouteMoved | Reason::CutoverPending | Reason::StaleRoute) => {
                 self.refresh.notify_one();
             }
+            (None, Reason::Timeout | Reason::TimeoutIndefinite) => self.doubt(node, key),
             (None, _) => {}
         }
     }

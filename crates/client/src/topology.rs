@@ -85,6 +85,15 @@ impl Topology {
         self.knows(leader)
     }
 
+    /// Takes note that a node has not answered for `key` in time. If it is believed to lead the group, it may do so no longer, and
+    /// not know it: others are asked until one of them says who does.
+    pub(crate) fn doubt_leader(&self, key: &[u8], node: NodeId) {
+        if let Some(slot) = self.leader_slot(key) {
+            // Another one is believed to lead by now, or nobody is.
+            let _ = slot.compare_exchange(node.0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the node's address is known.
     pub(crate) fn knows(&self, node: NodeId) -> bool {
         self.by_id.contains_key(&node)
@@ -150,6 +159,19 @@ mod tests {
         assert!(topology.knows_all_leaders());
         assert!(!topology.learn_leader(b"m", NodeId(99)));
         assert!(!topology.knows_all_leaders());
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_doubted_is_one_among_others_until_somebody_names_one() {
+        let topology = three_groups();
+        topology.doubt_leader(b"a", NodeId(2));
+        assert_eq!(picked(&topology, "a"), 1, "another one is believed to lead");
+        topology.doubt_leader(b"a", NodeId(1));
+        let mut seen: Vec<u64> = (0..3).map(|_| picked(&topology, "a")).collect();
+        seen.sort_unstable();
+        assert_eq!((seen, picked(&topology, "m")), (vec![1, 2, 3], 2));
+        assert!(topology.learn_leader(b"a", NodeId(3)));
+        assert_eq!(picked(&topology, "a"), 3);
     }
 
     #[tokio::test]

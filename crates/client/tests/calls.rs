@@ -271,6 +271,21 @@ async fn a_leader_hint_in_a_refusal_is_followed_at_once() {
 }
 
 #[tokio::test]
+async fn after_a_leader_has_answered_too_late_the_others_are_asked_as_well() {
+    for late in [Error::definite(Reason::Timeout, "no quorum"), Error::unknown(Reason::TimeoutIndefinite, "no quorum")]
+    {
+        let first = Server::start(1, one_route(1), Vec::new(), script(move |_| failed(&late))).await;
+        let second = Server::start(2, one_route(1), Vec::new(), script(|_| written(2))).await;
+        let client = Client::builder().endpoints([first.endpoint(), second.endpoint()]).retry(RetryPolicy::never());
+        let client = client.connect().await.unwrap();
+        client.put("k", "v").await.unwrap_err();
+        // They take turns.
+        let answers = [client.put("k", "v").await, client.put("k", "v").await];
+        assert!(answers.iter().any(Result::is_ok), "{answers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_of_one_endpoint_alone_sends_nothing_to_the_leader_it_is_told_of() {
     let hinting = || Act::Answer(Answer::Put(PutResponse { commit_ts: 1 }), 2);
     let refusing = || failed(&Error::definite(Reason::NotLeader, "node 2 leads").leader_hint(Some(NodeId(2))));
