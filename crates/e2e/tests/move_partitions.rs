@@ -1,12 +1,12 @@
 //! At each step of a move a node is cut off from the others: who drives the job, the leader of the source, or that of the target. It
-//! goes on believing what it believed, others take its place, and when the links are mended the move comes to its end, nobody has
-//! seen any of it, and nothing is left.
+//! goes on believing what it believed. Others take its place, the move comes to its end without it, and clients of the other nodes
+//! go on. When the links are mended, what the node had sent arrives, and nobody sees any of it, and nothing is left.
 
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
-use drover_client::{GroupId, JobPhase, NodeId};
+use drover_client::{Client, GroupId, JobId, JobPhase, NodeId};
 use drover_guards::{CrashPoint, JobMark, Moment, MoveEntry};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
@@ -25,8 +25,6 @@ enum Role {
 
 /// Seven commits take less also on a busy machine.
 const PAUSE: Duration = Duration::from_millis(400);
-/// How long a node is cut off after others have taken its place.
-const AWAY: Duration = Duration::from_millis(500);
 /// Where somebody waits who is to find that a job was called off.
 const LATE: CrashPoint = CrashPoint::Job(JobMark::CutOver, Moment::Unsent);
 
@@ -34,11 +32,14 @@ const LATE: CrashPoint = CrashPoint::Job(JobMark::CutOver, Moment::Unsent);
 /// off.
 fn steps() -> Vec<CrashPoint> {
     let rare = |entry| matches!(entry, MoveEntry::ListedChunk | MoveEntry::Seal | MoveEntry::Clear);
-    let asked = |mark| matches!(mark, JobMark::Unfence | JobMark::Abandon);
+    let usual = |mark| {
+        use JobMark::*;
+        matches!(mark, Begin | Scanned | Carve | Fence | Sealed | CutOver | HandOver | Activated | Finish | Abandoned)
+    };
     CrashPoint::all()
         .filter(|point| match point {
             CrashPoint::Move(entry, Moment::Unsent) => !rare(*entry),
-            CrashPoint::Job(mark, Moment::Unsent) => !asked(*mark),
+            CrashPoint::Job(mark, Moment::Unsent) => usual(*mark),
             _ => false,
         })
         .collect()
@@ -89,16 +90,36 @@ impl Scene {
         at.wait_held(point, 1, PATIENCE).await.unwrap();
         self.cluster.cut_off(victim);
         at.arm(None, None).unwrap();
-        // The others go on without it; it may believe for a while that it leads.
+        let cut = Instant::now();
         self.led_by_another(group, victim).await;
-        tokio::time::sleep(AWAY).await;
-        self.cluster.mend();
-        let ended = self.shuttle.ended(job, PATIENCE).await.unwrap();
-        self.cluster.wait_ready(PATIENCE).await.unwrap();
+        let led = cut.elapsed();
+        let ended = self.ended_without(job, victim).await;
+        let over = cut.elapsed();
         assert_eq!(ended == JobPhase::Abandoned, is_called_off(point), "{point}, {role:?} cut off: {ended:?}");
+        self.load.advance_elsewhere(1).await.unwrap();
+        let went_on = cut.elapsed();
+        let before = cut.duration_since(began);
+        self.cluster.mend();
+        self.cluster.wait_ready(PATIENCE).await.unwrap();
+        let ready = cut.elapsed();
         self.cluster.wait_nothing_left(false, PATIENCE).await.unwrap();
+        let clean = cut.elapsed();
         self.cluster.assert_replicas_equal().await.unwrap();
-        eprintln!("{point}, {role:?} cut off: {:?}", began.elapsed());
+        eprintln!(
+            "{point}, {role:?} cut off after {before:?}: {led:?} until another led, {over:?} until the move was over, {went_on:?} until \
+             clients had gone on and the link was mended, {ready:?} until all were ready, {clean:?} until nothing was left, {:?} \
+             until the replicas were equal",
+            cut.elapsed()
+        );
+    }
+
+    /// How the job ends while a node is away.
+    async fn ended_without(&self, job: JobId, away: NodeId) -> JobPhase {
+        let others = self.cluster.nodes().iter().filter(|node| node.id() != away).map(|node| node.grpc_address());
+        let client = Client::builder().endpoints(others).only_these_endpoints().connect().await.unwrap();
+        let Shuttle { interval, groups, .. } = &self.shuttle;
+        let shuttle = Shuttle { client, interval: interval.clone(), groups: *groups };
+        shuttle.ended(job, PATIENCE).await.unwrap()
     }
 
     async fn led_by_another(&self, group: GroupId, cut_off: NodeId) {
