@@ -6,14 +6,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use drover_catalog::job::{BaseSum, JobEvent};
+use drover_catalog::{CatalogCommand, CatalogCommandKind, RequestId};
 use drover_client::{Client, End, GroupId, Interval, JobId, JobPhase, NodeId};
+use drover_fsm::encode_catalog_command;
 use drover_guards::{CrashPoint, JobMark, Moment, MoveEntry};
+use drover_hlc::PhysicalMs;
+use drover_keys::{ClusterId, JobEpoch, StoreId};
 use drover_testkit::Cluster;
 use drover_testkit::cluster::PATIENCE;
 use drover_testkit::shuttle::{Pace, Shuttle};
 use drover_testkit::workload::Mixed;
+use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
+use drover_wire::{GroupCall, GroupOp, decode_group_response, encode_group_request};
 use tokio_util::sync::CancellationToken;
 
 /// Who crashes.
@@ -38,6 +46,26 @@ enum Course {
     Unfenced,
     /// It is called off when the source is sealed and the copy complete.
     Abandoned,
+    /// Its copy differs from what the catalog was told of the source, so it begins once more.
+    Differing,
+    /// As [`Course::Behind`], until it is given up; then people want another attempt.
+    Failing,
+}
+
+impl Course {
+    /// Where a driver waits for what brings this about.
+    fn held(self) -> Option<CrashPoint> {
+        match self {
+            Course::Unfenced | Course::Abandoned => Some(LATE),
+            Course::Differing => Some(SUMMED),
+            Course::Forward | Course::Behind | Course::Failing => None,
+        }
+    }
+
+    /// Whether the pause that it is allowed is too short.
+    fn is_tight(self) -> bool {
+        matches!(self, Course::Behind | Course::Failing)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +77,18 @@ struct Case {
 
 /// Where somebody waits who is to find that time has run out, or that the job was called off.
 const LATE: CrashPoint = CrashPoint::Job(JobMark::CutOver, Moment::Unsent);
+/// Where somebody waits who is to rely on a sum of the source that is wrong.
+const SUMMED: CrashPoint = CrashPoint::Job(JobMark::Carve, Moment::Unsent);
 /// Longer than a fence may stand with [`PAUSE`].
 const TOO_LONG: Duration = Duration::from_millis(2_200);
 /// Seven commits take less also on a busy machine.
 const PAUSE: Duration = Duration::from_millis(400);
 /// Too short for any fence, unless nothing was measured yet and little is left to copy.
 const TIGHT_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a copy may fall behind before it is given up: so long that none is, and as short as can be.
+const PATIENT: Duration = Duration::from_secs(600);
+const HASTY: Duration = Duration::from_secs(1);
 
 /// Rows that together are more than a portion holds.
 const MUCH: u64 = 12;
@@ -76,8 +110,15 @@ fn course(point: CrashPoint) -> Course {
         CrashPoint::Move(MoveEntry::Retire, _) | CrashPoint::Job(JobMark::Abandon | JobMark::Abandoned, _) => {
             Course::Abandoned
         }
+        CrashPoint::Job(JobMark::StartOver, _) => Course::Differing,
+        CrashPoint::Job(JobMark::Fail | JobMark::Retry, _) => Course::Failing,
         CrashPoint::At(_) | CrashPoint::Txn(..) | CrashPoint::Move(..) | CrashPoint::Job(..) => Course::Forward,
     }
+}
+
+/// Whether people ask for it.
+fn is_asked(mark: JobMark) -> bool {
+    matches!(mark, JobMark::Abandon | JobMark::Retry)
 }
 
 /// Every step of a move, and everybody who can crash there.
@@ -87,10 +128,10 @@ fn cases() -> Vec<Case> {
         CrashPoint::Move(_, moment) if moment.is_on_the_coordinator() => vec![Role::Migrator],
         CrashPoint::Move(entry, _) => places(entry).to_vec(),
         // People ask for it, by whichever node.
-        CrashPoint::Job(JobMark::Abandon, moment) if moment.is_on_the_coordinator() => vec![],
+        CrashPoint::Job(mark, moment) if is_asked(mark) && moment.is_on_the_coordinator() => vec![],
         // Who drives the job holds the catalog as well: it is about to propose what it is about to send, and has the answer
         // when it has applied it.
-        CrashPoint::Job(mark, Moment::Unproposed | Moment::Applied) if mark != JobMark::Abandon => vec![],
+        CrashPoint::Job(mark, Moment::Unproposed | Moment::Applied) if !is_asked(mark) => vec![],
         CrashPoint::Job(..) => vec![Role::Migrator],
     };
     let of = |point| roles(point).into_iter().map(move |role| Case { point, role, course: course(point) });
@@ -103,11 +144,16 @@ struct Scene {
     client: Client,
     load: Mixed,
     shuttle: Shuttle,
+    /// Talks to nodes as if it were one.
+    stranger: Arc<PeerPool>,
 }
 
 impl Scene {
-    async fn start(seed: u64) -> Self {
-        let cluster = Cluster::builder().data_groups(2).set("txn.lock_ttl_ms", 1_000).start().await.unwrap();
+    /// A copy that falls behind for as long as `catch_up` is given up.
+    async fn start(seed: u64, catch_up: Duration) -> Self {
+        let catch_up_ms = i64::try_from(catch_up.as_millis()).unwrap();
+        let builder = Cluster::builder().data_groups(2).set("txn.lock_ttl_ms", 1_000);
+        let cluster = builder.set("migration.catch_up_ms", catch_up_ms).start().await.unwrap();
         let client = cluster.client().await.unwrap();
         let load = Mixed::new(seed);
         load.fill(&client).await.unwrap();
@@ -117,7 +163,8 @@ impl Scene {
         }
         let groups: [GroupId; 2] = cluster.data_groups().try_into().unwrap();
         let shuttle = Shuttle { client: client.clone(), interval: Mixed::range(), groups };
-        Self { cluster, client, load, shuttle }
+        let stranger = stranger(&cluster).await;
+        Self { cluster, client, load, shuttle, stranger }
     }
 
     /// Lets a node crash at a step, and come back; then the move comes to its end, and nothing is left of it.
@@ -152,19 +199,29 @@ impl Scene {
                 Role::Source => source,
                 Role::Target => target,
             };
-            let held = matches!(course, Course::Unfenced | Course::Abandoned).then_some(LATE);
+            let held = course.held();
             self.arm(Some((victim, point)), held);
-            let max_pause = Some(if course == Course::Behind { TIGHT_PAUSE } else { PAUSE });
+            let max_pause = Some(if course.is_tight() { TIGHT_PAUSE } else { PAUSE });
             let job = self.shuttle.begin(Pace { max_pause, ..Pace::default() }).await.unwrap();
             let come = async {
-                if held.is_some() {
-                    self.cluster.node(driver).wait_held(LATE, 1, PATIENCE).await.unwrap();
-                    self.assert_seen().await;
+                if let Some(held) = held {
+                    self.cluster.node(driver).wait_held(held, 1, PATIENCE).await.unwrap();
                     match course {
-                        Course::Abandoned => self.shuttle.abandon(job).await.unwrap(),
-                        _ => tokio::time::sleep(TOO_LONG).await,
+                        Course::Differing => self.tell_a_wrong_sum(job).await,
+                        Course::Abandoned => {
+                            self.assert_seen().await;
+                            self.shuttle.abandon(job).await.unwrap();
+                        }
+                        Course::Forward | Course::Behind | Course::Unfenced | Course::Failing => {
+                            self.assert_seen().await;
+                            tokio::time::sleep(TOO_LONG).await;
+                        }
                     }
                     self.arm(Some((victim, point)), None);
+                }
+                if self.shuttle.ended_or_failed(job, PATIENCE).await.unwrap() == JobPhase::Failed {
+                    assert_eq!(course, Course::Failing);
+                    self.shuttle.retry(job).await.unwrap();
                 }
                 self.shuttle.ended(job, PATIENCE).await.unwrap()
             };
@@ -195,10 +252,25 @@ impl Scene {
         }
     }
 
+    /// Lets the catalog believe that the rows of a job's range have another sum.
+    async fn tell_a_wrong_sum(&self, job: JobId) {
+        let status = self.shuttle.status(job).await.unwrap().job.unwrap();
+        let sum = BaseSum { armed_at: 1, hash: 7, rows: 7 };
+        let kind =
+            CatalogCommandKind::JobEvent { job, epoch: Some(JobEpoch(status.epoch)), event: JobEvent::Scanned(sum) };
+        let (request_id, actor) = (RequestId(rand::random()), "test".to_owned());
+        let command = CatalogCommand { request_id, actor, now: PhysicalMs::default(), kind };
+        let op = GroupOp::Catalog { command: encode_catalog_command(&command).unwrap() };
+        let leader = self.cluster.leader(GroupId::DEFAULT, PATIENCE).await.unwrap();
+        let request = encode_group_request(&GroupCall { group: GroupId::DEFAULT, timeout_ms: 0, op });
+        let answer = self.stranger.group_call(leader, request, (Instant::now() + PATIENCE).into()).await.unwrap();
+        decode_group_response(answer).unwrap();
+    }
+
     /// Waits until the job has ended, which one that is allowed too short a pause only does after another one has taken it over:
-    /// it has measured nothing yet.
+    /// it has measured nothing yet. People who find that it was given up want another attempt.
     async fn finish(&self, job: JobId, course: Course) -> JobPhase {
-        if course != Course::Behind {
+        if !course.is_tight() {
             return self.shuttle.ended(job, PATIENCE).await.unwrap();
         }
         self.cluster.wait_ready(PATIENCE).await.unwrap();
@@ -209,13 +281,37 @@ impl Scene {
                 Ok(ended) => return ended,
                 Err(error) => assert!(Instant::now() < until, "{error}"),
             }
+            if course == Course::Failing && self.shuttle.phase(job).await == Ok(JobPhase::Failed) {
+                self.shuttle.retry(job).await.unwrap();
+            }
         }
         unreachable!("a cluster has nodes")
     }
 }
 
-async fn every_crash_of(seed: u64, which: impl Fn(&Case) -> bool) {
-    let scene = Scene::start(seed).await;
+/// What a node talks to the others with. Nobody has heard of this one.
+async fn stranger(cluster: &Cluster) -> Arc<PeerPool> {
+    let seen_from = cluster.nodes()[0].id();
+    let cluster_id: ClusterId = cluster.status(seen_from).await.unwrap().cluster_id.parse().unwrap();
+    let options = PeerOptions {
+        cluster_id,
+        node_id: NodeId(99),
+        store_id: StoreId([99; 16]),
+        version: "test".to_owned(),
+        grpc_address: String::new(),
+        admin_address: String::new(),
+        lease: LeaseTerms { promise_ms: 600, trust_ms: 500 },
+        tuning: Tuning::default(),
+    };
+    let pool = PeerPool::new(options, PeerIdentities::open(cluster.dir().join("stranger")).unwrap());
+    for node in cluster.nodes() {
+        pool.set_address(node.id(), &node.grpc_address());
+    }
+    pool
+}
+
+async fn every_crash_of(seed: u64, catch_up: Duration, which: impl Fn(&Case) -> bool) {
+    let scene = Scene::start(seed, catch_up).await;
     // Those of a tight pause last: they need the most time.
     let mut cases: Vec<Case> = cases().into_iter().filter(which).collect();
     cases.sort_by_key(|case| case.course == Course::Behind);
@@ -240,20 +336,26 @@ async fn every_crash_of(seed: u64, which: impl Fn(&Case) -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_drives_a_move_crashes_before_and_after_each_step_of_the_groups_and_another_goes_on() {
-    every_crash_of(31, |case| case.role == Role::Migrator && matches!(case.point, CrashPoint::Move(..))).await;
+    every_crash_of(31, PATIENT, |case| case.role == Role::Migrator && matches!(case.point, CrashPoint::Move(..))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_drives_a_move_crashes_around_each_note_of_the_catalog_and_another_goes_on() {
-    every_crash_of(32, |case| matches!(case.point, CrashPoint::Job(..))).await;
+    every_crash_of(32, PATIENT, |case| matches!(case.point, CrashPoint::Job(..)) && case.course != Course::Failing)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_drives_a_move_crashes_around_the_notes_that_it_was_given_up_and_is_tried_again() {
+    every_crash_of(35, HASTY, |case| case.course == Course::Failing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_of_the_source_crashes_around_each_step_and_the_move_comes_to_its_end() {
-    every_crash_of(33, |case| case.role == Role::Source).await;
+    every_crash_of(33, PATIENT, |case| case.role == Role::Source).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_of_the_target_crashes_around_each_step_and_the_move_comes_to_its_end() {
-    every_crash_of(34, |case| case.role == Role::Target).await;
+    every_crash_of(34, PATIENT, |case| case.role == Role::Target).await;
 }

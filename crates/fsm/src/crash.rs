@@ -125,7 +125,7 @@ fn move_entry_of(step: &MoveStep) -> MoveEntry {
     }
 }
 
-/// What people ask for, and what is noted beside the steps, comes at any of them and is none.
+/// What changes nothing of the course, a pause of the job and a figure, comes at any step and is none.
 fn mark_of(event: &JobEvent) -> Option<JobMark> {
     match event {
         JobEvent::Begin => Some(JobMark::Begin),
@@ -140,11 +140,9 @@ fn mark_of(event: &JobEvent) -> Option<JobMark> {
         JobEvent::Unfence => Some(JobMark::Unfence),
         JobEvent::Abandon => Some(JobMark::Abandon),
         JobEvent::Abandoned => Some(JobMark::Abandoned),
-        JobEvent::StartOver
-        | JobEvent::Fail { .. }
-        | JobEvent::Held(_)
-        | JobEvent::Retry
-        | JobEvent::Pause
-        | JobEvent::Resume => None,
+        JobEvent::StartOver => Some(JobMark::StartOver),
+        JobEvent::Fail { .. } => Some(JobMark::Fail),
+        JobEvent::Retry => Some(JobMark::Retry),
+        JobEvent::Held(_) | JobEvent::Pause | JobEvent::Resume => None,
     }
 }

@@ -102,6 +102,44 @@ impl Shuttle {
             .await
     }
 
+    /// Has a job that was given up tried again.
+    ///
+    /// # Errors
+    /// If it stays given up for a minute.
+    pub async fn retry(&self, job: JobId) -> Result<(), WaitError> {
+        let what = format!("job {job} to be tried again");
+        wait_until(&what, BOUND, async || match self.client.change_job(job, JobAction::Retry, "shuttle").await {
+            Ok(_) => Ok(()),
+            // An attempt whose answer was lost may have done it, and then it is refused.
+            Err(error) => match self.phase(job).await {
+                Ok(phase) if phase != JobPhase::Failed => Ok(()),
+                Ok(_) | Err(_) => Err(error.to_string()),
+            },
+        })
+        .await
+    }
+
+    /// Waits until a job has ended, or was given up and waits for people.
+    ///
+    /// # Errors
+    /// If neither has come within the bound.
+    pub async fn ended_or_failed(&self, job: JobId, bound: Duration) -> Result<JobPhase, WaitError> {
+        wait_until(&format!("job {job} to end or to fail"), bound, async || match self.phase(job).await? {
+            phase if phase == JobPhase::Failed || has_ended(phase) => Ok(phase),
+            phase => Err(format!("it is {phase:?}")),
+        })
+        .await
+    }
+
+    /// How far a job is.
+    ///
+    /// # Errors
+    /// If nobody says.
+    pub async fn phase(&self, job: JobId) -> Result<JobPhase, String> {
+        let status = self.client.job(job).await.map_err(|error| error.to_string())?;
+        Ok(status.job.as_ref().map(|job| job.phase()).ok_or("a job without a record")?)
+    }
+
     /// Waits until a job has ended.
     ///
     /// # Errors

@@ -55,6 +55,12 @@ named! {
         Finish: "finish";
         /// Writes are held back no longer.
         Unfence: "unfence";
+        /// The copy differs: everything once more.
+        StartOver: "start_over";
+        /// It does not work for now.
+        Fail: "fail";
+        /// People want another attempt.
+        Retry: "retry";
         /// The job is called off.
         Abandon: "abandon";
         /// The job that was called off goes to the history.
