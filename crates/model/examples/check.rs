@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use drover_model::MoveModel;
-use drover_model::scenario::{LARGE, SMALL, Scenario};
+use drover_model::scenario::{HUGE, LARGE, SMALL, Scenario};
 use stateright::report::WriteReporter;
 use stateright::{Checker, HasDiscoveries, Model};
 
@@ -20,6 +20,8 @@ enum Bound {
     Small,
     /// More of everything.
     Large,
+    /// So much more that nobody has seen the end: to be stopped after `--seconds`.
+    Huge,
 }
 
 /// Goes through the states of the model of the move.
@@ -44,6 +46,7 @@ fn main() -> Result<()> {
     let all: &[Scenario] = match arguments.bound {
         Bound::Small => &SMALL,
         Bound::Large => &LARGE,
+        Bound::Huge => &HUGE,
     };
     let is_wanted = |scenario: &&Scenario| arguments.scenario.as_ref().is_none_or(|name| name == scenario.name);
     let wanted: Vec<&Scenario> = all.iter().filter(is_wanted).collect();

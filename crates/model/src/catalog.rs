@@ -21,6 +21,11 @@ pub fn key() -> Bytes {
     Bytes::from_static(b"c")
 }
 
+/// A key left of the range that moves, in the same route until the range is carved out of it. It stays where it is.
+pub fn beside() -> Bytes {
+    Bytes::from_static(b"a")
+}
+
 /// The range that moves: part of the first route, so that it has to be cut out of it.
 pub fn moving() -> Interval {
     Interval::new("b", End::Key("d".into())).expect("b lies below d")

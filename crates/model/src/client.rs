@@ -7,7 +7,9 @@
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId};
 
+use crate::catalog::GROUPS;
 use crate::ghost::{Broken, stored};
+use crate::reach::{Reach, keys};
 use crate::scenario::Scenario;
 use crate::world::{World, place_of};
 
@@ -15,9 +17,13 @@ use crate::world::{World, place_of};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// A write at a timestamp.
-    Write { route: Route, at: Timestamp },
+    Write { route: Route, reach: Reach, at: Timestamp },
     /// A read as of a timestamp.
-    Read { route: Route, at: Timestamp },
+    Read { route: Route, reach: Reach, at: Timestamp },
+    /// The first part of a scan over both keys, by a coordinator in whose map a route ends between them.
+    Scan { at: Timestamp },
+    /// The rest of it, as of the same timestamp.
+    ScanOn { route: Route },
     /// The next attempt of the transaction locks the key.
     Prepare { route: Route },
     /// A prepare of the latest attempt comes again.
@@ -80,20 +86,29 @@ impl World {
         let now = Timestamp::from_raw(self.clock);
         let fresh = Timestamp::from_raw(self.clock + 1);
         let routes = self.routes(scenario);
-        for &route in &routes {
+        // Before the range was carved out, one route held both keys.
+        let undivided = Route { group: GROUPS[0], observed: Some(CatalogVersion::FIRST) };
+        let both = scenario.beside.then_some((undivided, Reach::Both));
+        for (route, reach) in routes.iter().map(|route| (*route, Reach::Key)).chain(both) {
             if self.left.writes > 0 {
-                ask(Request::Write { route, at: fresh });
-                let low = self.lowest(route.group);
+                ask(Request::Write { route, reach, at: fresh });
+                let low = self.lowest(route.group, reach);
                 if scenario.low_timestamps && low <= now {
-                    ask(Request::Write { route, at: low });
+                    ask(Request::Write { route, reach, at: low });
                 }
             }
             if scenario.reads {
-                ask(Request::Read { route, at: now });
+                ask(Request::Read { route, reach, at: now });
                 if now.raw() > 1 {
-                    ask(Request::Read { route, at: Timestamp::from_raw(1) });
+                    ask(Request::Read { route, reach, at: Timestamp::from_raw(1) });
                 }
             }
+        }
+        if self.left.scans > 0 {
+            ask(Request::Scan { at: now });
+        }
+        if self.scan.is_some() {
+            routes.iter().for_each(|route| ask(Request::ScanOn { route: *route }));
         }
         // The transaction's coordinator knows the present map, and one that it had before.
         for &route in routes.iter().filter(|route| route.observed.is_some()) {
@@ -112,16 +127,23 @@ impl World {
         }
     }
 
-    /// The lowest timestamp at which a writer may hope to get through: above the newest version of the key where it goes, and
+    /// The lowest timestamp at which a writer may hope to get through: above the newest version of each key where it goes, and
     /// above what the leader there has served.
-    fn lowest(&self, group: GroupId) -> Timestamp {
+    fn lowest(&self, group: GroupId, reach: Reach) -> Timestamp {
         let place = place_of(group);
-        let owned = &self.groups[place].state.owned;
-        let newest = owned.iter().filter_map(|owned| {
-            self.groups[place].rows.visible(owned.shard, &crate::catalog::key(), Timestamp::MAX).map(|(at, _)| at)
-        });
-        let mut low = newest.max().unwrap_or_default().max(self.ghost.read_at[place]).raw() + 1;
-        while self.ghost.truth.iter().any(|(at, _)| at.raw() == low) {
+        let group = &self.groups[place];
+        let newest = |key: usize| {
+            group
+                .state
+                .owned
+                .iter()
+                .filter_map(|owned| group.newest(owned.shard, &keys()[key]))
+                .max()
+                .unwrap_or_default()
+        };
+        let low = reach.places().iter().map(|key| newest(*key).max(self.ghost.read_at[place][*key])).max();
+        let mut low = low.unwrap_or_default().raw() + 1;
+        while self.ghost.truth.iter().flatten().any(|(at, _)| at.raw() == low) {
             low += 1;
         }
         Timestamp::from_raw(low)
@@ -130,19 +152,28 @@ impl World {
     /// Carries a request out; `None` if it is refused.
     pub(crate) fn ask(&mut self, request: &Request) -> Option<()> {
         match *request {
-            Request::Write { route, at } => {
+            Request::Write { route, reach, at } => {
                 let is_value = self.left.writes % 2 == 1;
                 let value = stored(is_value);
-                self.at_group(route, |group| group.write(route.observed, at, &value).is_ok())?;
+                self.at_group(route, |group| group.write(reach, route.observed, at, &value).is_ok())?;
                 self.left.writes -= 1;
                 self.clock = self.clock.max(at.raw());
-                self.ghost.update(|ghost| ghost.acknowledged(at, is_value));
+                self.ghost.update(|ghost| reach.places().iter().for_each(|key| ghost.acknowledged(*key, at, is_value)));
             }
-            Request::Read { route, at } => {
-                let place = place_of(route.group);
-                let seen = self.groups[place].read(route.observed, at).ok()?;
+            Request::Read { route, reach, at } => {
+                self.read(route, reach, at)?;
                 self.judge_route(route);
-                self.ghost.update(|ghost| ghost.served(place, at, seen));
+            }
+            Request::Scan { at } => {
+                // It never moves, and every map has it there.
+                self.read(Route { group: GROUPS[0], observed: Some(self.catalog.version()) }, Reach::Beside, at)?;
+                self.left.scans -= 1;
+                self.scan = Some(at);
+            }
+            Request::ScanOn { route } => {
+                self.read(route, Reach::Key, self.scan?)?;
+                self.judge_route(route);
+                self.scan = None;
             }
             Request::Prepare { route } => {
                 let (number, start_ts) = (self.txn.attempt + 1, Timestamp::from_raw(self.clock));
@@ -157,7 +188,7 @@ impl World {
                 self.clock += 1;
                 let at = Timestamp::from_raw(self.clock);
                 self.txn.stage = Stage::Committed(at);
-                self.ghost.update(|ghost| ghost.acknowledged(at, true));
+                self.ghost.update(|ghost| ghost.acknowledged(0, at, true));
             }
             Request::Resolve { route } => {
                 let Txn { attempt, start_ts, stage: Stage::Committed(at) } = self.txn else { return None };
@@ -170,6 +201,16 @@ impl World {
                 self.txn.stage = Stage::Idle;
             }
         }
+        Some(())
+    }
+
+    /// Lets a group serve a read. `None` if it refuses.
+    fn read(&mut self, route: Route, reach: Reach, at: Timestamp) -> Option<()> {
+        let place = place_of(route.group);
+        let seen = self.groups[place].read(reach, route.observed, at).ok()?;
+        self.ghost.update(|ghost| {
+            reach.places().iter().zip(seen).for_each(|(key, seen)| ghost.served(place, *key, at, seen));
+        });
         Some(())
     }
 

@@ -17,12 +17,16 @@ pub enum Broken {
 /// What was acknowledged and what was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Ghost {
-    /// Every acknowledged version of the key and whether it is a value, oldest first.
-    pub truth: Vec<(Timestamp, bool)>,
-    /// The highest timestamp at which the key was read.
-    pub read: Timestamp,
+    /// Of each key, every acknowledged version and whether it is a value, oldest first.
+    pub truth: [Vec<(Timestamp, bool)>; 2],
+    /// The highest timestamp at which each key was read.
+    pub read: [Timestamp; 2],
     /// The same, of the reads that each group has served since it owns the range: its leader keeps what it accepts above these.
-    pub read_at: [Timestamp; 2],
+    pub read_at: [[Timestamp; 2]; 2],
+    /// At or below it, records of writes may have been removed by whoever had the range.
+    pub forgotten: Timestamp,
+    /// A group was told to take a range over whose copy is not closed, or to give one up that it serves.
+    pub ran_ahead: bool,
     /// The first promise that was broken.
     pub broken: Option<Broken>,
 }
@@ -36,28 +40,28 @@ pub fn stored(is_value: bool) -> Stored {
 }
 
 impl Ghost {
-    /// A version was acknowledged.
-    pub fn acknowledged(&mut self, at: Timestamp, is_value: bool) {
-        if at <= self.read {
+    /// A version of the key at a place was acknowledged.
+    pub fn acknowledged(&mut self, key: usize, at: Timestamp, is_value: bool) {
+        if at <= self.read[key] {
             self.breaks(Broken::WriteBelowRead);
         }
-        let place = self.truth.partition_point(|(other, _)| *other < at);
-        self.truth.insert(place, (at, is_value));
+        let place = self.truth[key].partition_point(|(other, _)| *other < at);
+        self.truth[key].insert(place, (at, is_value));
     }
 
-    /// When what a read at `at` has to see was written; `None` if it has to see nothing.
-    pub fn expected(&self, at: Timestamp) -> Option<Timestamp> {
-        let newest = self.truth.iter().rev().find(|(of, _)| *of <= at);
+    /// When what a read of a key at `at` has to see was written; `None` if it has to see nothing.
+    pub fn expected(&self, key: usize, at: Timestamp) -> Option<Timestamp> {
+        let newest = self.truth[key].iter().rev().find(|(of, _)| *of <= at);
         newest.filter(|(_, is_value)| *is_value).map(|(of, _)| *of)
     }
 
-    /// A read at `at` was served by the group at `place`.
-    pub fn served(&mut self, place: usize, at: Timestamp, seen: Option<Timestamp>) {
-        if seen != self.expected(at) {
+    /// A read of a key at `at` was served by the group at a place.
+    pub fn served(&mut self, group: usize, key: usize, at: Timestamp, seen: Option<Timestamp>) {
+        if seen != self.expected(key, at) {
             self.breaks(Broken::StaleRead);
         }
-        self.read = self.read.max(at);
-        self.read_at[place] = self.read_at[place].max(at);
+        self.read[key] = self.read[key].max(at);
+        self.read_at[group][key] = self.read_at[group][key].max(at);
     }
 
     /// A promise was broken; the first one is remembered.

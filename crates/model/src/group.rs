@@ -1,20 +1,22 @@
 //! A group: its replicated state and its rows, which change by log entries alone. What an entry does is decided by the functions
 //! of the product; a gate that objects changes nothing.
 
+use bytes::Bytes;
 use drover_fsm::codec::txn::{Lock, TxnMarker};
 use drover_fsm::gate::fence::{self, Class};
 use drover_fsm::gate::txn::{Standing, Who};
-use drover_fsm::gate::{composed, conditions, floor, owner, txn};
-use drover_fsm::moving::{MoveStep, apply_step, note_tracked, tracked_ranges};
+use drover_fsm::gate::{composed, conditions, floor, idempotency, owner, txn};
+use drover_fsm::moving::{MoveRefusal, MoveStep, Stop, apply_step, note_tracked, tracked_ranges};
 use drover_fsm::{
     GroupState, MoveCommand, OwnedInterval, ReadError, admit, advance_safe_point, gc_rules, may_become_visible,
 };
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId, Interval, JobId, ShardId};
-use drover_kv::{Attempt, Refusal, TxnId, TxnRef, Update};
+use drover_kv::{Attempt, Idempotency, Refusal, TxnId, TxnRef, Update};
 use drover_mvcc::Stored;
 
 use crate::catalog::{ModelCatalog, key};
+use crate::reach::{Reach, keys};
 use crate::rows::Rows;
 
 /// The only transaction of the model.
@@ -42,6 +44,12 @@ fn point() -> Interval {
     Interval::point(key())
 }
 
+/// Where a key lies among what the owner gate lets through. Without that gate the group uses what it has.
+fn home(owned: &[OwnedInterval], key: &Bytes) -> (ShardId, Bytes) {
+    let of = owned.iter().find(|owned| owned.interval.contains(key)).unwrap_or(&owned[0]);
+    (of.shard, key.clone())
+}
+
 impl Group {
     /// A group that was given what the catalog names it for.
     pub fn new(catalog: &ModelCatalog, id: GroupId) -> Self {
@@ -59,8 +67,11 @@ impl Group {
         Self { state, rows: Rows::default(), index: 0 }
     }
 
-    /// An entry with a step of a move. Whether it was accepted.
-    pub fn move_step(&mut self, command: &MoveCommand) -> bool {
+    /// An entry with a step of a move.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn move_step(&mut self, command: &MoveCommand) -> Result<(), MoveRefusal> {
         let numbered =
             matches!(command.step, MoveStep::ArmMigration { .. } | MoveStep::ApplyWriteFence | MoveStep::Seal);
         let index = self.index + 1;
@@ -68,9 +79,10 @@ impl Group {
             Ok(changed) => {
                 self.index += u64::from(changed && numbered);
                 self.track();
-                true
+                Ok(())
             }
-            Err(_) => false,
+            Err(Stop::Refused(refusal)) => Err(refusal),
+            Err(Stop::Fatal(never)) => match never {},
         }
     }
 
@@ -79,37 +91,53 @@ impl Group {
         drover_fsm::moving::MovedRows::set_tracking(&mut self.rows, tracked_ranges(&self.state));
     }
 
-    /// The shard of the key, if it is the group's by the owner gate. Without that gate the group uses what it has.
-    fn home(&self) -> Result<&OwnedInterval, Refusal> {
-        Ok(&owner::judge(&self.state, &point())?[0])
-    }
-
     /// The gates that every write passes before those which depend on what it writes.
-    fn route_gates(&self, observed: Option<CatalogVersion>, class: Class) -> Result<&OwnedInterval, Refusal> {
-        let owned = self.home()?;
-        composed::judge(std::slice::from_ref(owned), observed)?;
-        fence::judge(&self.state, &point(), class)?;
+    fn route_gates(
+        &self,
+        footprint: &Interval,
+        observed: Option<CatalogVersion>,
+        class: Class,
+    ) -> Result<&[OwnedInterval], Refusal> {
+        let owned = owner::judge(&self.state, footprint)?;
+        composed::judge(owned, observed)?;
+        fence::judge(&self.state, footprint, class)?;
         Ok(owned)
     }
 
-    fn wrote(&mut self, shard: ShardId, at: Timestamp, value: &Stored) {
-        self.rows.put_version(shard, &key(), at, value);
+    fn wrote(&mut self, shard: ShardId, key: &Bytes, at: Timestamp, value: &Stored) {
+        self.rows.put_version(shard, key, at, value);
         self.state.max_commit_ts = self.state.max_commit_ts.max(at);
         self.track();
     }
 
-    /// An entry with a write to the key.
-    pub fn write(&mut self, observed: Option<CatalogVersion>, at: Timestamp, value: &Stored) -> Result<(), Refusal> {
-        let owned = self.route_gates(observed, Class::New)?;
+    /// An entry that writes all that it reaches.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn write(
+        &mut self,
+        reach: Reach,
+        observed: Option<CatalogVersion>,
+        at: Timestamp,
+        value: &Stored,
+    ) -> Result<(), Refusal> {
+        let owned = self.route_gates(&reach.footprint(), observed, Class::New)?;
+        let homes: Vec<(ShardId, Bytes)> = reach.places().iter().map(|place| home(owned, &keys()[*place])).collect();
         let newest = match floor::needs_newest(&self.state, at) {
-            true => self.rows.visible(owned.shard, &key(), Timestamp::MAX).map(|(at, _)| at),
+            true => homes.iter().filter_map(|(shard, key)| self.newest(*shard, key)).max(),
             false => None,
         };
-        floor::judge(&self.state, std::slice::from_ref(owned), newest, at)?;
-        conditions::unlocked(self.rows.lock(owned.shard, &key()).map(|lock| lock.info(key())))?;
-        let shard = owned.shard;
-        self.wrote(shard, at, value);
+        floor::judge(&self.state, owned, newest, at)?;
+        for (shard, key) in &homes {
+            conditions::unlocked(self.rows.lock(*shard, key).map(|lock| lock.info(key.clone())))?;
+        }
+        homes.iter().for_each(|(shard, key)| self.wrote(*shard, key, at, value));
         Ok(())
+    }
+
+    /// When the newest version of a key was written.
+    pub fn newest(&self, shard: ShardId, key: &Bytes) -> Option<Timestamp> {
+        self.rows.visible(shard, key, Timestamp::MAX).map(|(at, _)| at)
     }
 
     /// An entry that prepares an attempt of the transaction, which reads the snapshot at `start_ts`.
@@ -121,18 +149,17 @@ impl Group {
         value: &Stored,
     ) -> Result<(), Refusal> {
         let this = attempt(number);
-        let owned = self.home()?;
-        let marker = self.rows.marker(owned.shard, &key(), TXN);
+        let (shard, _) = home(owner::judge(&self.state, &point())?, &key());
+        let marker = self.rows.marker(shard, &key(), TXN);
         if txn::marker(marker.as_ref(), this.attempt, FINGERPRINT)?.is_some() {
             // It was committed, and its lock is resolved: that is the answer.
             return Ok(());
         }
-        let owned = self.route_gates(observed, Class::New)?;
-        txn::young_enough([owned], start_ts)?;
+        let owned = self.route_gates(&point(), observed, Class::New)?;
+        txn::young_enough(owned, start_ts)?;
         let who = Who { txn: this, fingerprint: FINGERPRINT, supersedes: true };
-        let standing = txn::lock(&key(), self.rows.lock(owned.shard, &key()), who)?;
-        let newest = self.rows.visible(owned.shard, &key(), Timestamp::MAX).map(|(at, _)| at);
-        if let Some(changed_at) = newest.filter(|at| *at > start_ts) {
+        let standing = txn::lock(&key(), self.rows.lock(shard, &key()), who)?;
+        if let Some(changed_at) = self.newest(shard, &key()).filter(|at| *at > start_ts) {
             return Err(Refusal::Conflict { key: key(), changed_at });
         }
         if standing != Standing::Own {
@@ -148,7 +175,6 @@ impl Group {
                 fingerprint: FINGERPRINT,
                 update,
             };
-            let shard = owned.shard;
             self.state.locks += u64::from(self.rows.put_lock(shard, &key(), lock));
         }
         Ok(())
@@ -163,7 +189,7 @@ impl Group {
         committed: Option<Timestamp>,
     ) -> Result<(), Refusal> {
         let this = attempt(number);
-        let shard = self.route_gates(observed, Class::Settling)?.shard;
+        let (shard, _) = home(self.route_gates(&point(), observed, Class::Settling)?, &key());
         let mut fingerprint = None;
         if let Some(lock) = self.rows.lock(shard, &key()).filter(|lock| lock.txn == this).cloned() {
             fingerprint = Some(lock.fingerprint);
@@ -173,7 +199,7 @@ impl Group {
                     Update::Put { value, .. } => Stored::Put { value, expire_at: None },
                     Update::Delete => Stored::Tombstone,
                 };
-                self.wrote(shard, at, &value);
+                self.wrote(shard, &key(), at, &value);
             }
         }
         let kept = self.rows.marker(shard, &key(), TXN);
@@ -187,12 +213,24 @@ impl Group {
         Ok(())
     }
 
-    /// When what a read at `at` sees was written, if it sees a value.
-    pub fn read(&self, observed: Option<CatalogVersion>, at: Timestamp) -> Result<Option<Timestamp>, ReadError> {
-        let owned = &admit(&self.state, &point(), observed, Some(at))?[0];
-        let blocking = self.rows.lock(owned.shard, &key()).filter(|lock| may_become_visible(lock, Some(at)));
-        conditions::unlocked(blocking.map(|lock| lock.info(key())))?;
-        Ok(conditions::live(self.rows.visible(owned.shard, &key(), at), at).map(|version| version.commit_ts))
+    /// When what a read at `at` sees of each key was written, if it sees a value.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn read(
+        &self,
+        reach: Reach,
+        observed: Option<CatalogVersion>,
+        at: Timestamp,
+    ) -> Result<Vec<Option<Timestamp>>, ReadError> {
+        let owned = admit(&self.state, &reach.footprint(), observed, Some(at))?;
+        let see = |place: &usize| {
+            let (shard, key) = home(owned, &keys()[*place]);
+            let blocking = self.rows.lock(shard, &key).filter(|lock| may_become_visible(lock, Some(at)));
+            conditions::unlocked(blocking.map(|lock| lock.info(key.clone())))?;
+            Ok(conditions::live(self.rows.visible(shard, &key, at), at).map(|version| version.commit_ts))
+        };
+        reach.places().iter().map(see).collect()
     }
 
     /// Whether it would serve the key to somebody who knows the catalog at `version`.
@@ -200,8 +238,9 @@ impl Group {
         admit(&self.state, &point(), Some(version), None).is_ok_and(|owned| owned[0].interval.contains(&key()))
     }
 
-    /// An entry that raises the safe point, and all the garbage collection that follows.
+    /// Entries that raise the safe point and the horizon of records, and all the garbage collection that follows.
     pub fn collect(&mut self, to: Timestamp) {
+        self.state.record_horizon = self.state.record_horizon.max(to);
         let rows = &self.rows;
         let oldest = |shard, interval: &Interval| {
             Ok::<_, std::convert::Infallible>(rows.oldest_lock(shard, interval).map_or(to, |lock| lock.min(to)))
@@ -209,6 +248,18 @@ impl Group {
         let Ok(_) = advance_safe_point(&mut self.state, to, oldest);
         let rules = gc_rules(&self.state);
         self.rows.collect(&rules);
+    }
+
+    /// Whether records of the key may be removed up to the horizon.
+    pub fn forgets_records(&self) -> bool {
+        self.state.owner_of(&point()).is_some() && !self.state.moves.is_pinned(&point())
+    }
+
+    /// Whether it says of a write that nobody knows any more, which had until `not_after`, that it was never applied.
+    pub fn settles(&self, not_after: Timestamp) -> bool {
+        let settled = Idempotency { key: "k".into(), not_after };
+        let verdict = idempotency::judge(idempotency::Attempt::Settle, &settled, None, self.state.record_horizon);
+        verdict == idempotency::Verdict::Proceed
     }
 
     /// An entry that forgets the marks of jobs below `horizon`.

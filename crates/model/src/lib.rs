@@ -28,6 +28,7 @@ pub mod liveness;
 pub mod migrator;
 pub mod network;
 pub mod properties;
+pub mod reach;
 pub mod rows;
 pub mod scenario;
 pub mod shared;
@@ -81,17 +82,26 @@ impl Model for MoveModel {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
-            Property::always(properties::NOTHING_LOST, |_, world| properties::nothing_lost(world)),
             Property::always(properties::NOTHING_STALE, |_, world| properties::nothing_stale(world)),
             Property::always(properties::ONE_SERVER, |_, world| properties::one_server(world)),
             Property::always(properties::TILING, |_, world| properties::tiling(world)),
             Property::always(properties::COMPOSED, |_, world| properties::composed(world)),
             Property::always(properties::NOTHING_STUCK, |_, world| properties::nothing_stuck(world)),
             Property::always(properties::NO_DEAD_LOCK, |_, world| properties::no_dead_lock(world)),
-            Property::always(EVERY_JOB_ENDS, |model: &Self, world| model.ends.judge(world, model.scenario.chunk)),
+            Property::always(properties::NOTHING_UNDECIDED_AGAIN, |_, world| {
+                properties::nothing_undecided_again(world)
+            }),
             Property::sometimes(DONE, |_, world| any_job_is(world, JobPhase::Done)),
         ];
-        if self.scenario.losses == 0 {
+        // A catalog that was deceived names an owner who refuses to be one, rightly: there the range waits for people.
+        if self.scenario.mistakes == 0 {
+            properties.extend([
+                Property::always(properties::NOTHING_LOST, |_, world| properties::nothing_lost(world)),
+                Property::always(properties::NOBODY_RUNS_AHEAD, |_, world| properties::nobody_runs_ahead(world)),
+                Property::always(EVERY_JOB_ENDS, |model: &Self, world| model.ends.judge(world, model.scenario.chunk)),
+            ]);
+        }
+        if self.scenario.losses == 0 && self.scenario.strays == 0 {
             properties.push(Property::always(properties::COPY_EQUAL, |_, world| properties::copy_equal(world)));
         }
         if self.scenario.abandons {

@@ -1,5 +1,6 @@
 //! What must hold in every state.
 
+use bytes::Bytes;
 use drover_catalog::RouteState;
 use drover_catalog::job::SplitJob;
 use drover_fsm::moving::ImportPhase;
@@ -7,7 +8,7 @@ use drover_hlc::Timestamp;
 use drover_keys::ShardId;
 use drover_kv::Update;
 
-use crate::catalog::{GROUPS, key};
+use crate::catalog::{GROUPS, beside, key};
 use crate::client::Stage;
 use crate::ghost::{Broken, stored};
 use crate::group::Group;
@@ -31,6 +32,11 @@ pub const NOTHING_STUCK: &str = "no guard is left of a job that is over";
 pub const COPY_EQUAL: &str = "no copy differs";
 /// No lock stands of an attempt that is over.
 pub const NO_DEAD_LOCK: &str = "no lock stands of an attempt that is over";
+/// Nobody is told of a write that it was never applied while its record may have been removed, wherever that was.
+pub const NOTHING_UNDECIDED_AGAIN: &str = "no write whose record is gone is settled";
+/// The last line is never reached: no group is told to take a range over whose copy is not closed, or to give up one that it
+/// serves. The groups would refuse, and the job would not end.
+pub const NOBODY_RUNS_AHEAD: &str = "no step comes before those that it relies on";
 
 fn holder(world: &World) -> (&Shared<Group>, ShardId, Timestamp) {
     let route = world.catalog.route();
@@ -48,14 +54,29 @@ fn holder(world: &World) -> (&Shared<Group>, ShardId, Timestamp) {
 /// [`NOTHING_LOST`].
 pub fn nothing_lost(world: &World) -> bool {
     let (group, shard, oldest) = holder(world);
-    let truth = &world.ghost.truth;
-    let is_there = |at: Timestamp, is_value: bool| {
-        group.rows.versions(shard, &key()).any(|(of, value)| of == at && value == stored(is_value))
-    };
     let is_locked = |at: Timestamp| {
         world.txn.stage == Stage::Committed(at)
             && group.locks(shard, world.txn.attempt)
             && group.rows.lock(shard, &key()).is_some_and(|lock| matches!(lock.update, Update::Put { .. }))
+    };
+    let stays = world.group(GROUPS[0]);
+    let beside_it = stays.state.owned.iter().find(|owned| owned.interval.contains(&beside()));
+    let [of_key, of_beside] = &world.ghost.truth;
+    holds(group, shard, &key(), oldest, of_key, is_locked)
+        && beside_it.is_some_and(|owned| holds(stays, owned.shard, &beside(), owned.safe_point, of_beside, |_| false))
+}
+
+/// Whether a group holds all versions of a key that may be asked for at or above `oldest`, or a lock in the place of one.
+fn holds(
+    group: &Group,
+    shard: ShardId,
+    key: &Bytes,
+    oldest: Timestamp,
+    truth: &[(Timestamp, bool)],
+    is_locked: impl Fn(Timestamp) -> bool,
+) -> bool {
+    let is_there = |at: Timestamp, is_value: bool| {
+        group.rows.versions(shard, key).any(|(of, value)| of == at && value == stored(is_value))
     };
     truth.iter().enumerate().all(|(place, (at, is_value))| {
         let superseded = truth.get(place + 1).is_some_and(|(next, _)| *next <= oldest);
@@ -83,6 +104,18 @@ pub fn tiling(world: &World) -> bool {
 /// [`COMPOSED`].
 pub fn composed(world: &World) -> bool {
     world.ghost.broken != Some(Broken::Composed)
+}
+
+/// [`NOTHING_UNDECIDED_AGAIN`].
+pub fn nothing_undecided_again(world: &World) -> bool {
+    let (version, forgotten) = (world.catalog.version(), world.ghost.forgotten);
+    let mut serving = world.groups.iter().filter(|group| group.serves(version));
+    forgotten == Timestamp::ZERO || !serving.any(|group| group.settles(forgotten))
+}
+
+/// [`NOBODY_RUNS_AHEAD`].
+pub fn nobody_runs_ahead(world: &World) -> bool {
+    !world.ghost.ran_ahead
 }
 
 fn left_of(world: &World, job: &SplitJob) -> bool {

@@ -45,6 +45,11 @@ fn version_key(key: &Bytes, at: Timestamp) -> Bytes {
     Bytes::from(key.encode()).slice(SHARD_BYTES..)
 }
 
+/// A version as it travels.
+pub fn version_row(key: &Bytes, at: Timestamp, value: &Stored) -> RawRow {
+    RawRow { kind: RowKind::Version, key: version_key(key, at), value: Some(value.encode().into()) }
+}
+
 fn marker_key(key: &Bytes, id: TxnId) -> Bytes {
     let mut name = shard_prefix(ShardId(0), key);
     name.push(MARKER_TAG);

@@ -20,6 +20,11 @@ pub struct Scenario {
     pub no_map: bool,
     /// Clients read: the latest version, and as of the start.
     pub reads: bool,
+    /// There is a key beside the range as well; coordinators with a map from before the range was carved out read and write both
+    /// keys at once.
+    pub beside: bool,
+    /// Scans over both keys by coordinators that ask for each part apart.
+    pub scans: u8,
     /// How often the transaction is tried; zero: there is none.
     pub attempts: u8,
     /// A prepare may come again after its attempt is over.
@@ -48,6 +53,10 @@ pub struct Scenario {
     pub collections: u8,
     /// Rows that a copy loses on its way.
     pub losses: u8,
+    /// Portions of a copy that come also with a row too many.
+    pub strays: u8,
+    /// Notes of an older course, that the copy is closed, which the catalog takes for ones of the present course.
+    pub mistakes: u8,
     /// The copy may be read from a replica that lags.
     pub lagging: bool,
     /// Groups forget the marks of jobs that are over.
@@ -64,6 +73,8 @@ pub const QUIET: Scenario = Scenario {
     old_maps: false,
     no_map: false,
     reads: false,
+    beside: false,
+    scans: 0,
     attempts: 0,
     late_prepares: false,
     in_flight: 1,
@@ -78,6 +89,8 @@ pub const QUIET: Scenario = Scenario {
     at_once: false,
     collections: 0,
     losses: 0,
+    strays: 0,
+    mistakes: 0,
     lagging: false,
     horizons: false,
 };
@@ -111,9 +124,17 @@ pub const COURSES: Scenario = Scenario {
     ..QUIET
 };
 
-/// Two migrators work on a job, one of them by what it saw a while ago. Has no end: timestamps that are asked for in vain rise.
-pub const MIGRATORS: Scenario =
-    Scenario { name: "migrators", looks: 1, courses: 2, abandons: true, overruns: true, ..QUIET };
+/// Two migrators work on a job, one of them by what it saw a while ago.
+pub const MIGRATORS: Scenario = Scenario {
+    name: "migrators",
+    writes: 1,
+    in_flight: 2,
+    looks: 2,
+    courses: 2,
+    abandons: true,
+    overruns: true,
+    ..QUIET
+};
 
 /// Messages overtake each other, over changes of course.
 pub const OVERTAKING: Scenario =
@@ -158,17 +179,62 @@ pub const GARBAGE: Scenario = Scenario {
 pub const LOSSES: Scenario =
     Scenario { name: "losses", versions: 2, writes: 1, reads: true, rounds: true, losses: 1, courses: 2, ..QUIET };
 
-/// Those that the tests go through.
-pub const SMALL: [Scenario; 11] =
-    [QUIET, CLIENTS, COPY, COURSES, OVERTAKING, LAGGING, BACK, ANEW, AT_ONCE, GARBAGE, LOSSES];
+/// A portion of a copy comes once more, with a row that does not belong there.
+pub const STRAYS: Scenario =
+    Scenario { name: "strays", writes: 1, reads: true, strays: 1, in_flight: 2, courses: 2, ..QUIET };
 
-/// More than a test can afford.
-pub const LARGE: [Scenario; 9] = [
-    MIGRATORS,
-    Scenario { name: "large-clients", writes: 3, attempts: 2, late_prepares: true, collections: 1, ..CLIENTS },
-    Scenario { name: "large-copy", versions: 3, writes: 1, in_flight: 2, lagging: true, ..COPY },
+/// The catalog believes that a copy is closed which is not.
+pub const MISTAKES: Scenario = Scenario {
+    name: "mistakes",
+    writes: 1,
+    reads: true,
+    again: true,
+    mistakes: 1,
+    courses: 2,
+    overruns: true,
+    ..QUIET
+};
+
+/// Requests over a key in the range and one beside it, by coordinators with old maps, while the range moves.
+pub const SCANS: Scenario = Scenario {
+    name: "scans",
+    writes: 2,
+    low_timestamps: true,
+    old_maps: true,
+    reads: true,
+    beside: true,
+    scans: 1,
+    rounds: true,
+    ..QUIET
+};
+
+/// Those that the tests go through.
+pub const SMALL: [Scenario; 15] = [
+    QUIET, CLIENTS, COPY, COURSES, MIGRATORS, OVERTAKING, LAGGING, BACK, ANEW, AT_ONCE, GARBAGE, LOSSES, STRAYS,
+    MISTAKES, SCANS,
+];
+
+/// More than a test can afford, and still gone through to the end.
+pub const LARGE: [Scenario; 10] = [
+    Scenario { name: "large-clients", writes: 3, attempts: 2, ..CLIENTS },
+    Scenario { name: "large-copy", versions: 3, writes: 1, ..COPY },
+    Scenario { name: "large-courses", reads: true, attempts: 1, ..COURSES },
+    Scenario { name: "large-migrators", fails: true, reads: true, ..MIGRATORS },
+    Scenario { name: "large-overtaking", in_flight: 3, writes: 2, reads: true, ..OVERTAKING },
+    Scenario { name: "large-lagging", in_flight: 2, ..LAGGING },
+    Scenario { name: "large-back", writes: 2, jobs: 3, ..BACK },
+    Scenario { name: "large-garbage", low_timestamps: true, ..GARBAGE },
+    Scenario { name: "large-losses", attempts: 1, losses: 2, strays: 1, courses: 3, ..LOSSES },
+    Scenario { name: "large-scans", attempts: 1, ..SCANS },
+];
+
+/// More than anybody has gone through to the end.
+pub const HUGE: [Scenario; 9] = [
+    Scenario { name: "huge-scans", attempts: 1, scans: 2, collections: 1, ..SCANS },
+    Scenario { name: "huge-clients", writes: 3, attempts: 2, late_prepares: true, collections: 1, ..CLIENTS },
+    Scenario { name: "huge-copy", versions: 3, writes: 1, in_flight: 2, lagging: true, ..COPY },
     Scenario {
-        name: "large-courses",
+        name: "huge-courses",
         low_timestamps: true,
         old_maps: true,
         reads: true,
@@ -177,9 +243,9 @@ pub const LARGE: [Scenario; 9] = [
         looks: 1,
         ..COURSES
     },
-    Scenario { name: "large-migrators", in_flight: 2, courses: 3, looks: 2, fails: true, ..MIGRATORS },
-    Scenario { name: "large-lagging", in_flight: 2, courses: 3, again: true, ..LAGGING },
-    Scenario { name: "large-back", writes: 2, attempts: 1, jobs: 3, courses: 2, fails: true, ..BACK },
-    Scenario { name: "large-anew", writes: 2, reads: true, old_maps: true, low_timestamps: true, jobs: 3, ..ANEW },
-    Scenario { name: "large-losses", writes: 2, attempts: 1, losses: 2, collections: 1, courses: 3, ..LOSSES },
+    Scenario { name: "huge-migrators", in_flight: 2, courses: 3, looks: 2, fails: true, ..MIGRATORS },
+    Scenario { name: "huge-lagging", in_flight: 2, courses: 3, again: true, ..LAGGING },
+    Scenario { name: "huge-back", writes: 2, attempts: 1, jobs: 3, courses: 2, fails: true, ..BACK },
+    Scenario { name: "huge-anew", writes: 2, reads: true, old_maps: true, low_timestamps: true, jobs: 3, ..ANEW },
+    Scenario { name: "huge-losses", writes: 2, attempts: 1, losses: 2, collections: 1, courses: 3, ..LOSSES },
 ];

@@ -1,7 +1,7 @@
 //! The state of everything, and what may happen next.
 
 use drover_catalog::job::{JobEvent, JobPhase, SplitJob};
-use drover_fsm::moving::{ChunkRows, MoveStep};
+use drover_fsm::moving::{ChunkRows, MoveRefusal, MoveStep};
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, GroupId};
 
@@ -11,6 +11,8 @@ use crate::ghost::{Ghost, stored};
 use crate::group::Group;
 use crate::migrator::{FAIR, Feels, View};
 use crate::network::{Message, MessageId, Network};
+use crate::reach::Reach;
+use crate::rows::version_row;
 use crate::scenario::Scenario;
 use crate::shared::Shared;
 
@@ -21,12 +23,20 @@ pub struct Left {
     pub writes: u8,
     /// Looks of the second migrator.
     pub looks: u8,
+    /// Timestamps that it asks for.
+    pub timestamps: u8,
     /// Jobs that may still be begun.
     pub jobs: u8,
     /// Rounds of garbage collection.
     pub collections: u8,
     /// Rows that copies lose.
     pub losses: u8,
+    /// Rows that come into a copy and do not belong there.
+    pub strays: u8,
+    /// Notes of an older course that are taken for ones of the present course.
+    pub mistakes: u8,
+    /// Scans in two parts.
+    pub scans: u8,
 }
 
 /// Everything.
@@ -46,6 +56,8 @@ pub struct World {
     pub clock: u64,
     /// The transaction.
     pub txn: Txn,
+    /// A scan of which the first part was read, as of this.
+    pub scan: Option<Timestamp>,
     /// What has happened, for the checks.
     pub ghost: Shared<Ghost>,
     /// What may still happen.
@@ -65,6 +77,10 @@ pub enum Action {
     Deliver(MessageId),
     /// A portion of a copy loses its last row on the way.
     LoseRow(MessageId),
+    /// A portion of a copy comes also with a row that does not belong there.
+    AddRow(MessageId),
+    /// That the copy is closed was noted in an older course, and is taken for a note of the present one.
+    Mistake(MessageId),
     /// A client asks for something.
     Ask(Request),
     /// People call the live job off,
@@ -94,10 +110,11 @@ impl World {
         let mut catalog = ModelCatalog::new();
         let mut groups = GROUPS.map(|id| Group::new(&catalog, id));
         let mut ghost = Ghost::default();
+        let reach = if scenario.beside { Reach::Both } else { Reach::Key };
         for at in 1..=u64::from(scenario.versions) {
             let (at, version) = (Timestamp::from_raw(at), Some(catalog.version()));
-            groups[0].write(version, at, &stored(true)).expect("the first writes are accepted");
-            ghost.acknowledged(at, true);
+            groups[0].write(reach, version, at, &stored(true)).expect("the first writes are accepted");
+            reach.places().iter().for_each(|key| ghost.acknowledged(*key, at, true));
         }
         assert!(catalog.start_job(), "the first job is accepted");
         let [first, second] = groups.map(Shared::new);
@@ -110,13 +127,18 @@ impl World {
             // One timestamp was issued for something else: a read may be above the newest version.
             clock: u64::from(scenario.versions) + 1,
             txn: Txn::default(),
+            scan: None,
             ghost: Shared::new(ghost),
             left: Left {
                 writes: scenario.writes,
                 looks: scenario.looks,
+                timestamps: 0,
                 jobs: scenario.jobs - 1,
                 collections: scenario.collections,
                 losses: scenario.losses,
+                strays: scenario.strays,
+                mistakes: scenario.mistakes,
+                scans: scenario.scans,
             },
         }
     }
@@ -171,6 +193,12 @@ impl World {
             if self.left.losses > 0 && !arrived && loses_row(message).is_some() {
                 actions.push(Action::LoseRow(id));
             }
+            if self.left.strays > 0 && with_stray(message).is_some() {
+                actions.push(Action::AddRow(id));
+            }
+            if self.left.mistakes > 0 && matches!(message, Message::Catalog { event: JobEvent::CutOver, .. }) {
+                actions.push(Action::Mistake(id));
+            }
         }
         if self.left.collections > 0 {
             actions.extend(GROUPS.map(Action::Collect));
@@ -221,11 +249,15 @@ impl World {
             }
             Action::Look => {
                 next.left.looks -= 1;
+                next.left.timestamps = 1;
                 next.seen = self.catalog.live().next().cloned().map(Shared::new);
             }
             Action::DriveBySeen { feels } => {
                 let seen = self.seen.clone()?;
+                let clock = self.clock;
                 next.drive(scenario, &seen, *feels, false);
+                // It asks for as many as it likes, but further ones differ in nothing, and would make the states endless.
+                next.left.timestamps = self.left.timestamps.checked_sub(u8::from(next.clock > clock))?;
             }
             Action::Deliver(id) => {
                 let message = self.network.message(*id)?;
@@ -239,6 +271,17 @@ impl World {
                     network.arrived(*id, false);
                     network.send(less);
                 });
+            }
+            Action::AddRow(id) => {
+                next.left.strays -= 1;
+                let more = with_stray(self.network.message(*id)?)?;
+                next.network.update(|network| network.send(more));
+            }
+            Action::Mistake(id) => {
+                next.left.mistakes -= 1;
+                let Message::Catalog { job, event, .. } = self.network.message(*id)? else { return None };
+                let current = self.catalog.job(*job)?.epoch;
+                next.catalog.update(|catalog| catalog.job_event(*job, Some(current), event.clone())).then_some(())?;
             }
             Action::Ask(request) => next.ask(request)?,
             Action::Abandon => next.asked(JobEvent::Abandon)?,
@@ -255,7 +298,11 @@ impl World {
             Action::Collect(group) => {
                 next.left.collections -= 1;
                 let now = Timestamp::from_raw(self.clock);
-                next.groups[place_of(*group)].update(|group| group.collect(now));
+                let place = place_of(*group);
+                if self.groups[place].forgets_records() {
+                    next.ghost.update(|ghost| ghost.forgotten = now);
+                }
+                next.groups[place].update(|group| group.collect(now));
             }
             Action::CatchUp => next.lagging = Some(self.groups[0].clone()),
             Action::Forget(group) => {
@@ -301,11 +348,17 @@ impl World {
             Message::Group { to, command } => {
                 let place = place_of(*to);
                 let mut group = Group::clone(&self.groups[place]);
-                if group.move_step(command) {
-                    self.groups[place] = Shared::new(group);
-                    if matches!(command.step, MoveStep::Activate(_)) {
-                        self.ghost.update(|ghost| ghost.read_at[place] = Timestamp::ZERO);
+                match group.move_step(command) {
+                    Ok(()) => {
+                        self.groups[place] = Shared::new(group);
+                        if matches!(command.step, MoveStep::Activate(_)) {
+                            self.ghost.update(|ghost| ghost.read_at[place][0] = Timestamp::ZERO);
+                        }
                     }
+                    Err(MoveRefusal::OutOfOrder { wanted: "activated" | "released", .. }) => {
+                        self.ghost.update(|ghost| ghost.ran_ahead = true);
+                    }
+                    Err(_) => {}
                 }
             }
         }
@@ -331,7 +384,7 @@ impl World {
     pub fn is_writable(&self) -> bool {
         let mut group = Group::clone(self.group(self.catalog.route().group));
         let at = Timestamp::from_raw(self.clock + 1);
-        group.write(Some(self.catalog.version()), at, &stored(true)).is_ok()
+        group.write(Reach::Key, Some(self.catalog.version()), at, &stored(true)).is_ok()
             && group.rows.visible(self.catalog.route().shard, &key(), at).is_some_and(|(found, _)| found == at)
     }
 
@@ -346,6 +399,17 @@ impl World {
         }
         maps
     }
+}
+
+/// The message with a row too many, which deletes the first version of the key; `None` unless it is one of
+/// what was written meanwhile.
+fn with_stray(message: &Message) -> Option<Message> {
+    let mut more = message.clone();
+    let Message::Group { command, .. } = &mut more else { return None };
+    let MoveStep::ImportChunk(chunk) = &mut command.step else { return None };
+    let ChunkRows::Tracked { rows, .. } = &mut chunk.rows else { return None };
+    let stray = version_row(&key(), Timestamp::from_raw(1), &stored(false));
+    (!rows.contains(&stray)).then(|| rows.push(stray)).map(|()| more)
 }
 
 /// The message as it is if its last row is lost; `None` if it holds none.
