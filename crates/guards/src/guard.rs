@@ -52,17 +52,21 @@ guards! {
     /// H2: a group would serve and change keys that it does not own.
     OwnerGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers",
-        "drover-fsm::reads" "h2_every_read_is_judged_by_owner_and_route_version_on_all_it_touches";
+        "drover-fsm::reads" "h2_every_read_is_judged_by_owner_and_route_version_on_all_it_touches",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise",
+        "drover-model::move_model" "scans_and_writes_over_the_bound_of_the_range_keep_every_promise";
     /// H6: a request that was routed by an older map, under which another group owned the key, would slip past.
     ComposedGate:
         "drover-fsm::apply" "a_request_routed_by_a_map_from_before_the_ownership_is_stale",
         "drover-fsm::moving" "h27_a_range_moves_away_and_back_and_late_steps_of_the_first_move_do_nothing",
-        "drover-fsm::reads" "a_read_routed_by_a_map_from_before_the_ownership_is_stale";
+        "drover-fsm::reads" "a_read_routed_by_a_map_from_before_the_ownership_is_stale",
+        "drover-model::move_model" "a_move_away_and_back_keeps_every_promise";
     /// H6: so would one that does not say by which map it was routed.
     AbsentVersion:
         "drover-fsm::apply" "the_first_gate_that_objects_answers",
         "drover-fsm::reads" "h2_every_read_is_judged_by_owner_and_route_version_on_all_it_touches",
-        "drover-raftgroup::reads_and_writes" "h6_a_request_that_was_routed_by_no_map_is_refused";
+        "drover-raftgroup::reads_and_writes" "h6_a_request_that_was_routed_by_no_map_is_refused",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise";
     /// H21: a range delete would be judged by the key at which it begins, and reach into a range that moves.
     WholeFootprint:
         "drover-fsm::moving" "h21_a_range_delete_is_judged_by_all_that_it_reaches_into";
@@ -75,7 +79,8 @@ guards! {
         "drover-fsm::apply" "the_first_gate_that_objects_answers";
     /// H3: a commit could land at or below what was served before the range came here.
     FloorOfOwnership:
-        "drover-fsm::apply" "h3_a_write_at_or_below_the_floor_of_the_ownership_is_refused";
+        "drover-fsm::apply" "h3_a_write_at_or_below_the_floor_of_the_ownership_is_refused",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise";
     /// H38: a commit could land where snapshots are refused and versions are collected.
     FloorOfSafePoint:
         "drover-fsm::apply" "a_write_under_the_safe_point_is_refused";
@@ -96,7 +101,8 @@ guards! {
     LockGate:
         "drover-fsm::apply" "a_lock_blocks_every_write_to_its_key_and_range_deletes_over_it",
         "drover-fsm" "read::tests::h40_a_lock_blocks_every_read_that_could_see_what_becomes_of_it",
-        "drover-coordinator::locks" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits";
+        "drover-coordinator::locks" "a_refresh_waits_for_the_lock_of_a_later_transaction_and_sees_what_it_commits",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise";
     /// H39: a compare-and-set would write whatever the value is.
     CompareGate:
         "drover-fsm::apply" "the_first_gate_that_objects_answers";
@@ -155,7 +161,8 @@ guards! {
         "drover-fsm" "cell::tests::h37_no_view_is_taken_while_a_batch_that_differs_for_readers_is_written";
     /// H36: a snapshot read would miss history that was left behind when the range came here.
     HistoryStart:
-        "drover-fsm" "read::tests::h36_a_snapshot_from_before_the_history_of_the_range_is_refused";
+        "drover-fsm" "read::tests::h36_a_snapshot_from_before_the_history_of_the_range_is_refused",
+        "drover-model::move_model" "a_move_under_garbage_collection_keeps_every_promise";
     /// H38: a snapshot read would miss what is collected while it reads.
     SafePointAfterRead:
         "drover-fsm" "read::tests::h38_a_read_that_garbage_collection_overtook_is_refused";
@@ -395,7 +402,8 @@ guards! {
         "drover-fsm::txn" "h42_records_stay_until_the_horizon_has_passed_and_all_is_resolved";
     /// H51: a transaction that has prepared would lose the snapshot that it is validated against.
     SafePointBehindLocks:
-        "drover-fsm::txn" "h51_the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks";
+        "drover-fsm::txn" "h51_the_safe_point_stays_behind_the_snapshots_of_transactions_with_locks",
+        "drover-model::move_model" "a_move_under_garbage_collection_keeps_every_promise";
     /// H28: what a transaction has read could have changed before its commit timestamp.
     TxnRefresh:
         "drover-coordinator::txn" "a_read_that_changed_before_the_commit_timestamp_is_a_conflict";
@@ -417,10 +425,12 @@ guards! {
     /// H13: what is written while a range is copied would be missing from the copy.
     TrackWrites:
         "drover-fsm::moving" "h13_whatever_is_written_while_a_range_is_copied_arrives",
-        "drover-fsm::moving_job" "h26_a_step_of_a_deposed_driver_does_nothing_behind_a_change_of_course";
+        "drover-fsm::moving_job" "h26_a_step_of_a_deposed_driver_does_nothing_behind_a_change_of_course",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise";
     /// H16: what is still to be copied would be collected or removed.
     MovingIsPinned:
-        "drover-fsm::moving" "h16_nothing_is_collected_or_removed_while_a_range_is_copied";
+        "drover-fsm::moving" "h16_nothing_is_collected_or_removed_while_a_range_is_copied",
+        "drover-model::move_model" "a_move_under_garbage_collection_keeps_every_promise";
     /// H9: a delete would stay behind, and the older value come back at the target.
     TombstonesTravel:
         "drover-mvcc::moving" "h9_deletes_and_expiries_travel_and_hide_at_the_target_what_they_hid_at_the_source";
@@ -440,45 +450,58 @@ guards! {
     /// H12: a transaction that has prepared would write behind the copy.
     SealAfterDrain:
         "drover-fsm" "moving::source::tests::a_range_is_closed_in_order_and_each_step_may_be_made_twice",
-        "drover-fsm::moving" "h12_a_range_is_sealed_when_the_last_prepared_transaction_is_resolved";
+        "drover-fsm::moving" "h12_a_range_is_sealed_when_the_last_prepared_transaction_is_resolved",
+        "drover-model::move_model" "a_copy_from_a_replica_that_lags_keeps_every_promise";
     /// H11: what is written behind the fence would be missing from the copy.
     WriteFenceGate:
         "drover-fsm" "gate::fence::tests::a_fence_holds_back_new_writes_and_a_sealed_range_all",
-        "drover-fsm::moving" "h11_behind_the_fence_nothing_new_is_written";
+        "drover-fsm::moving" "h11_behind_the_fence_nothing_new_is_written",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise";
     /// H2: the former owner would serve what the new one has changed.
     ReadFence:
         "drover-fsm" "gate::owner::tests::what_is_given_up_or_not_here_yet_is_refused_and_what_is_gone_has_a_hint",
-        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase",
+        "drover-model::move_model" "a_move_under_writers_readers_and_a_transaction_keeps_every_promise";
     /// H26: a deposed migrator or a late message would lift a fence that somebody relies on, or set one again.
     MoveEpochs:
         "drover-fsm" "moving::source::tests::a_step_of_an_older_course_is_refused",
-        "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again";
+        "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again",
+        "drover-model::move_model" "changes_of_course_and_late_messages_keep_every_promise",
+        "drover-model::move_model" "two_migrators_at_once_keep_every_promise";
     /// H35: a late step of a job that is over would fence, pin or grant again.
     RetiredJobs:
-        "drover-fsm::moving" "h35_a_job_that_is_over_refuses_every_step";
+        "drover-fsm::moving" "h35_a_job_that_is_over_refuses_every_step",
+        "drover-model::move_model" "a_move_that_is_called_off_and_begun_anew_keeps_every_promise";
     /// H14: a chunk that comes twice, or too early, would leave a gap.
     ChunkContinues:
-        "drover-fsm" "moving::import::tests::h14_a_chunk_is_taken_exactly_if_it_continues_its_stream";
+        "drover-fsm" "moving::import::tests::h14_a_chunk_is_taken_exactly_if_it_continues_its_stream",
+        "drover-model::move_model" "a_copy_whose_messages_come_again_keeps_every_promise";
     /// H14: a chunk that comes late would change what was found equal.
     ImportClosed:
-        "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again";
+        "drover-fsm" "moving::import::tests::a_closed_import_takes_nothing_until_a_later_course_opens_it_and_a_different_one_never_again",
+        "drover-model::move_model" "a_portion_with_a_row_too_many_keeps_every_promise";
     /// H33: a copy that differs would be served.
     CopyIsEqual:
-        "drover-fsm::moving" "h33_a_copy_that_differs_is_never_activated";
+        "drover-fsm::moving" "h33_a_copy_that_differs_is_never_activated",
+        "drover-model::move_model" "a_copy_that_loses_rows_keeps_every_promise";
     /// H35: a range would be owned whose copy is not whole.
     ActivateClosed:
-        "drover-fsm::moving" "only_a_closed_import_is_activated";
+        "drover-fsm::moving" "only_a_closed_import_is_activated",
+        "drover-model::move_model" "a_copy_that_is_wrongly_believed_to_be_closed_is_not_served";
     /// H2: a range would be given up, with its rows, that is still served.
     ReleaseFenced:
         "drover-fsm::moving" "only_a_range_that_serves_nobody_is_released";
     /// H26: whoever drives a job by an older course would change the new one.
     JobEpochs:
-        "drover-catalog" "job::course::tests::who_follows_an_older_course_changes_nothing";
+        "drover-catalog" "job::course::tests::who_follows_an_older_course_changes_nothing",
+        "drover-model::move_model" "changes_of_course_and_late_messages_keep_every_promise",
+        "drover-model::move_model" "two_migrators_at_once_keep_every_promise";
     /// H18: a job whose range was handed over would be called off, and both groups would serve it, or none.
     ForwardAfterHandover:
         "drover-catalog" "job::course::tests::every_event_meets_every_phase",
         "drover-catalog" "job::course::tests::h18_once_the_target_is_named_a_job_goes_forward_whoever_asks",
-        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase",
+        "drover-model::move_model" "changes_of_course_and_late_messages_keep_every_promise";
     /// H17: a job that is called off would end with fences, pins or a copy left behind.
     AbandonedClearsUp:
         "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
@@ -490,13 +513,16 @@ guards! {
         "drover-catalog" "apply::tests::jobs::h31_jobs_under_way_are_bounded_and_so_are_those_that_have_ended";
     /// H26: two jobs would move one range.
     JobsDisjoint:
-        "drover-catalog" "apply::tests::jobs::what_cannot_be_moved_is_refused";
+        "drover-catalog" "apply::tests::jobs::what_cannot_be_moved_is_refused",
+        "drover-model::move_model" "jobs_that_are_asked_for_at_once_keep_every_promise";
     /// H20: a key whose record was removed before the move would be settled as if it had never been used.
     RecordHorizonMoves:
-        "drover-fsm::moving" "h20_what_may_have_been_forgotten_at_the_source_is_not_settled_at_the_target";
+        "drover-fsm::moving" "h20_what_may_have_been_forgotten_at_the_source_is_not_settled_at_the_target",
+        "drover-model::move_model" "a_move_under_garbage_collection_keeps_every_promise";
     /// H26: a replica that lags would pass for sealed by the seal of an older course, and what came between would be lost.
     SealOfThisCourse:
-        "drover-fsm::moving" "h26_a_replica_that_knows_an_older_seal_does_not_pass_for_sealed";
+        "drover-fsm::moving" "h26_a_replica_that_knows_an_older_seal_does_not_pass_for_sealed",
+        "drover-model::move_model" "a_copy_from_a_replica_that_lags_keeps_every_promise";
     /// H45: two transactions that hold locks would wait for two fences, which wait for those locks.
     HolderNeverParks:
         "drover-coordinator::txn" "h45_who_holds_locks_waits_for_no_fence",

@@ -276,4 +276,17 @@ mod tests {
         let items: Vec<usize> = (0..100).collect();
         assert_eq!(in_parallel(&items, |item| item * 2), items.iter().map(|item| item * 2).collect::<Vec<_>>());
     }
+
+    #[test]
+    fn the_page_of_the_model_names_the_guards_of_which_it_is_a_witness() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/model.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let table = document.split_once("| without | scenario |").unwrap().1.split("\n\n").next().unwrap();
+        for guard in Guard::ALL {
+            let found = guard.witnesses().iter().filter(|witness| witness.binary == "drover-model::move_model").count();
+            let row = table.lines().find(|line| line.starts_with(&format!("| `{}` |", guard.name())));
+            let named = row.map_or(0, |row| row.split(" | ").nth(1).unwrap().split(", ").count());
+            assert_eq!(named, found, "docs/model.md: {}", guard.name());
+        }
+    }
 }
