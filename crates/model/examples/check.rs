@@ -1,6 +1,6 @@
 //! Goes through the model by hand, within bounds that no test can afford.
 //!
-//! `cargo run --release --package drover-model --example check -- --bound large` goes through all scenarios with larger bounds;
+//! `cargo run --package drover-model --example check -- --bound large` goes through all scenarios with larger bounds;
 //! `--scenario NAME` through one of them.
 
 #![allow(clippy::print_stdout)]

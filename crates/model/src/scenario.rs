@@ -218,7 +218,7 @@ pub const SMALL: [Scenario; 15] = [
 pub const LARGE: [Scenario; 10] = [
     Scenario { name: "large-clients", writes: 3, attempts: 2, ..CLIENTS },
     Scenario { name: "large-copy", versions: 3, writes: 1, ..COPY },
-    Scenario { name: "large-courses", reads: true, attempts: 1, ..COURSES },
+    Scenario { name: "large-courses", reads: true, courses: 3, ..COURSES },
     Scenario { name: "large-migrators", fails: true, reads: true, ..MIGRATORS },
     Scenario { name: "large-overtaking", in_flight: 3, writes: 2, reads: true, ..OVERTAKING },
     Scenario { name: "large-lagging", in_flight: 2, ..LAGGING },
