@@ -320,6 +320,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// What a node says of itself.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn metrics(&self, node: u64) -> Result<String> {
+        let answer = http_get(&self.net.addresses(node).admin, "/metrics").await;
+        Ok(answer.with_context(|| format!("the metrics of node {node}"))?.body)
+    }
+
     /// Who leads a group, as the nodes believe.
     pub async fn leader(client: &Client, group: GroupId) -> Option<u64> {
         let groups = client.groups().await.ok()?;

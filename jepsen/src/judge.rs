@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{self, Finding, Valid, Verdict};
 use crate::event::{Event, Process, Type, operations};
 use crate::nemesis::{Fault, Outcome};
+use crate::ownership::Ownership;
 use crate::run::{Facts, Test};
 use crate::workload::Kind;
 use crate::{plot, timeline};
@@ -88,6 +89,9 @@ pub struct Results {
     pub owners_seen: u64,
     /// For each phase of moves: kills, crashes and power losses while one was in it.
     pub crashes_in_phase: BTreeMap<String, u64>,
+    /// Who owned what, by the nodes' logs.
+    #[serde(default)]
+    pub ownership: Option<Ownership>,
 }
 
 /// Judges a run.
@@ -107,6 +111,9 @@ pub fn judge(test: &Test, facts: &Facts, history: &[Event]) -> Result<Results> {
         if nemeses.get(fault.name()).is_none_or(|actions| actions.installed == 0) {
             problems.push(format!("{} never happened", fault.name()));
         }
+    }
+    if let Some(ownership) = &facts.ownership {
+        problems.extend(ownership.problems.iter().map(|problem| format!("ownership: {problem}")));
     }
     let strange = facts.loud.iter().filter(|(line, _)| !is_expected(line, &test.nemeses));
     problems.extend(strange.map(|(line, times)| format!("log, {times} times: {line}")));
@@ -134,6 +141,7 @@ pub fn judge(test: &Test, facts: &Facts, history: &[Event]) -> Result<Results> {
         maps_seen: facts.maps_seen,
         owners_seen: facts.owners_seen,
         crashes_in_phase: crashes_in_phase(history),
+        ownership: facts.ownership.clone(),
     })
 }
 
@@ -290,8 +298,11 @@ pub fn again(dir: &Path) -> Result<Results> {
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
     let test: Test = serde_json::from_str(&read("test.json")?).context("test.json")?;
-    let facts: Facts = serde_json::from_str(&read("facts.json")?).context("facts.json")?;
+    let mut facts: Facts = serde_json::from_str(&read("facts.json")?).context("facts.json")?;
     let history = crate::event::load(&dir.join("history.jsonl"))?;
+    if facts.ownership.is_some() {
+        facts.take_logs(dir, &test, &history);
+    }
     let results = judge(&test, &facts, &history)?;
     write(dir, &test, &results, &history)?;
     Ok(results)

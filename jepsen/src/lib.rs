@@ -7,6 +7,7 @@
 //! - [`cluster`]: the nodes' processes.
 //! - [`workload`]: what clients ask, drawn from a seed, and what comes of it.
 //! - [`nemesis`]: what breaks meanwhile; each action is installed, skipped or unclear.
+//! - [`routes`], [`ownership`]: who owned what, by the maps that nodes showed and by what they wrote into their logs.
 //! - [`event`], [`edn`]: the history in Jepsen's format.
 //! - [`check`], [`judge`]: verdicts. Pure; `drover-jepsen check` repeats them.
 //! - [`matrix`], [`selftest`]: tables of runs; and runs that must be found wrong.
@@ -28,6 +29,7 @@ pub mod judge;
 pub mod matrix;
 pub mod nemesis;
 pub mod net;
+pub mod ownership;
 pub mod plot;
 pub mod routes;
 pub mod run;

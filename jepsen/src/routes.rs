@@ -8,13 +8,34 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drover_client::{Client, Route};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+
+use crate::ownership::contains;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A route, as far as the catalog says: id, bounds, group, shard.
-type Row = (u64, Bytes, Option<Bytes>, u64, u64);
+type Known = (u64, Bytes, Option<Bytes>, u64, u64);
+
+/// Which group a map names for a range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The first key.
+    pub start: String,
+    /// The first one behind it; empty: there is none.
+    pub end: String,
+    /// The group.
+    pub group: u64,
+}
+
+impl Row {
+    /// Whether a key is in the range.
+    pub fn holds(&self, key: &str) -> bool {
+        contains(&self.start, &self.end, key)
+    }
+}
 
 /// Keys whose owners are asked for.
 const KEYS: [&str; 8] = ["bank/1", "bank/5", "c/x", "k/x", "p/x", "set/b", "set/m", "set/u"];
@@ -27,7 +48,7 @@ pub struct Maps {
 
 #[derive(Debug, Default)]
 struct Inner {
-    versions: BTreeMap<u64, Vec<Row>>,
+    versions: BTreeMap<u64, Vec<Known>>,
     /// The group and the shard that own a key since a version.
     owners: BTreeMap<(String, u64), (u64, u64)>,
     /// Since which version each key is owned, at least.
@@ -40,7 +61,7 @@ impl Maps {
     pub fn add(&self, version: u64, routes: &[Route], by: usize) {
         let row =
             |route: &Route| (route.route_id, route.start.clone(), route.end.clone(), route.group_id, route.shard_id);
-        let rows: Vec<Row> = routes.iter().map(row).collect();
+        let rows: Vec<Known> = routes.iter().map(row).collect();
         let mut inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match inner.versions.get(&version) {
             Some(known) if *known == rows => {}
@@ -90,13 +111,25 @@ impl Maps {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).versions.len() as u64
     }
 
+    /// Which group each of them names for which range.
+    pub fn rows(&self) -> BTreeMap<u64, Vec<Row>> {
+        let text = |key: &Bytes| String::from_utf8_lossy(key).into_owned();
+        let row = |(_, start, end, group, _): &Known| Row {
+            start: text(start),
+            end: end.as_ref().map(text).unwrap_or_default(),
+            group: *group,
+        };
+        let inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        inner.versions.iter().map(|(version, rows)| (*version, rows.iter().map(row).collect())).collect()
+    }
+
     /// What was wrong with them.
     pub fn problems(&self) -> Vec<String> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).problems.clone()
     }
 }
 
-fn tiles(rows: &[Row]) -> bool {
+fn tiles(rows: &[Known]) -> bool {
     let Some((first, last)) = rows.first().zip(rows.last()) else { return false };
     let joined = rows.windows(2).all(|pair| pair[0].2.as_ref() == Some(&pair[1].1));
     first.1.is_empty() && last.2.is_none() && joined

@@ -51,6 +51,7 @@ mod handle;
 mod home;
 mod machine;
 pub mod moving;
+mod ownership;
 mod read;
 mod state;
 
@@ -75,6 +76,7 @@ pub use fingerprint::txn_fingerprint;
 pub use handle::{FsmHandle, gc_rules};
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
+pub use ownership::OwnershipChange;
 pub use read::{
     At, Bounded, ExpiredRecords, ExpiredTxnRecords, MoveView, PAGE_BYTES, RangeLocks, ReadOutcome, SCAN_BUDGET_BYTES,
     SCAN_BUDGET_ROWS, UnsettledTxn, VERSION_BYTES, ValidationLimits, admit, may_become_visible,

@@ -25,6 +25,7 @@ use crate::crash::{MoveCrash, TxnCrash};
 use crate::digest::DigestBoard;
 use crate::handle::{FsmHandle, Shared, blocking, gc_rules};
 use crate::home::{GroupDir, StoreHome};
+use crate::ownership::log_writes;
 use crate::state::GroupState;
 
 /// Entries that one write batch holds at most.
@@ -68,6 +69,9 @@ impl FsmStateMachine {
         let store = current.home.store();
         pending.crash_if_asked();
         let prepared = apply_batch(store, &current.state, &current.catalog, &current.applied, &pending.entries)?;
+        // Before anybody can see it, so that who acts on it tells of that later.
+        prepared.changes.iter().for_each(|change| change.log(shared.group));
+        log_writes(shared.group, &pending.entries, &prepared.replies);
         let committed = shared.cell.commit(prepared)?;
         if committed.state.owned != current.state.owned || !pinned(&committed.state).eq(pinned(&current.state)) {
             store.set_gc(gc_rules(&committed.state));

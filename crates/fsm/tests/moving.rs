@@ -230,6 +230,34 @@ fn a_range_moves_with_all_its_rows_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn what_changes_of_ownership_is_told_once_by_each_group_and_the_sums_agree() {
+    let mut this = Move::begun();
+    this.source.write(at(10, put("d", "x"))).unwrap();
+    this.finish_copy();
+    this.source.control(this.command(MoveStep::Seal));
+    this.cut_over(40);
+    let steps =
+        |replica: &Replica| replica.changes.iter().map(|change| (change.step, change.fence)).collect::<Vec<_>>();
+    let expect = [
+        ("grant-range", ""),
+        ("grant-range", ""),
+        ("arm-migration", "open"),
+        ("apply-write-fence", "sealed"),
+        ("arm-read-fence", "read-fenced"),
+        ("release-range", ""),
+    ];
+    assert_eq!(steps(&this.source), expect);
+    assert_eq!(steps(&this.target), [("activate-range", "")]);
+    let (closed, active) = (&this.source.changes[4], &this.target.changes[0]);
+    assert_eq!((&closed.interval, &active.interval), (&moving(), &moving()));
+    assert_eq!(
+        (closed.version, active.version, closed.armed_at),
+        (CatalogVersion(1), CatalogVersion(8), active.armed_at)
+    );
+    assert_eq!(this.base.unwrap().plus(closed.sum), active.sum);
+}
+
+#[test]
 fn every_step_may_be_made_twice_and_none_before_its_time() {
     let mut this = Move::new();
     for step in [MoveStep::ApplyWriteFence, MoveStep::Seal, MoveStep::ArmReadFence, MoveStep::Clear] {

@@ -29,7 +29,7 @@ use drover_wire::proto::v1::cluster_client::ClusterClient;
 pub use binary::{build_with_version, drover_binary};
 pub use builder::{ClusterBuilder, Split};
 pub use http::{HttpAnswer, get as http_get};
-pub use leftovers::Leftover;
+pub use leftovers::{Leftover, leftover_lines};
 pub use logs::{LogLine, loud_lines};
 pub use node::{Node, NodeState};
 pub use ports::{Port, PortError};

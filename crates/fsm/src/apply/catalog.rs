@@ -8,10 +8,11 @@ use drover_rafttypes::ControlReply;
 
 use super::Prepared;
 use crate::codec::catalog::row;
+use crate::ownership::OwnershipChange;
 
 impl Prepared<'_> {
-    /// Applies one command of the catalog, and writes the rows that it changes. Any group but the default one refuses.
-    pub(super) fn catalog_command(&mut self, command: &CatalogCommand) -> ControlReply {
+    /// Applies one command of the catalog, which stands at `index` in the log, and writes the rows that it changes. Any group but the default one refuses.
+    pub(super) fn catalog_command(&mut self, index: u64, command: &CatalogCommand) -> ControlReply {
         if self.applied.group != GroupId::DEFAULT {
             let why = format!("group {} has no catalog; nothing was changed", self.applied.group);
             return ControlReply::Refused(why);
@@ -28,6 +29,9 @@ impl Prepared<'_> {
             }
             reply
         });
+        if answer.is_ok() {
+            self.changes.extend(OwnershipChange::scanned(index, command, &self.catalog));
+        }
         ControlReply::Catalog(Box::new(answer))
     }
 }

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use drover_catalog::Catalog;
 use drover_guards::{self as guards, Guard};
 use drover_mvcc::{Batch, GroupStore, MetaKey, StoreError};
-use drover_rafttypes::{ApplyReply, Entry, LogId, Membership, Payload, StoredMembership};
+use drover_rafttypes::{ApplyReply, ControlReply, Entry, LogId, Membership, Payload, StoredMembership};
 
 use crate::ApplyError;
 use crate::codec::applied::Applied;
 use crate::codec::command::Command;
 use crate::codec::state;
+use crate::ownership::OwnershipChange;
 use crate::state::GroupState;
 
 /// A log entry as apply sees it.
@@ -77,6 +78,8 @@ pub struct Prepared<'a> {
     pub applied: Applied,
     /// One for each entry, in their order.
     pub replies: Vec<ApplyReply>,
+    /// What the entries change of ownership, in their order.
+    pub changes: Vec<OwnershipChange>,
 }
 
 impl Prepared<'_> {
@@ -122,6 +125,7 @@ pub fn apply_batch<'a>(
         catalog: Arc::clone(catalog),
         applied: applied.clone(),
         replies: Vec::with_capacity(entries.len()),
+        changes: Vec::new(),
     };
     work.track();
     for entry in entries {
@@ -158,12 +162,19 @@ impl Prepared<'_> {
                 writes.iter().map(|op| self.write(op)).collect::<Result<_, _>>().map(ApplyReply::Writes)
             }
             Body::Command { command: Command::Catalog(command), .. } => {
-                Ok(ApplyReply::Control(self.catalog_command(command)))
+                Ok(ApplyReply::Control(self.catalog_command(entry.log_id.index, command)))
             }
             Body::Command { command: Command::Move(command), .. } => {
                 self.move_step(entry.log_id.index, command).map(ApplyReply::Control)
             }
-            Body::Command { command, .. } => self.control(command, entry_term).map(ApplyReply::Control),
+            Body::Command { command, .. } => {
+                let reply = self.control(command, entry_term)?;
+                if let (Command::GrantRange(grants), ControlReply::Done) = (command, &reply) {
+                    let granted = grants.iter().map(|grant| OwnershipChange::granted(entry.log_id.index, grant));
+                    self.changes.extend(granted);
+                }
+                Ok(ApplyReply::Control(reply))
+            }
         }
     }
 }
@@ -171,7 +182,6 @@ impl Prepared<'_> {
 /// The answer to a command that was proposed for another term: nothing that its leader checked in memory holds now.
 fn wrong_term(admitted_term: u64, entry_term: u64, command: &Command) -> ApplyReply {
     use drover_kv::Refusal::TermMismatch;
-    use drover_rafttypes::ControlReply;
     match command {
         Command::Write(writes) => {
             ApplyReply::Writes(writes.iter().map(|_| Err(TermMismatch { admitted_term, entry_term })).collect())

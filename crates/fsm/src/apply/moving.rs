@@ -9,7 +9,8 @@ use drover_rafttypes::ControlReply;
 use super::Prepared;
 use crate::ApplyError;
 use crate::codec::command::MoveCommand;
-use crate::moving::{MovedRows, Stop, apply_step, note_tracked, tracked_ranges};
+use crate::moving::{MoveStep, MovedRows, Stop, apply_step, note_tracked, tracked_ranges};
+use crate::ownership::OwnershipChange;
 
 impl MovedRows for Batch<'_> {
     type Error = StoreError;
@@ -44,8 +45,14 @@ impl MovedRows for Batch<'_> {
 impl Prepared<'_> {
     /// Applies a step that stands at `index` in the log.
     pub(super) fn move_step(&mut self, index: u64, command: &MoveCommand) -> Result<ControlReply, ApplyError> {
+        // Portions of a copy change nothing of what is told, and are many.
+        let before = (!matches!(command.step, MoveStep::ImportChunk(_))).then(|| self.state.clone());
         match apply_step(&mut self.state, &mut self.batch, index, command) {
-            Ok(true) => Ok(ControlReply::Done),
+            Ok(true) => {
+                let change = before.and_then(|before| OwnershipChange::moved(index, command, &before, &self.state));
+                self.changes.extend(change);
+                Ok(ControlReply::Done)
+            }
             Ok(false) => Ok(ControlReply::AlreadyDone),
             Err(Stop::Refused(refusal)) => Ok(ControlReply::Refused(format!("{refusal}; nothing was changed"))),
             Err(Stop::Fatal(error)) => Err(error.into()),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use drover_catalog::Catalog;
 use drover_fsm::{
-    Applied, Command, Committed, DecodedEntry, FsmHandle, FsmStateMachine, Grant, GroupState, TimedWrite, apply_batch,
-    codec,
+    Applied, Command, Committed, DecodedEntry, FsmHandle, FsmStateMachine, Grant, GroupState, OwnershipChange,
+    TimedWrite, apply_batch, codec,
 };
 use drover_hlc::Timestamp;
 use drover_keys::{CatalogVersion, End, GroupId, Interval, RouteId, ShardId};
@@ -111,6 +111,8 @@ pub struct Replica {
     pub term: u64,
     /// All entries that were applied since it was made.
     pub log: Vec<Entry>,
+    /// What they changed of ownership.
+    pub changes: Vec<OwnershipChange>,
 }
 
 impl Replica {
@@ -125,8 +127,16 @@ impl Replica {
         let rows = store.catalog_rows().unwrap().into_iter();
         let rows = rows.map(|(name, value)| codec::catalog::row::decode(&name, value).unwrap());
         let catalog = Arc::new(Catalog::from_rows(rows).unwrap());
-        let replica =
-            Self { env: env.clone(), store, state: Arc::new(state), catalog, applied, term: 1, log: Vec::new() };
+        let replica = Self {
+            env: env.clone(),
+            store,
+            state: Arc::new(state),
+            catalog,
+            applied,
+            term: 1,
+            log: Vec::new(),
+            changes: Vec::new(),
+        };
         replica.set_gc();
         replica
     }
@@ -144,6 +154,7 @@ impl Replica {
     pub fn apply(&mut self, entries: &[Entry]) -> Vec<ApplyReply> {
         let decoded: Vec<DecodedEntry> = entries.iter().cloned().map(|e| DecodedEntry::decode(e).unwrap()).collect();
         let prepared = apply_batch(&self.store, &self.state, &self.catalog, &self.applied, &decoded).unwrap();
+        self.changes.extend_from_slice(&prepared.changes);
         let Committed { state, catalog, applied, replies } = prepared.commit().unwrap();
         state.validate().unwrap();
         (self.state, self.catalog, self.applied) = (state, catalog, applied);

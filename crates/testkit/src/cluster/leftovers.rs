@@ -45,6 +45,22 @@ fn above_zero(metrics: &str, names: &[&str]) -> Vec<String> {
     metrics.lines().filter(named).filter(|line| !zero(line)).map(str::to_owned).collect()
 }
 
+/// The lines of a node's metrics that tell of something which should be gone when all moves are over; `of_writers`: locks as well.
+///
+/// # Errors
+/// The name of a figure that the node does not know.
+pub fn leftover_lines(metrics: &str, of_writers: bool) -> Result<Vec<String>, &'static str> {
+    let names: Vec<&'static str> = OF_MOVES.into_iter().chain(of_writers.then_some(OF_WRITERS)).collect();
+    let knows = |name: &str| metrics.contains(&format!("\n{name}"));
+    // A node without replicas says nothing of any.
+    let all = knows("drover_replica_is_leader");
+    let expected = |name: &&&'static str| all || !name.starts_with("drover_replica_");
+    match names.iter().filter(expected).find(|name| !knows(name)) {
+        Some(missing) => Err(missing),
+        None => Ok(above_zero(metrics, &names)),
+    }
+}
+
 impl Cluster {
     /// What is left on running nodes of moves that are over, while no other is under way: ranges that are pinned, listed or fenced,
     /// copies, marks that a move is over, rows that nobody owns, requests that wait; `of_writers`: locks as well.
@@ -52,20 +68,14 @@ impl Cluster {
     /// # Errors
     /// If a node does not answer, or does not know one of these figures.
     pub async fn leftovers(&self, of_writers: bool) -> Result<Vec<Leftover>, ClusterError> {
-        let names: Vec<&str> = OF_MOVES.into_iter().chain(of_writers.then_some(OF_WRITERS)).collect();
         let mut found = Vec::new();
         for node in self.nodes().iter().filter(|node| node.state() == NodeState::Running) {
             let what = format!("asking node {} for its metrics", node.id());
             let answer = http::get(&node.admin_address(), "/metrics").await.map_err(ClusterError::io(&what))?;
-            let knows = |name: &str| answer.body.contains(&format!("\n{name}"));
-            // A node without replicas says nothing of any.
-            let all = knows("drover_replica_is_leader");
-            let expected = |name: &&&str| all || !name.starts_with("drover_replica_");
-            if let Some(name) = names.iter().filter(expected).find(|name| !knows(name)) {
+            let lines = leftover_lines(&answer.body, of_writers).map_err(|name| {
                 let missing = std::io::Error::other(format!("it does not know {name}"));
-                return Err(ClusterError::Io { what, source: missing });
-            }
-            let lines = above_zero(&answer.body, &names);
+                ClusterError::Io { what, source: missing }
+            })?;
             found.extend(lines.into_iter().map(|line| Leftover { node: node.id(), line }));
         }
         Ok(found)
@@ -99,5 +109,13 @@ mod tests {
                        drover_parked_requests 1\n";
         assert_eq!(above_zero(metrics, &["drover_replica_locks"]), ["drover_replica_locks{group=\"2\"} 10"]);
         assert_eq!(above_zero(metrics, &["drover_parked_requests"]), ["drover_parked_requests 1"]);
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_is_not_taken_for_zero() {
+        assert_eq!(leftover_lines("#\ndrover_parked_requests 0\n", true), Ok(Vec::new()), "no replicas");
+        assert_eq!(leftover_lines("#\n", false), Err("drover_parked_requests"));
+        let some = "#\ndrover_parked_requests 0\ndrover_replica_is_leader{group=\"1\"} 1\n";
+        assert_eq!(leftover_lines(some, false), Err("drover_replica_leaving_ranges"));
     }
 }
