@@ -1,17 +1,22 @@
 //! The nodes of a run: configuration, processes, signals.
 
+mod config;
+mod place;
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use drover_client::{Client, GroupId, NodeId};
+use drover_client::{Client, GroupId};
+use drover_guards::CRASH_FILE;
 use drover_testkit::cluster::{http_get, spawn};
 use rustix::process::{Pid, Signal, kill_process};
-use toml::{Table, Value};
+use toml::Value;
 
 use crate::disk::Disks;
 use crate::net::Net;
@@ -65,6 +70,8 @@ struct Process {
 pub struct Cluster {
     plan: Plan,
     processes: Vec<Mutex<Process>>,
+    /// The number that each node goes by in the cluster: its own, until another one takes its place.
+    ids: Mutex<Vec<u64>>,
     /// The disks, if the nodes have some of their own.
     pub disks: Option<Disks>,
     /// The network, which goes last.
@@ -81,7 +88,8 @@ impl Cluster {
         let processes = (0..plan.nodes).map(|_| Mutex::new(Process { state: State::Down, child: None })).collect();
         let disks = plan.own_disks.then(|| Disks::new(&plan.dir, plan.nodes)).transpose();
         let disks = disks.context("disks of their own for the nodes")?;
-        let cluster = Cluster { plan, processes, disks, net };
+        let ids = Mutex::new((1..=plan.nodes).collect());
+        let cluster = Cluster { plan, processes, ids, disks, net };
         let id: [u8; 16] = rand::random();
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         for node in cluster.nodes() {
@@ -101,7 +109,7 @@ impl Cluster {
 
     /// The nodes that hold a replica of a group at the start.
     pub fn replicas(&self, group: u64) -> Vec<u64> {
-        replicas(self.plan.nodes, group)
+        config::replicas(self.plan.nodes, group)
     }
 
     /// The default group and the data groups.
@@ -148,8 +156,7 @@ impl Cluster {
 
     /// The end of what a node says.
     fn last_words(&self, node: u64) -> String {
-        let log = std::fs::read(self.log_path(node)).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log).into_owned();
+        let log = self.said_since(node, 0);
         let lines: Vec<&str> = log.lines().rev().take(10).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -157,31 +164,6 @@ impl Cluster {
     /// The file that says by how much the clock of a node is wrong.
     pub fn clock_path(&self, node: u64) -> PathBuf {
         self.plan.dir.join(format!("n{node}.clock"))
-    }
-
-    fn config(&self, id: &str, node: u64) -> Table {
-        let addresses = self.net.addresses(node);
-        let mut root = Table::new();
-        put(&mut root, "node.id", int(node));
-        put(&mut root, "node.data_dir", self.data_dir(node).display().to_string().into());
-        put(&mut root, "node.grpc_listen", addresses.listen.into());
-        put(&mut root, "node.admin_listen", addresses.admin.into());
-        put(&mut root, "cluster.id", id.into());
-        let nodes = self.nodes().into_iter().map(|other| {
-            let addresses = self.net.addresses(other);
-            table([("id", int(other)), ("grpc", addresses.advertise.into()), ("admin", addresses.admin.into())])
-        });
-        put(&mut root, "bootstrap.nodes", nodes.collect::<Vec<_>>().into());
-        let groups = Self::groups().into_iter().map(|group| {
-            let holders: Vec<Value> = self.replicas(group.0).into_iter().map(int).collect();
-            table([("id", int(group.0)), ("replicas", holders.into())])
-        });
-        put(&mut root, "bootstrap.groups", groups.collect::<Vec<_>>().into());
-        put(&mut root, "bootstrap.routes", routes().into());
-        for (name, value) in &self.plan.settings {
-            put(&mut root, name, value.clone());
-        }
-        root
     }
 
     fn process(&self, node: u64) -> std::sync::MutexGuard<'_, Process> {
@@ -203,14 +185,6 @@ impl Cluster {
     /// # Errors
     /// If it cannot be started.
     pub fn start_node(&self, node: u64) -> Result<()> {
-        self.start_with(node, &[])
-    }
-
-    /// As [`Cluster::start_node`], with variables for this start alone.
-    ///
-    /// # Errors
-    /// If it cannot be started.
-    pub fn start_with(&self, node: u64, variables: &[(&str, String)]) -> Result<()> {
         if self.state(node) != State::Down {
             return Ok(());
         }
@@ -226,7 +200,7 @@ impl Cluster {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DROVER_")) {
             command.env_remove(name);
         }
-        command.envs(self.plan.environment.iter().cloned()).envs(variables.iter().cloned());
+        command.envs(self.plan.environment.iter().cloned()).env(CRASH_FILE, self.points_path(node));
         if self.plan.environment.iter().any(|(name, _)| name == "LD_PRELOAD") {
             command.env("FAKETIME_TIMESTAMP_FILE", self.clock_path(node));
         }
@@ -330,17 +304,44 @@ impl Cluster {
     }
 
     /// Who leads a group, as the nodes believe.
-    pub async fn leader(client: &Client, group: GroupId) -> Option<u64> {
+    pub async fn leader(&self, client: &Client, group: GroupId) -> Option<u64> {
         let groups = client.groups().await.ok()?;
-        groups.iter().find(|info| info.group_id == group.0).map(|info| info.leader).filter(|leader| *leader != 0)
+        let leader = groups.iter().find(|info| info.group_id == group.0)?.leader;
+        let at = self.ids().into_iter().position(|id| id == leader)?;
+        Some(at as u64 + 1)
     }
 
-    /// Hands leadership over.
+    /// Lets a node end itself at points, or wait there, from now on; each line as the server reads it.
     ///
     /// # Errors
-    /// If it did not come to that.
-    pub async fn transfer(client: &Client, group: GroupId, to: u64) -> Result<()> {
-        client.transfer_leader(group, NodeId(to)).await.map(drop).map_err(|error| anyhow!("{error}"))
+    /// If the file cannot be written.
+    pub fn arm(&self, node: u64, lines: &[String]) -> Result<()> {
+        let path = self.points_path(node);
+        // As a whole: half a name would be none.
+        let whole = path.with_extension("points-new");
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(&whole, text)
+            .and_then(|()| std::fs::rename(&whole, &path))
+            .with_context(|| path.display().to_string())
+    }
+
+    fn points_path(&self, node: u64) -> PathBuf {
+        self.plan.dir.join(format!("n{node}.points"))
+    }
+
+    /// How much a node has said, in bytes.
+    pub fn has_said(&self, node: u64) -> u64 {
+        std::fs::metadata(self.log_path(node)).map_or(0, |data| data.len())
+    }
+
+    /// What a node has said behind so many bytes.
+    pub fn said_since(&self, node: u64, from: u64) -> String {
+        let mut bytes = Vec::new();
+        // A log that cannot be read says nothing, which whoever waits for something finds out.
+        if let Ok(mut log) = std::fs::File::open(self.log_path(node)) {
+            let _ = log.seek(SeekFrom::Start(from)).and_then(|_| log.read_to_end(&mut bytes));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Kills every process and copies the logs and configurations to a folder.
@@ -366,70 +367,5 @@ impl Drop for Cluster {
         for node in self.nodes() {
             let _ = self.kill(node);
         }
-    }
-}
-
-/// Three of the nodes, another three for each group; all of them if there are no more.
-fn replicas(nodes: u64, group: u64) -> Vec<u64> {
-    let mut holders: Vec<u64> = (0..nodes.min(3)).map(|n| (group - 1 + n) % nodes + 1).collect();
-    holders.sort_unstable();
-    holders
-}
-
-fn routes() -> Vec<Value> {
-    let starts = std::iter::once("").chain(CUTS);
-    let ends = CUTS.iter().map(Some).chain(std::iter::once(None));
-    let groups = (0..).map(|n| 2 + n % DATA_GROUPS);
-    let routes = starts.zip(ends).zip(groups);
-    routes
-        .map(|((start, end), group)| {
-            let mut fields = vec![("start", start.into()), ("group", int(group))];
-            fields.extend(end.map(|end| ("end", (*end).into())));
-            table(fields)
-        })
-        .collect()
-}
-
-fn put(root: &mut Table, path: &str, value: Value) {
-    let (section, name) = path.split_once('.').expect("a setting is called section.name");
-    let section = root.entry(section).or_insert_with(|| Table::new().into());
-    section.as_table_mut().expect("only tables stand at the top").insert(name.to_owned(), value);
-}
-
-fn table<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
-    Value::Table(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-}
-
-fn int(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).expect("these numbers are small"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_lie_on_three_nodes_each_and_not_all_on_the_same() {
-        assert_eq!(replicas(5, 1), [1, 2, 3]);
-        assert_eq!(replicas(5, 4), [1, 4, 5]);
-        assert_eq!(replicas(3, 2), [1, 2, 3]);
-        assert_eq!(replicas(1, 4), [1]);
-    }
-
-    #[test]
-    fn routes_tile_the_keys_and_the_prefixes_lie_in_different_groups() {
-        let routes = routes();
-        let ends: Vec<Option<&str>> = routes.iter().map(|route| route.get("end").and_then(Value::as_str)).collect();
-        let starts: Vec<&str> = routes.iter().filter_map(|route| route["start"].as_str()).collect();
-        assert_eq!(starts[0], "");
-        assert!(starts[1..].iter().zip(&ends).all(|(start, end)| Some(*start) == *end) && ends.last() == Some(&None));
-        let group = |key: &str| {
-            let at = starts.partition_point(|start| *start <= key) - 1;
-            routes[at]["group"].as_integer()
-        };
-        let mut groups: Vec<_> = RANGES.iter().map(|prefix| group(prefix)).collect();
-        groups.sort_unstable();
-        groups.dedup();
-        assert_eq!(groups.len(), 3);
     }
 }

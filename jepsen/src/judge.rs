@@ -1,5 +1,8 @@
 //! Judges a run by its history and by what was seen besides, and writes down what came of it. Repeatable: nothing else goes in.
 
+mod coverage;
+mod lines;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,42 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Finding, Valid, Verdict};
 use crate::event::{Event, Process, Type, operations};
-use crate::nemesis::{Fault, Outcome};
+use crate::nemesis::{Outcome, points};
 use crate::ownership::Ownership;
 use crate::run::{Facts, Test};
 use crate::workload::Kind;
 use crate::{plot, timeline};
 
+pub use lines::loud;
+
+use coverage::{crashes_at_steps, crashes_in_phase, in_flight_at_cutover};
+use lines::is_expected;
+
 /// A pause without any operation that happened, from which on it is reported.
 const UNAVAILABLE_NS: u64 = 1_000_000_000;
-
-/// Lines of the logs at WARN or above that are brought about by any fault, or by one of these. Everything else at these levels is a
-/// problem.
-const EXPECTED: [(&str, &[Fault]); 15] = [
-    ("peer cannot be used", &[]),
-    ("handshake refused", &[]),
-    ("few files may be open", &[]),
-    ("snapshot was not installed", &[]),
-    ("the addresses of the nodes are not noted", &[]),
-    // The newest file of the Raft log ends in the middle of a batch that nobody was told of.
-    ("Truncating log file due to broken batch", &[Fault::Kill, Fault::Snapshot, Fault::Crash, Fault::Power]),
-    ("the machine was suspended", &[Fault::Pause]),
-    ("clock", &[Fault::Clock]),
-    // The leader was itself removed, or is not it any more.
-    ("has to forward request to", &[Fault::Membership]),
-    ("Truncating log file due to broken header", &[Fault::Power]),
-    ("os error 5)", &[Fault::Power]),
-    ("Input/output error", &[Fault::Power]),
-    ("the disk is full", &[Fault::DiskFull]),
-    ("half of the reserve is gone", &[Fault::DiskFull]),
-    ("No space left", &[Fault::DiskFull]),
-];
-
-/// Whether a line belongs to what was broken.
-fn is_expected(line: &str, faults: &[Fault]) -> bool {
-    let by = |causes: &[Fault]| causes.is_empty() || causes.iter().any(|cause| faults.contains(cause));
-    !line.contains("panicked at") && EXPECTED.iter().any(|(part, causes)| line.contains(part) && by(causes))
-}
 
 /// What came of one nemesis.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +69,15 @@ pub struct Results {
     pub owners_seen: u64,
     /// For each phase of moves: kills, crashes and power losses while one was in it.
     pub crashes_in_phase: BTreeMap<String, u64>,
+    /// How often a node ended itself at each step of transactions and moves.
+    #[serde(default)]
+    pub crashed_at: BTreeMap<String, u64>,
+    /// Steps that were armed, and that nobody came to.
+    #[serde(default)]
+    pub not_come_to: Vec<String>,
+    /// Of all steps that the nemeses of this run may arm, how many were come to.
+    #[serde(default)]
+    pub steps_covered: [u64; 2],
     /// Who owned what, by the nodes' logs.
     #[serde(default)]
     pub ownership: Option<Ownership>,
@@ -125,6 +114,8 @@ pub fn judge(test: &Test, facts: &Facts, history: &[Event]) -> Result<Results> {
     let mut latencies: Vec<u64> = ok.iter().filter_map(|op| Some((op.end?.time - op.invoke.time) / 1_000)).collect();
     latencies.sort_unstable();
     let at = |part: usize| latencies.get((latencies.len().saturating_sub(1)) * part / 1000).copied().unwrap_or(0);
+    let (crashed_at, not_come_to) = crashes_at_steps(history);
+    let of_all: usize = test.nemeses.iter().filter(|fault| fault.crashes_at_points()).map(|f| points(*f).len()).sum();
     Ok(Results {
         valid,
         workloads,
@@ -141,6 +132,9 @@ pub fn judge(test: &Test, facts: &Facts, history: &[Event]) -> Result<Results> {
         maps_seen: facts.maps_seen,
         owners_seen: facts.owners_seen,
         crashes_in_phase: crashes_in_phase(history),
+        steps_covered: [crashed_at.len() as u64, of_all as u64],
+        crashed_at,
+        not_come_to,
         ownership: facts.ownership.clone(),
     })
 }
@@ -172,74 +166,6 @@ fn unavailable(history: &[Event]) -> Vec<[u64; 2]> {
         last = event.time;
     }
     windows
-}
-
-/// Operations that were under way while a job changed hands: between the last event before it has and the first after.
-fn in_flight_at_cutover(history: &[Event]) -> BTreeMap<u64, u64> {
-    let ops = operations(history);
-    let mut before: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut found = BTreeMap::new();
-    for event in history.iter().filter(|event| event.f == "move-phase") {
-        let Some(job) = event.value["job"].as_u64() else { continue };
-        match event.value["phase"].as_str().unwrap_or_default() {
-            "fence" | "delta_copy" | "cutover" => drop(before.insert(job, event.index)),
-            "cleanup" | "done" if !found.contains_key(&job) => {
-                let from = before.get(&job).copied().unwrap_or(event.index);
-                let under_way =
-                    ops.iter().filter(|op| op.invoke.index < event.index && op.end.is_none_or(|end| end.index > from));
-                found.insert(job, under_way.count() as u64);
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// How often nodes were lost while a move was in each phase.
-fn crashes_in_phase(history: &[Event]) -> BTreeMap<String, u64> {
-    let mut phases: BTreeMap<u64, &str> = BTreeMap::new();
-    let mut found = BTreeMap::new();
-    for event in history {
-        match event.f.as_str() {
-            "move-phase" => {
-                let (job, phase) = (event.value["job"].as_u64(), event.value["phase"].as_str());
-                if let Some((job, phase)) = job.zip(phase) {
-                    phases.insert(job, phase);
-                }
-            }
-            "start-kill" | "start-crash" | "start-power" if event.value["outcome"] == "installed" => {
-                for phase in phases.values().filter(|phase| !matches!(**phase, "done" | "abandoned")) {
-                    *found.entry((*phase).to_owned()).or_default() += 1;
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The lines of a log at WARN or above and panics, without their times and numbers.
-pub fn loud(log: &str) -> Vec<String> {
-    let is_loud = |line: &&str| {
-        let mut words = line.split_whitespace().take(3);
-        let json = line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"");
-        words.any(|word| word == "WARN" || word == "ERROR") || json || line.contains("panicked at")
-    };
-    log.lines().filter(is_loud).map(without_numbers).collect()
-}
-
-/// A line from its level on, with every run of digits as one sign.
-fn without_numbers(line: &str) -> String {
-    let from = ["WARN", "ERROR"].iter().filter_map(|level| line.find(level)).min().unwrap_or(0);
-    let mut text = String::new();
-    for c in line[from..].chars() {
-        let c = if c.is_ascii_digit() { '#' } else { c };
-        if !(c == '#' && text.ends_with('#')) {
-            text.push(c);
-        }
-    }
-    text.truncate(text.char_indices().nth(400).map_or(text.len(), |(at, _)| at));
-    text
 }
 
 /// Writes everything that can be made of a run again: results, explanations, plots, timeline.
@@ -314,6 +240,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Ended, Recorder, Who};
+    use crate::nemesis::Fault;
 
     fn test(nemeses: Vec<Fault>) -> Test {
         Test {
@@ -369,45 +296,5 @@ mod tests {
         for (facts, valid) in table {
             assert_eq!(judge(&test(vec![]), &facts, &history).unwrap().valid, valid, "{facts:?}");
         }
-    }
-
-    #[test]
-    fn operations_under_way_while_a_range_changes_hands_are_counted() {
-        let recorder = recorder();
-        let phase = |phase: &str| recorder.nemesis("move-phase", json!({"job": 4, "phase": phase}));
-        let who = |process| Who { process, workload: "set", node: None };
-        phase("backfill");
-        phase("fence");
-        recorder.invoke(&who(1), "add", json!(1));
-        recorder.end(&who(1), "add", Ended::ok(json!(1)));
-        recorder.invoke(&who(2), "add", json!(2));
-        phase("done");
-        recorder.invoke(&who(3), "add", json!(3));
-        assert_eq!(in_flight_at_cutover(&recorder.history()), BTreeMap::from([(4, 2)]));
-    }
-
-    #[test]
-    fn nodes_that_are_lost_count_for_the_phase_of_the_moves_under_way() {
-        let recorder = Recorder::new();
-        let phase = |job: u64, phase: &str| recorder.nemesis("move-phase", json!({"job": job, "phase": phase}));
-        let kill = |outcome: &str| recorder.nemesis("start-kill", json!({"outcome": outcome}));
-        phase(1, "backfill");
-        kill("installed");
-        kill("skipped");
-        phase(1, "cutover");
-        phase(2, "backfill");
-        kill("installed");
-        phase(1, "done");
-        phase(2, "abandoned");
-        kill("installed");
-        let expect = BTreeMap::from([("backfill".to_owned(), 2), ("cutover".to_owned(), 1)]);
-        assert_eq!(crashes_in_phase(&recorder.history()), expect);
-    }
-
-    #[test]
-    fn lines_of_logs_are_loud_by_their_level_and_counted_without_numbers() {
-        let log = "2026-01-01T00:00:00Z  INFO a: said \"WARN\" once more\n2026-01-01T00:00:00Z  WARN a: peer 17 is gone\n\
-                   thread 'x' panicked at src/a.rs:1\n";
-        assert_eq!(loud(log), ["WARN a: peer # is gone", "thread 'x' panicked at src/a.rs:#"]);
     }
 }

@@ -48,12 +48,13 @@ pub fn cells(tier: Tier, seed: u64, time_s: Option<u64>) -> Vec<Test> {
         }
         Tier::Nightly => {
             let with_none = Kind::ALL.map(|kind| cell(&[kind], &[], 60));
-            let with_each = Kind::ALL.iter().flat_map(|kind| Fault::ALL.map(|fault| cell(&[*kind], &[fault], 60)));
+            let with_each =
+                Kind::ALL.iter().flat_map(|kind| Fault::ALL.iter().map(|fault| cell(&[*kind], &[*fault], 60)));
             let composed = Kind::ALL.map(|kind| cell(&[kind], &[Move, Kill, Partition], 60));
             with_none.into_iter().chain(with_each).chain(composed).collect()
         }
         Tier::Soak => {
-            let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Snapshot).collect();
+            let faults: Vec<Fault> = Fault::ALL.iter().filter(|fault| **fault != Fault::Snapshot).copied().collect();
             vec![cell(&Kind::ALL, &faults, 3600)]
         }
     }

@@ -2,160 +2,33 @@
 //! whom it meets depends on who leads what by then.
 
 mod act;
+mod crash;
+mod fault;
 mod jobs;
+mod members;
+mod mend;
+mod partition;
+mod replace;
 mod target;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
 use drover_client::Client;
+use drover_guards::CrashPoint;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+pub use crash::points;
+pub use fault::Fault;
 pub use target::Target;
 
 use crate::cluster::Cluster;
 use crate::event::Recorder;
-
-/// Something that breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// SIGKILL, and a start afterwards.
-    Kill,
-    /// SIGSTOP, and SIGCONT afterwards.
-    Pause,
-    /// Any of the partitions below.
-    Partition,
-    /// One node hears nobody and is not heard.
-    PartitionOne,
-    /// The nodes fall into two parts.
-    PartitionHalves,
-    /// Each node hears a majority, and no two the same.
-    PartitionRing,
-    /// Two parts that only one node joins.
-    PartitionBridge,
-    /// A node is heard and hears nobody, or the other way round.
-    PartitionOneway,
-    /// The leader of a group is alone.
-    PartitionLeader,
-    /// The leader of the source of a move and that of its target do not hear each other.
-    PartitionMigration,
-    /// A node does not hear those that hold the default group.
-    PartitionDefault,
-    /// Packets are lost.
-    Loss,
-    /// Packets reset their connections.
-    Reset,
-    /// Packets come late and out of their order.
-    Delay,
-    /// Leadership is handed over.
-    Leader,
-    /// A range moves.
-    Move,
-    /// A move is called off, and tried again.
-    Abandon,
-    /// A move is paused, and goes on.
-    JobPause,
-    /// A route is divided where the clients work.
-    Split,
-    /// Clocks are wrong: by an amount, in jumps, too fast.
-    Clock,
-    /// Groups get replicas and give others up.
-    Membership,
-    /// A node is away until the log behind it is gone, and gets a snapshot.
-    Snapshot,
-    /// A node ends itself at a step of a transaction, of a move or of a replica (builds with debug assertions).
-    Crash,
-    /// Nodes and their disks lose their power: what was not synced is gone.
-    Power,
-    /// A disk has no space left.
-    DiskFull,
-}
-
-impl Fault {
-    /// All of them.
-    pub const ALL: [Fault; 25] = [
-        Fault::Kill,
-        Fault::Pause,
-        Fault::Partition,
-        Fault::PartitionOne,
-        Fault::PartitionHalves,
-        Fault::PartitionRing,
-        Fault::PartitionBridge,
-        Fault::PartitionOneway,
-        Fault::PartitionLeader,
-        Fault::PartitionMigration,
-        Fault::PartitionDefault,
-        Fault::Loss,
-        Fault::Reset,
-        Fault::Delay,
-        Fault::Leader,
-        Fault::Move,
-        Fault::Abandon,
-        Fault::JobPause,
-        Fault::Split,
-        Fault::Clock,
-        Fault::Membership,
-        Fault::Snapshot,
-        Fault::Crash,
-        Fault::Power,
-        Fault::DiskFull,
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fault::Kill => "kill",
-            Fault::Pause => "pause",
-            Fault::Partition => "partition",
-            Fault::PartitionOne => "partition-one",
-            Fault::PartitionHalves => "partition-halves",
-            Fault::PartitionRing => "partition-ring",
-            Fault::PartitionBridge => "partition-bridge",
-            Fault::PartitionOneway => "partition-oneway",
-            Fault::PartitionLeader => "partition-leader",
-            Fault::PartitionMigration => "partition-migration",
-            Fault::PartitionDefault => "partition-default",
-            Fault::Loss => "loss",
-            Fault::Reset => "reset",
-            Fault::Delay => "delay",
-            Fault::Leader => "leader",
-            Fault::Move => "move",
-            Fault::Abandon => "abandon",
-            Fault::JobPause => "job-pause",
-            Fault::Split => "split",
-            Fault::Clock => "clock",
-            Fault::Membership => "membership",
-            Fault::Snapshot => "snapshot",
-            Fault::Crash => "crash",
-            Fault::Power => "power",
-            Fault::DiskFull => "disk-full",
-        }
-    }
-
-    /// Reads `none`, or names with commas between them. A name that is there twice breaks twice at once.
-    ///
-    /// # Errors
-    /// For a name that nothing has.
-    pub fn parse_all(text: &str) -> Result<Vec<Fault>> {
-        let mut faults = Vec::new();
-        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "none") {
-            match Fault::ALL.into_iter().find(|fault| fault.name() == name) {
-                Some(fault) => faults.push(fault),
-                None => {
-                    let known: Vec<&str> = Fault::ALL.iter().map(|fault| fault.name()).collect();
-                    bail!("there is no nemesis {name}; there are none, {}", known.join(", "))
-                }
-            }
-        }
-        Ok(faults)
-    }
-}
 
 /// What became of an attempt to break something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,11 +75,6 @@ enum Mend {
     /// Mount the disks again, and start.
     Replug(Vec<u64>),
     Free(Vec<u64>),
-    /// Look whether the node ended itself, and start it.
-    StartCrashed {
-        node: u64,
-        point: String,
-    },
     /// Start, and look whether the node's log had ended behind what the leaders still have.
     StartBehind {
         node: u64,
@@ -244,6 +112,8 @@ pub struct Nemesis {
     pub pace: Pace,
     /// Keys that the clients use, to divide routes at.
     pub hot: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Steps at which a node was to end itself so far.
+    pub tried: Arc<Mutex<BTreeSet<CrashPoint>>>,
 }
 
 impl Nemesis {
@@ -255,6 +125,7 @@ impl Nemesis {
             self.record("start", fault, number, json!({"asked": true}));
             let broken = match fault {
                 Fault::Move | Fault::Abandon | Fault::JobPause => self.moves(fault, &mut rng, &stop).await,
+                Fault::CrashTxn | Fault::CrashMove => self.crash(fault, &mut rng, &stop).await,
                 _ => self.act(fault, &owner, &mut rng).await,
             };
             let broken = broken.unwrap_or_else(|error| Broken::unclear(format!("{error:#}")));
@@ -281,20 +152,5 @@ impl Nemesis {
     async fn rest(&self, (least, most): (u64, u64), rng: &mut StdRng, stop: &CancellationToken) -> bool {
         let pause = Duration::from_millis(rng.random_range(least..=most.max(least)));
         stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_and_a_wrong_one_is_told() {
-        assert_eq!(Fault::parse_all("none").unwrap(), []);
-        assert_eq!(Fault::parse_all("kill, move,kill").unwrap(), [Fault::Kill, Fault::Move, Fault::Kill]);
-        assert!(Fault::parse_all("kil").unwrap_err().to_string().contains("partition-ring"));
-        for fault in Fault::ALL {
-            assert_eq!(serde_json::to_value(fault).unwrap(), fault.name());
-        }
     }
 }

@@ -235,6 +235,7 @@ async fn drive(
             targets: test.targets.iter().filter_map(|name| Target::by_name(name)).collect(),
             pace: Pace::default(),
             hot: Arc::clone(&hot),
+            tried: Arc::default(),
         };
         nemeses.spawn(nemesis.run(*fault, number, test.seed, breaking.clone()));
     }

@@ -1,12 +1,15 @@
 //! What clients do.
 
+mod count;
+mod ends;
 mod generate;
 mod perform;
 
 use drover_client::Client;
 
+pub use ends::{final_reads, set_up};
 pub use generate::{ACCOUNTS, Ask, EACH, Generator};
-pub use perform::{Clients, final_reads, perform, set_up};
+pub use perform::{Clients, perform};
 
 /// A workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -29,17 +29,13 @@ impl Nemesis {
         // When something is done about it.
         let after = Instant::now() + Duration::from_millis(rng.random_range(0..60));
         let mut acted = fault == Fault::Move;
-        let mut last = (JobPhase::Unspecified, 0);
+        let mut last = None;
         while !stop.is_cancelled() {
             let Some(job) = self.client.job(id).await.ok().and_then(|status| status.job) else {
                 tokio::time::sleep(LOOK).await;
                 continue;
             };
-            if last != (job.phase(), job.epoch) {
-                last = (job.phase(), job.epoch);
-                let phase = job.phase().as_str_name().trim_start_matches("PHASE_").to_lowercase();
-                self.recorder.nemesis("move-phase", json!({"job": job.job_id, "phase": phase, "epoch": job.epoch}));
-            }
+            self.note_phase(&job, &mut last);
             if has_ended(job.phase()) {
                 let done = job.phase() == JobPhase::Done;
                 let mut what = what;
@@ -75,6 +71,16 @@ impl Nemesis {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         false
+    }
+
+    /// A move that changes something, unless there is none in many attempts.
+    pub(super) async fn draw_move_at_last(&self, rng: &mut StdRng) -> Result<Option<MoveRequest>> {
+        for _ in 0..20 {
+            if let Some(asked) = self.draw_move(rng).await? {
+                return Ok(Some(asked));
+            }
+        }
+        Ok(None)
     }
 
     async fn draw_move(&self, rng: &mut StdRng) -> Result<Option<MoveRequest>> {

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::Nemesis;
-use crate::cluster::{Cluster, DATA_GROUPS};
+use crate::cluster::DATA_GROUPS;
 
 /// Nodes by what they are at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +80,8 @@ impl Nemesis {
             Target::Minority => Some(nodes[..(count - 1) / 2].to_vec()),
             Target::Majority => Some(nodes[..count / 2 + 1].to_vec()),
             Target::All => Some(nodes),
-            Target::Leader => Cluster::leader(&self.client, group).await.map(|node| vec![node]),
-            Target::DefaultLeader => Cluster::leader(&self.client, GroupId::DEFAULT).await.map(|node| vec![node]),
+            Target::Leader => self.cluster.leader(&self.client, group).await.map(|node| vec![node]),
+            Target::DefaultLeader => self.cluster.leader(&self.client, GroupId::DEFAULT).await.map(|node| vec![node]),
             // Without a move, whoever leads.
             Target::Source => self.ends_of_a_move(group).await.map(|(source, _)| vec![source]),
             Target::Target => self.ends_of_a_move(group).await.map(|(_, target)| vec![target]),
@@ -96,7 +96,7 @@ impl Nemesis {
         let groups = jobs.iter().find_map(|status| status.job.as_ref().map(|job| (job.source_group, job.target_group)));
         let next = 2 + (otherwise.0 - 2 + 1) % DATA_GROUPS;
         let (source, target) = groups.unwrap_or((otherwise.0, next));
-        let source = Cluster::leader(&self.client, GroupId(source)).await?;
-        Some((source, Cluster::leader(&self.client, GroupId(target)).await?))
+        let source = self.cluster.leader(&self.client, GroupId(source)).await?;
+        Some((source, self.cluster.leader(&self.client, GroupId(target)).await?))
     }
 }

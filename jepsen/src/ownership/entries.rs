@@ -81,7 +81,7 @@ fn spans(changes: &[Change], problems: &mut Vec<String>) -> Vec<Span> {
                 let (start, end) = (start.clone(), end.clone());
                 spans.push(Span { group: *group, start, end, version: *version, from: *index, until: None });
             }
-            "release-range" => match spans.iter().position(|span| is_met(span)) {
+            "release-range" => match spans.iter().position(is_met) {
                 Some(at) if spans[at].version == *version => {
                     let whole = spans.remove(at);
                     let piece = |start: &str, end: &str| Span { start: start.into(), end: end.into(), ..whole.clone() };

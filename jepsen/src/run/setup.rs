@@ -40,6 +40,11 @@ pub(super) fn settings(test: &Test) -> Result<BTreeMap<String, toml::Value>> {
         set("raft.purge_batch_entries", 1.into());
         set("storage.flush_interval_ms", "300ms".into());
     }
+    if test.nemeses.contains(&Fault::Damage) {
+        // So that there are files to be damaged.
+        set("storage.flush_interval_ms", "200ms".into());
+        set("storage.raftlog_file_bytes", "1MiB".into());
+    }
     for setting in &test.settings {
         let (name, value) = setting.split_once('=').ok_or_else(|| anyhow!("{setting} is no section.name=value"))?;
         let value = value.parse::<i64>().map_or_else(|_| toml::Value::from(value), toml::Value::from);

@@ -1,25 +1,15 @@
 //! Does what was asked, and says what came of it.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
-use drover_client::{
-    Client, CompareAndSet, End, Error, Expectation, Interval, Settled, Timestamp, Update, Versioned, WriteAnswer,
-    WriteKind, WriteOptions,
-};
+use drover_client::{Client, CompareAndSet, End, Error, Expectation, Interval, Timestamp, Update, Versioned};
 use drover_testkit::history::{Action, Answer, Expect, Seen};
 use serde_json::{Map, Value, json};
 
-use super::generate::{ACCOUNTS, Ask, EACH};
+use super::count::counter;
+use super::generate::{ACCOUNTS, Ask};
 use super::{Doors, Kind};
 use crate::cluster::RANGES;
-use crate::event::{Ended, Recorder, Type, Who};
-
-/// Longest wait for an answer that is thrown away.
-const IMPATIENCE_MS: u64 = 20;
-/// How long a read of the end is tried again.
-const LAST_READS: Duration = Duration::from_secs(60);
+use crate::event::{Ended, Type};
 
 /// What a client of a workload sends through.
 #[derive(Debug, Clone)]
@@ -52,7 +42,7 @@ fn failed(ask: &Ask, error: &Error) -> Ended {
     Ended { kind, value: ask.value.clone(), ts: None, error: Some(error.to_string()) }
 }
 
-fn number(value: &[u8]) -> Result<u64, Error> {
+pub(super) fn number(value: &[u8]) -> Result<u64, Error> {
     let text = std::str::from_utf8(value).ok();
     text.and_then(|text| text.parse().ok()).ok_or_else(|| strange(value))
 }
@@ -147,7 +137,7 @@ fn expectation(expect: Expect) -> Expectation {
     }
 }
 
-fn account(n: u64) -> String {
+pub(super) fn account(n: u64) -> String {
     format!("bank/{n}")
 }
 
@@ -205,98 +195,6 @@ async fn set(client: &Client, ask: &Ask) -> Result<Ended, Error> {
     Ok(Ended::ok(ask.value.clone()).at(ts.raw()))
 }
 
-/// Sends a write under one name through several nodes, throws the first answers away, and finds out what became of it.
-/// `Ok(None)`: nobody knows.
-async fn insist(clients: &Clients, kind: WriteKind) -> Result<Option<WriteAnswer>, Error> {
-    let idempotency = clients.own.new_idempotency();
-    let options = WriteOptions { idempotency: Some(idempotency.clone()), ..WriteOptions::default() };
-    let mut may_be_there = false;
-    let doors = clients.doors.len().max(1) as u64;
-    for attempt in 0..3u64 {
-        let door = &clients.doors[usize::try_from((clients.turn + attempt) % doors).unwrap_or(0)];
-        let call = door.write(kind.clone(), options.clone());
-        if attempt < 2 {
-            // An odd turn waits for the answer and does not look at it.
-            let wait = (clients.turn + attempt * 7) % IMPATIENCE_MS;
-            let wait =
-                if (clients.turn + attempt).is_multiple_of(2) { Duration::from_millis(wait) } else { door.deadline() };
-            let _ = tokio::time::timeout(wait, call).await;
-            may_be_there = true;
-            continue;
-        }
-        match call.await {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(error) if !error.is_unknown() && !may_be_there => return Err(error),
-            Err(_) => {}
-        }
-    }
-    let settled = clients.own.settle(kind.record_key().clone(), &idempotency).await;
-    Ok(match settled {
-        Ok(Settled::Applied { commit_ts }) => Some(match kind {
-            WriteKind::CompareAndSet { .. } => WriteAnswer::Compared(CompareAndSet::Written { commit_ts }),
-            _ => WriteAnswer::Written { commit_ts },
-        }),
-        Ok(settled) => Some(WriteAnswer::Settled(settled)),
-        Err(_) => None,
-    })
-}
-
-async fn counter(clients: &Clients, ask: &Ask) -> Result<Ended, Error> {
-    let key: Bytes = ask.value["key"].as_str().unwrap_or_default().to_owned().into();
-    let unclear = |why: &str| Ended { kind: Type::Info, value: ask.value.clone(), ts: None, error: Some(why.into()) };
-    match ask.f {
-        "again" => return again(clients, ask, key).await,
-        "holds" => return counters(&clients.own).await,
-        _ => {}
-    }
-    let before = clients.own.get(key.clone()).await?;
-    let (expect, held) = match &before {
-        None => (Expectation::Absent, 0),
-        Some(version) => (Expectation::Value(version.value.clone()), number(&version.value)?),
-    };
-    let update = Update::Put { value: (held + 1).to_string().into(), ttl_ms: None };
-    match insist(clients, WriteKind::CompareAndSet { key, expect, update }).await? {
-        Some(WriteAnswer::Compared(CompareAndSet::Written { commit_ts })) => {
-            let value = json!({"key": ask.value["key"], "holds": held + 1});
-            Ok(Ended::ok(value).at(commit_ts.raw()))
-        }
-        Some(_) => {
-            let (value, error) = (ask.value.clone(), Some("the counter was changed meanwhile".to_owned()));
-            Ok(Ended { kind: Type::Fail, value, ts: None, error })
-        }
-        None => Ok(unclear("no answer after three attempts and a settle")),
-    }
-}
-
-/// Puts one, puts two, and sends the first put again: it must be answered as the first time, and change nothing. The key is
-/// nobody else's.
-async fn again(clients: &Clients, ask: &Ask, key: Bytes) -> Result<Ended, Error> {
-    let put = |value: &'static str| WriteKind::Put { key: key.clone(), value: value.into(), ttl_ms: None };
-    let options = WriteOptions { idempotency: Some(clients.own.new_idempotency()), ..WriteOptions::default() };
-    let first = clients.own.write(put("1"), options.clone()).await?;
-    let then = async {
-        clients.own.put(key.clone(), "2").await?;
-        let door = &clients.doors[usize::try_from(clients.turn).unwrap_or(0) % clients.doors.len()];
-        let again = door.write(put("1"), options).await?;
-        let held = clients.own.get(key.clone()).await?.map(|version| number(&version.value)).transpose()?;
-        Ok::<_, Error>((again, held))
-    };
-    let ts = |answer: &WriteAnswer| match answer {
-        WriteAnswer::Written { commit_ts } => commit_ts.raw(),
-        _ => 0,
-    };
-    match then.await {
-        Ok((again, held)) => {
-            let value = json!({"key": ask.value["key"], "first": ts(&first), "again": ts(&again), "holds": held});
-            Ok(Ended::ok(value))
-        }
-        // The first put is there.
-        Err(error) => {
-            Ok(Ended { kind: Type::Info, value: ask.value.clone(), ts: None, error: Some(error.to_string()) })
-        }
-    }
-}
-
 async fn monotonic(client: &Client, ask: &Ask) -> Result<Ended, Error> {
     if ask.f == "stamp" {
         let keys = RANGES.iter().map(|range| format!("{range}/mono/000000").into()).collect();
@@ -345,88 +243,4 @@ async fn predicate(client: &Client, ask: &Ask) -> Result<Ended, Error> {
     let which = usize::from(ask.value["which"] == json!(1));
     txn.put(format!("{}{}", prefixes[which], ask.value["row"]), ask.value["row"].to_string());
     Ok(Ended::ok(ask.value.clone()).at(txn.commit().await?.raw()))
-}
-
-/// What has to be there before the clients begin.
-///
-/// # Errors
-/// If it cannot be written.
-pub async fn set_up(kind: Kind, client: &Client) -> Result<(), Error> {
-    if kind != Kind::Bank {
-        return Ok(());
-    }
-    let fill = |txn: drover_client::Transaction| async move {
-        (0..ACCOUNTS).for_each(|n| txn.put(account(n), EACH.to_string()));
-        Ok::<_, Error>(())
-    };
-    client.transaction(fill).await
-}
-
-/// Reads everything that the clients used, and records that.
-///
-/// # Errors
-/// If something cannot be read although all is healed.
-pub async fn final_reads(
-    kind: Kind,
-    clients: &Clients,
-    recorder: &Recorder,
-    keys: u64,
-    process: u64,
-) -> Result<(), String> {
-    let who = Who { process, workload: kind.name(), node: None };
-    for ask in last_asks(kind, keys) {
-        let until = Instant::now() + LAST_READS;
-        loop {
-            recorder.invoke(&who, ask.f, ask.value.clone());
-            let ended = perform(kind, clients, &ask).await;
-            let (is_read, why) = (ended.kind == Type::Ok, ended.error.clone());
-            // Reads change nothing, so one that got no answer has just failed.
-            let kind_of_end = if is_read { Type::Ok } else { Type::Fail };
-            recorder.end(&who, ask.f, Ended { kind: kind_of_end, ..ended });
-            if is_read {
-                break;
-            }
-            if Instant::now() > until {
-                return Err(format!("{} of {}: {}", ask.f, ask.value, why.unwrap_or_default()));
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-    Ok(())
-}
-
-fn last_asks(kind: Kind, keys: u64) -> Vec<Ask> {
-    let sets = 0..=keys;
-    let all = |name: &'static str| (0..=keys).flat_map(move |n| RANGES.map(|range| format!("{range}/{name}/{n:06}")));
-    let read = |name: &'static str| -> Vec<Ask> {
-        all(name).map(|key| Ask { f: "read", value: json!({"key": key, "action": Action::Read}) }).collect()
-    };
-    let transaction = |name: &'static str| -> Vec<Ask> {
-        let of_set = |n: u64| RANGES.map(|range| json!(["r", format!("{range}/{name}/{n:06}"), null])).to_vec();
-        (0..=keys).map(|n| Ask { f: "txn", value: of_set(n).into() }).collect()
-    };
-    match kind {
-        Kind::Append => transaction("append"),
-        Kind::Wr => transaction("wr"),
-        Kind::Register => read("reg"),
-        Kind::Delete => read("del"),
-        Kind::Stale => read("stale"),
-        Kind::Bank => ["read", "scan"].map(|f| Ask { f, value: Value::Null }).to_vec(),
-        Kind::Set => vec![Ask { f: "read", value: Value::Null }],
-        Kind::Counter => vec![Ask { f: "holds", value: Value::Null }],
-        Kind::Monotonic => vec![Ask { f: "stamp", value: Value::Null }],
-        Kind::LongFork => sets.map(|n| Ask { f: "look", value: json!({"pair": n}) }).collect(),
-        Kind::Predicate => sets.map(|n| Ask { f: "read", value: json!({"pair": n}) }).collect(),
-    }
-}
-
-/// What the counters hold.
-async fn counters(client: &Client) -> Result<Ended, Error> {
-    let keys = RANGES.map(|range| format!("{range}/count/000000"));
-    let got = client.batch_get(keys.iter().map(|key| Bytes::from(key.clone())).collect(), None).await?;
-    let mut held = BTreeMap::new();
-    for (key, version) in keys.into_iter().zip(got.versions) {
-        held.insert(key, version.map_or(Ok(0), |version| number(&version.value))?);
-    }
-    Ok(Ended::ok(json!(held)))
 }
