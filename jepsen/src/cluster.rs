@@ -49,20 +49,23 @@ pub struct Plan {
 }
 
 /// What a node is doing, as far as the harness made it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
     /// There is a process.
     Running,
     /// It was stopped with SIGSTOP.
     Paused,
     /// There is none.
+    #[default]
     Down,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Process {
     state: State,
     child: Option<Child>,
+    /// Whether nobody may start it now.
+    is_held: bool,
 }
 
 /// The nodes. Dropping them kills every process.
@@ -85,7 +88,7 @@ impl Cluster {
     /// If one does not become ready.
     pub async fn start(plan: Plan, net: Net) -> Result<Cluster> {
         std::fs::create_dir_all(&plan.dir).with_context(|| plan.dir.display().to_string())?;
-        let processes = (0..plan.nodes).map(|_| Mutex::new(Process { state: State::Down, child: None })).collect();
+        let processes = (0..plan.nodes).map(|_| Mutex::new(Process::default())).collect();
         let disks = plan.own_disks.then(|| Disks::new(&plan.dir, plan.nodes)).transpose();
         let disks = disks.context("disks of their own for the nodes")?;
         let ids = Mutex::new((1..=plan.nodes).collect());
@@ -180,12 +183,12 @@ impl Cluster {
         process.state
     }
 
-    /// Starts a node that is down; does nothing if it is not. Returns before it is ready.
+    /// Starts a node that is down; does nothing if it is not, or if somebody holds it. Returns before it is ready.
     ///
     /// # Errors
     /// If it cannot be started.
     pub fn start_node(&self, node: u64) -> Result<()> {
-        if self.state(node) != State::Down {
+        if self.state(node) != State::Down || self.process(node).is_held {
             return Ok(());
         }
         if let Some(folder) = self.data_dir(node).parent() {
@@ -208,7 +211,7 @@ impl Cluster {
         let mut process = self.process(node);
         let child = spawn(command).with_context(|| format!("starting node {node}"))?;
         self.net.runs_as(node, Some(child.id()));
-        *process = Process { state: State::Running, child: Some(child) };
+        (process.state, process.child) = (State::Running, Some(child));
         Ok(())
     }
 

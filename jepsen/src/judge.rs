@@ -101,6 +101,7 @@ pub fn judge(test: &Test, facts: &Facts, history: &[Event]) -> Result<Results> {
             problems.push(format!("{} never happened", fault.name()));
         }
     }
+    problems.extend(damage_not_noticed(history).map(|file| format!("nobody noticed that {file} was damaged")));
     if let Some(ownership) = &facts.ownership {
         problems.extend(ownership.problems.iter().map(|problem| format!("ownership: {problem}")));
     }
@@ -153,6 +154,12 @@ pub fn actions(history: &[Event]) -> BTreeMap<String, Actions> {
         }
     }
     all
+}
+
+/// The files that were damaged and of which no node said so.
+fn damage_not_noticed(history: &[Event]) -> impl Iterator<Item = &str> {
+    let damage = history.iter().filter(|event| event.f == "start-damage").map(|event| &event.value["what"]);
+    damage.filter(|what| what["noticed"].is_null()).filter_map(|what| what["file"].as_str())
 }
 
 /// When nothing happened for a second or more while clients asked.
@@ -280,6 +287,20 @@ mod tests {
         let results = judged(vec![Fault::Kill]);
         assert_eq!(results.valid, Valid::True);
         assert_eq!(results.nemeses["kill"], Actions { installed: 1, skipped: 1, unclear: 1 });
+    }
+
+    #[test]
+    fn damage_that_nobody_noticed_fails_the_run() {
+        let recorder = recorder();
+        let damage = |outcome: &str, noticed: Option<&str>| {
+            let what = json!({"file": "7.sst", "noticed": noticed});
+            recorder.nemesis("start-damage", json!({"outcome": outcome, "what": what}));
+        };
+        let judged = || judge(&test(vec![Fault::Damage]), &Facts::default(), &recorder.history()).unwrap();
+        damage("installed", Some("7.sst is damaged"));
+        assert_eq!(judged().valid, Valid::True);
+        damage("unclear", None);
+        assert_eq!(judged().problems, ["nobody noticed that 7.sst was damaged"]);
     }
 
     #[test]

@@ -19,6 +19,22 @@ impl Cluster {
         self.ids()[usize::try_from(node - 1).expect("nodes are few")]
     }
 
+    /// Kills a node, and keeps it from being started until it is released; false if somebody else holds it.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub fn hold(&self, node: u64) -> Result<bool> {
+        if std::mem::replace(&mut self.process(node).is_held, true) {
+            return Ok(false);
+        }
+        self.kill(node).map(|()| true)
+    }
+
+    /// Lets a node be started again.
+    pub fn release(&self, node: u64) {
+        self.process(node).is_held = false;
+    }
+
     /// Removes all that a node has stored, which must be down.
     ///
     /// # Errors

@@ -16,8 +16,9 @@ use super::act::ACTOR;
 use super::{Broken, Mend, Nemesis, Outcome};
 use crate::cluster::{Cluster, State};
 
-/// How long each step of a replacement may take: the address of the old node is free half a minute after it was last heard of.
-const STEP: Duration = Duration::from_secs(60);
+/// How long each step of a replacement may take: the address of the old node is free half a minute after it was last heard of, and
+/// other nodes may be broken meanwhile.
+const STEP: Duration = Duration::from_secs(180);
 /// How long a node may take to find out that its files were changed.
 const NOTICES: Duration = Duration::from_secs(20);
 /// Between two attempts.
@@ -81,7 +82,9 @@ impl Nemesis {
     pub(super) async fn replace(&self, rng: &mut StdRng) -> Result<Broken> {
         let nodes = self.cluster.nodes();
         let node = nodes[rng.random_range(0..nodes.len())];
-        self.cluster.kill(node)?;
+        if !self.cluster.hold(node)? {
+            return Ok(Broken::skipped("it is being replaced already"));
+        }
         let what = self.take_its_place(node).await?;
         Ok(Broken::installed(what, Mend::Nothing))
     }
@@ -90,15 +93,17 @@ impl Nemesis {
     pub(super) async fn damage(&self, rng: &mut StdRng) -> Result<Broken> {
         let nodes = self.cluster.nodes();
         let node = nodes[rng.random_range(0..nodes.len())];
-        self.cluster.kill(node)?;
+        if !self.cluster.hold(node)? {
+            return Ok(Broken::skipped("it is being replaced already"));
+        }
         let folder = self.cluster.data_dir(node);
-        let Some((path, how)) = choose(&files(&folder, ".sst"), &files(&folder, ".raftlog"), rng) else {
-            self.cluster.start_node(node)?;
-            return Ok(Broken::skipped("it has written no file yet"));
-        };
-        harm(&path, how)?;
+        let harmed = choose(&files(&folder, ".sst"), &files(&folder, ".raftlog"), rng);
+        let done = harmed.as_ref().map_or(Ok(()), |(path, how)| harm(path, *how));
         let since = self.cluster.has_said(node);
+        self.cluster.release(node);
         self.cluster.start_node(node)?;
+        done?;
+        let Some((path, how)) = harmed else { return Ok(Broken::skipped("it has written no file yet")) };
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let until = Instant::now() + NOTICES;
         let noticed = loop {
@@ -114,7 +119,9 @@ impl Nemesis {
             tokio::time::sleep(LOOK).await;
         };
         let ended = self.cluster.state(node) == State::Down;
-        self.cluster.kill(node)?;
+        if !self.cluster.hold(node)? {
+            return Ok(Broken::unclear("another one replaces it"));
+        }
         let replaced = self.take_its_place(node).await?;
         let outcome = if noticed.is_some() { Outcome::Installed } else { Outcome::Unclear };
         let what = json!({
@@ -124,12 +131,15 @@ impl Nemesis {
         Ok(Broken { outcome, what, mend: Mend::Nothing })
     }
 
-    /// Wipes a node that is down, and lets another one join at its place.
+    /// Wipes a node that is held, and lets another one join at its place.
     async fn take_its_place(&self, node: u64) -> Result<Value> {
         let old = self.cluster.id(node);
-        self.cluster.wipe(node)?;
-        let joined = self.until(STEP, "no node can join", async || self.cluster.join(node).await);
-        let new = joined.await?;
+        let joined = match self.cluster.wipe(node) {
+            Ok(()) => self.until(STEP, "no node can join", async || self.cluster.join(node).await).await,
+            Err(error) => Err(error),
+        };
+        self.cluster.release(node);
+        let new = joined?;
         self.cluster.start_node(node)?;
         let told = |error: Error| anyhow!("{error}");
         let groups =
@@ -144,13 +154,15 @@ impl Nemesis {
                 _ => Ok(()),
             };
             self.until(STEP, "no replica can be added", add).await?;
-            self.wait_members(id, |members| members.iter().any(|(node, votes)| *node == new && *votes)).await?;
+            let votes = |members: &[(u64, bool)]| members.iter().any(|(node, votes)| *node == new && *votes);
+            self.until(STEP, "the new one does not vote", async || self.wait_members(id, votes).await).await?;
             let remove = async || match self.client.remove_replicas(id, &[NodeId(old)], ACTOR).await {
                 Err(error) if self.holds(id, old).await? => Err(told(error)),
                 _ => Ok(()),
             };
             self.until(STEP, "no replica can be removed", remove).await?;
-            self.wait_members(id, |members| members.iter().all(|(node, _)| *node != old)).await?;
+            let gone = |members: &[(u64, bool)]| members.iter().all(|(node, _)| *node != old);
+            self.until(STEP, "the old one is still there", async || self.wait_members(id, gone).await).await?;
         }
         let forget = async || match self.client.remove_node(NodeId(old), ACTOR).await {
             Err(error) if self.client.nodes().await.map_err(told)?.iter().any(|node| node.node_id == old) => {
