@@ -248,7 +248,7 @@ impl Cluster {
 
     fn signal(&self, node: u64, from: State, to: State, signal: Signal) -> Result<bool> {
         let mut process = self.process(node);
-        let Process { state, child: Some(child) } = &mut *process else { return Ok(false) };
+        let Process { state, child: Some(child), .. } = &mut *process else { return Ok(false) };
         if *state != from {
             return Ok(false);
         }

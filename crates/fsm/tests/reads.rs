@@ -184,7 +184,8 @@ async fn what_a_transaction_may_have_read_is_counted_by_the_rows_that_it_saw_and
     let (all, late) = ([("b", "z")], 0x2_0000);
     let twice = [("b", "c"), ("b", "z")];
     // Snapshot, ranges, rows that are visible then, keys that have versions.
-    let table: [(&str, u64, &[(&str, &str)], u64, u64); 4] = [
+    type Case<'a> = (&'a str, u64, &'a [(&'a str, &'a str)], u64, u64);
+    let table: [Case<'_>; 4] = [
         ("tombstones are no rows", 15, &all, 4, 6),
         ("nor is what had expired", late, &all, 3, 6),
         ("all ranges count together", late, &twice, 5, 11),
