@@ -22,6 +22,7 @@ use crate::arrival;
 use crate::leadership::Leadership;
 use crate::options::GroupOptions;
 use crate::proposer::{self, Proposer, ProposerParts};
+use crate::read::look;
 use crate::stats::GroupStats;
 use crate::suspend::{ClockLead, SuspendWatch};
 use crate::timestamps::SharedTimestamps;
@@ -358,7 +359,7 @@ impl Group {
             }
             WriteKind::Txn(step) => match step.as_ref() {
                 TxnWrite::Commit(commit) if commit.reads.intervals.is_empty() && state.locks == 0 => Ok(()),
-                TxnWrite::Commit(commit) => tokio::task::block_in_place(|| {
+                TxnWrite::Commit(commit) => look(commit.mutations.len(), commit.reads.intervals.len(), || {
                     self.fsm.commit_unlocked(commit, observed)?;
                     self.fsm.bounded_reads(commit, self.options.validation, observed)
                 }),

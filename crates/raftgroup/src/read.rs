@@ -21,6 +21,18 @@ use crate::group::Group;
 use crate::leadership::Leadership;
 use crate::pending::PendingWrite;
 
+/// So many keys are read where the caller runs, as a single one is. To give the thread up to others first, and get one back, costs
+/// more than to read them.
+const AT_ONCE: usize = 16;
+
+/// Looks at the store for some keys and intervals, which may take a while unless there are few keys and no interval.
+pub(crate) fn look<T>(keys: usize, intervals: usize, look: impl FnOnce() -> T) -> T {
+    match (keys, intervals) {
+        (..=AT_ONCE, 0) => look(),
+        _ => tokio::task::block_in_place(look),
+    }
+}
+
 /// What a read looks at.
 enum Scope<'a> {
     Key(&'a Bytes),
@@ -66,7 +78,7 @@ impl Group {
             ReadOp::BatchGet { keys, read_ts } => {
                 self.enter(&Scope::Keys(&keys), Some(read_ts), deadline).await?;
                 let limits = &self.options.limits;
-                let versions = tokio::task::block_in_place(|| self.fsm.batch_get(&keys, read_ts, observed, limits));
+                let versions = look(keys.len(), 0, || self.fsm.batch_get(&keys, read_ts, observed, limits));
                 Ok(ReadAnswer::BatchGet { versions: versions.map_err(|error| self.judge(error))? })
             }
             ReadOp::Scan(request) => {
@@ -76,8 +88,9 @@ impl Group {
             }
             ReadOp::Refresh(request) => {
                 self.enter(&Scope::Reads(&request.reads), Some(request.commit_ts), deadline).await?;
-                let unchanged =
-                    tokio::task::block_in_place(|| self.fsm.refresh(&request, self.options.validation, observed));
+                let (keys, intervals) = (request.reads.keys.len(), request.reads.intervals.len());
+                let refresh = || self.fsm.refresh(&request, self.options.validation, observed);
+                let unchanged = look(keys, intervals, refresh);
                 unchanged.map_err(|error| self.judge(error))?;
                 Ok(ReadAnswer::Refreshed)
             }
