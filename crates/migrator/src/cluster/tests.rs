@@ -9,7 +9,7 @@ use drover_fsm::moving::{Chunk, ChunkRows, MoveStep};
 use drover_fsm::{encode_import_answer, encode_move_facts};
 use drover_keys::{CatalogVersion, ClusterId, ReplicaId, RouteId, ShardId, StoreId};
 use drover_raftgroup::TimestampSource;
-use drover_transport::{InternalServer, PeerIdentities, PeerOptions, RaftEndpoint, Tuning, server_builder};
+use drover_transport::{InternalServer, LeaseTerms, PeerIdentities, PeerOptions, RaftEndpoint, Tuning, server_builder};
 use drover_wire::proto::v1;
 use drover_wire::{decode_group_request, encode_group_response};
 use tokio::net::TcpListener;
@@ -101,7 +101,10 @@ impl Fixture {
     async fn new(known: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pool = |node: NodeId| {
-            let options = PeerOptions::new(ClusterId([1; 16]), node, StoreId([node.0 as u8; 16]));
+            let options = PeerOptions {
+                lease: LeaseTerms { promise_ms: 600, trust_ms: 500 },
+                ..PeerOptions::new(ClusterId([1; 16]), node, StoreId([node.0 as u8; 16]))
+            };
             PeerPool::new(options, PeerIdentities::open(dir.path().join(format!("peers-{node}"))).unwrap())
         };
         let nodes = Arc::new(Nodes { leader: Mutex::new(PEERS[0]), known, asked: Mutex::default() });
