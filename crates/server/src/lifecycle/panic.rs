@@ -18,7 +18,8 @@ fn report(info: &PanicHookInfo<'_>) {
     let place = info.location().map_or_else(String::new, ToString::to_string);
     let backtrace = Backtrace::force_capture();
     if tracing::enabled!(tracing::Level::ERROR) {
-        tracing::error!(thread, place, message, %backtrace, "panic: the process is aborted");
+        // Not `message`, which the log calls its own text.
+        tracing::error!(thread, place, panic = message, %backtrace, "panic: the process is aborted");
     } else {
         // There is nowhere left to report a failure to.
         let _ =
