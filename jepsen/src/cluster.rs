@@ -20,6 +20,7 @@ use toml::Value;
 
 use crate::disk::Disks;
 use crate::net::Net;
+use crate::preload::{BELOW, RIGHT, STEER, Steer};
 
 /// Where the key space is cut at the start; the data groups take turns. A cut goes through the accounts of the bank and
 /// two through the set.
@@ -46,6 +47,8 @@ pub struct Plan {
     pub environment: Vec<(String, String)>,
     /// Whether each node gets a disk of its own, which can break.
     pub own_disks: bool,
+    /// Whether a library lies in front of the nodes' C library that disturbs their files and clocks.
+    pub preload: bool,
 }
 
 /// What a node is doing, as far as the harness made it.
@@ -77,6 +80,8 @@ pub struct Cluster {
     ids: Mutex<Vec<u64>>,
     /// The disks, if the nodes have some of their own.
     pub disks: Option<Disks>,
+    /// What steers the library in front of each node's C library, if there is one.
+    steers: Vec<Steer>,
     /// The network, which goes last.
     pub net: Net,
 }
@@ -92,7 +97,9 @@ impl Cluster {
         let disks = plan.own_disks.then(|| Disks::new(&plan.dir, plan.nodes)).transpose();
         let disks = disks.context("disks of their own for the nodes")?;
         let ids = Mutex::new((1..=plan.nodes).collect());
-        let cluster = Cluster { plan, processes, ids, disks, net };
+        let steers = (1..=plan.nodes).filter(|_| plan.preload).map(|node| Steer::create(&steer_path(&plan, node)));
+        let steers = steers.collect::<Result<_>>()?;
+        let cluster = Cluster { plan, processes, ids, disks, steers, net };
         let id: [u8; 16] = rand::random();
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         for node in cluster.nodes() {
@@ -169,6 +176,15 @@ impl Cluster {
         self.plan.dir.join(format!("n{node}.clock"))
     }
 
+    /// What disturbs the files and the monotonic clock of a node.
+    ///
+    /// # Errors
+    /// If nothing lies in front of its C library.
+    pub fn steer(&self, node: u64) -> Result<&Steer> {
+        let at = usize::try_from(node - 1).expect("nodes are few");
+        self.steers.get(at).context("no library lies in front of the nodes' C library")
+    }
+
     fn process(&self, node: u64) -> std::sync::MutexGuard<'_, Process> {
         let at = usize::try_from(node - 1).expect("nodes are few");
         self.processes[at].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -204,8 +220,13 @@ impl Cluster {
             command.env_remove(name);
         }
         command.envs(self.plan.environment.iter().cloned()).env(CRASH_FILE, self.points_path(node));
-        if self.plan.environment.iter().any(|(name, _)| name == "LD_PRELOAD") {
+        if self.plan.environment.iter().any(|(name, _)| name.starts_with("FAKETIME")) {
             command.env("FAKETIME_TIMESTAMP_FILE", self.clock_path(node));
+        }
+        if self.plan.preload {
+            // As the kernel calls it.
+            let below = self.data_dir(node).parent().map(std::fs::canonicalize).transpose()?.unwrap_or_default();
+            command.env(STEER, steer_path(&self.plan, node)).env(BELOW, below.join("data"));
         }
         command.stdin(Stdio::null()).stdout(log).stderr(copy);
         let mut process = self.process(node);
@@ -265,6 +286,10 @@ impl Cluster {
         self.net.change(crate::net::Faults::heal_all)?;
         for node in self.nodes() {
             self.resume(node)?;
+            if let Some(steer) = self.steers.get(usize::try_from(node - 1).expect("nodes are few")) {
+                steer.calm()?;
+                steer.run_clock(RIGHT, Duration::ZERO)?;
+            }
             if let Some(disks) = &self.disks {
                 disks.free(node)?;
             }
@@ -363,6 +388,10 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn steer_path(plan: &Plan, node: u64) -> PathBuf {
+    plan.dir.join(format!("n{node}.steer"))
 }
 
 impl Drop for Cluster {

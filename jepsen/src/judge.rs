@@ -102,6 +102,7 @@ pub fn judge(test: &Test, facts: &Facts, history: &[Event]) -> Result<Results> {
         }
     }
     problems.extend(damage_not_noticed(history).map(|file| format!("nobody noticed that {file} was damaged")));
+    problems.extend(failures_not_noticed(history));
     if let Some(ownership) = &facts.ownership {
         problems.extend(ownership.problems.iter().map(|problem| format!("ownership: {problem}")));
     }
@@ -159,7 +160,19 @@ pub fn actions(history: &[Event]) -> BTreeMap<String, Actions> {
 /// The files that were damaged and of which no node said so.
 fn damage_not_noticed(history: &[Event]) -> impl Iterator<Item = &str> {
     let damage = history.iter().filter(|event| event.f == "start-damage").map(|event| &event.value["what"]);
-    damage.filter(|what| what["noticed"].is_null()).filter_map(|what| what["file"].as_str())
+    let in_vain = damage.filter(|what| what["noticed"].is_null() && what["needed"] != false);
+    in_vain.filter_map(|what| what["file"].as_str())
+}
+
+/// The calls that failed and after which their node went on without a word.
+fn failures_not_noticed(history: &[Event]) -> impl Iterator<Item = String> {
+    let failing = history.iter().filter(|event| matches!(&event.f[..], "start-write-error" | "start-sync-error"));
+    let calls = failing.filter_map(|event| event.value["what"]["calls"].as_array()).flatten();
+    let in_vain = calls.filter(|call| call["needed"] == true && call["noticed"].is_null() && call["ended"] == false);
+    in_vain.map(|call| {
+        let text = |name: &str| call[name].as_str().unwrap_or_default().to_owned();
+        format!("node {} went on although a {} of {} had failed", call["node"], text("call"), text("file"))
+    })
 }
 
 /// When nothing happened for a second or more while clients asked.
@@ -299,8 +312,28 @@ mod tests {
         let judged = || judge(&test(vec![Fault::Damage]), &Facts::default(), &recorder.history()).unwrap();
         damage("installed", Some("7.sst is damaged"));
         assert_eq!(judged().valid, Valid::True);
+        let dead = json!({"file": "8.raftlog", "noticed": null, "needed": false});
+        recorder.nemesis("start-damage", json!({"outcome": "installed", "what": dead}));
+        assert_eq!(judged().valid, Valid::True, "nobody had to look there");
         damage("unclear", None);
         assert_eq!(judged().problems, ["nobody noticed that 7.sst was damaged"]);
+    }
+
+    #[test]
+    fn a_node_that_goes_on_when_its_disk_has_failed_fails_the_run() {
+        let judged = |noticed: Option<&str>, ended: bool, needed: bool| {
+            let recorder = recorder();
+            let call = json!({
+                "node": 2, "call": "sync", "file": "a.raftlog", "noticed": noticed, "ended": ended, "needed": needed,
+            });
+            recorder.nemesis("start-sync-error", json!({"outcome": "installed", "what": {"calls": [call]}}));
+            judge(&test(vec![Fault::SyncError]), &Facts::default(), &recorder.history()).unwrap().problems
+        };
+        assert_eq!(judged(Some("os error 5"), true, true), [""; 0]);
+        assert_eq!(judged(Some("the replica has stopped"), false, true), [""; 0]);
+        assert_eq!(judged(None, false, false), [""; 0], "it was only for speed");
+        assert_eq!(judged(None, true, true), [""; 0], "another fault may have ended it first");
+        assert_eq!(judged(None, false, true), ["node 2 went on although a sync of a.raftlog had failed"]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod nemesis;
 pub mod net;
 pub mod ownership;
 pub mod plot;
+pub mod preload;
 pub mod routes;
 pub mod run;
 pub mod selftest;

@@ -3,12 +3,14 @@
 
 mod act;
 mod crash;
+mod damage;
 mod fault;
 mod jobs;
 mod members;
 mod mend;
 mod partition;
 mod replace;
+mod steered;
 mod target;
 
 use std::collections::BTreeSet;
@@ -75,6 +77,12 @@ enum Mend {
     /// Mount the disks again, and start.
     Replug(Vec<u64>),
     Free(Vec<u64>),
+    /// Nothing is slow any more.
+    Calm(Vec<u64>),
+    /// Kill, if that is needed, and start.
+    Restart(Vec<u64>),
+    /// Clocks run at the right rate.
+    Rates(Vec<u64>),
     /// Start, and look whether the node's log had ended behind what the leaders still have.
     StartBehind {
         node: u64,

@@ -149,10 +149,11 @@ pub async fn run(test: &Test, places: &Places, stop: &CancellationToken) -> Resu
     let plan = Plan {
         nodes: test.nodes,
         binary: places.drover.clone(),
-        dir: work,
         settings: settings(test)?,
-        environment: environment(test)?,
-        own_disks: test.nemeses.iter().any(|fault| matches!(fault, Fault::Power | Fault::DiskFull)),
+        environment: environment(test, &work)?,
+        own_disks: test.nemeses.iter().any(|fault| fault.needs_disks()),
+        preload: test.nemeses.iter().any(|fault| fault.needs_preload()),
+        dir: work,
     };
     for node in (1..=test.nodes).filter(|_| test.nemeses.contains(&Fault::Clock)) {
         std::fs::create_dir_all(&plan.dir)?;

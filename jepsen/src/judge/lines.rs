@@ -6,7 +6,7 @@ use crate::nemesis::Fault;
 
 /// Lines of the logs at WARN or above that are brought about by any fault, or by one of these. Everything else at these levels is a
 /// problem.
-const EXPECTED: [(&str, &[Fault]); 16] = [
+const EXPECTED: [(&str, &[Fault]); 23] = [
     ("peer cannot be used", &[]),
     ("handshake refused", &[]),
     ("few files may be open", &[]),
@@ -15,14 +15,33 @@ const EXPECTED: [(&str, &[Fault]); 16] = [
     // The newest file of the Raft log ends in the middle of a batch that nobody was told of.
     (
         "Truncating log file due to broken batch",
-        &[Fault::Kill, Fault::Snapshot, Fault::CrashTxn, Fault::CrashMove, Fault::Power, Fault::Replace, Fault::Damage],
+        &[
+            Fault::Kill,
+            Fault::Snapshot,
+            Fault::CrashTxn,
+            Fault::CrashMove,
+            Fault::Power,
+            Fault::Replace,
+            Fault::Damage,
+            Fault::WriteError,
+            Fault::SyncError,
+        ],
     ),
     ("the machine was suspended", &[Fault::Pause]),
     ("clock", &[Fault::Clock]),
     // The leader was itself removed, or is not it any more.
     ("has to forward request to", &[Fault::Membership]),
-    ("Truncating log file due to broken header", &[Fault::Power]),
-    ("Input/output error", &[Fault::Power]),
+    ("Truncating log file due to broken header", &[Fault::Power, Fault::SyncError]),
+    ("Input/output error", &[Fault::Power, Fault::WriteError, Fault::SyncError]),
+    // Raft stops in every group of a node whose log cannot be written, and each of its parts says so.
+    ("the replica has stopped", &[Fault::WriteError, Fault::SyncError]),
+    ("write failed", &[Fault::WriteError, Fault::SyncError]),
+    ("the log store has stopped after a failed write", &[Fault::WriteError, Fault::SyncError]),
+    ("the replica's store failed", &[Fault::WriteError, Fault::SyncError]),
+    ("channel closed", &[Fault::WriteError, Fault::SyncError]),
+    // The Raft log panics when it cannot be synced.
+    ("error: \"fdatasync\" }", &[Fault::SyncError]),
+    ("error: raft stopped", &[Fault::WriteError, Fault::SyncError]),
     ("the disk is full", &[Fault::DiskFull]),
     ("half of the reserve is gone", &[Fault::DiskFull]),
     ("No space left", &[Fault::DiskFull]),
@@ -57,7 +76,8 @@ fn plain(line: &str) -> String {
     let (level, target, message) = (take("level"), take("target"), take("message"));
     let target = take("log.target").or(target);
     let mut text = [level, target, message].map(Option::unwrap_or_default).join(" ");
-    let rest = fields.into_iter().filter(|(name, _)| name != "timestamp" && !name.starts_with("log."));
+    let rest =
+        fields.into_iter().filter(|(name, _)| name != "timestamp" && name != "backtrace" && !name.starts_with("log."));
     rest.for_each(|(name, value)| {
         text.push_str(&format!(" {name}={}", value.as_str().map_or(value.to_string(), str::to_owned)))
     });
@@ -93,9 +113,13 @@ mod tests {
     fn lines_that_are_objects_are_put_into_words() {
         let log = r#"{"timestamp":"2026","level":"WARN","message":"broken (queue=Append, seq=7)","log.target":"raft_engine","log.line":9,"target":"log"}
 {"timestamp":"2026","level":"ERROR","message":"the disk fails","error":"os error 5)","group":"2","target":"drover"}
+{"timestamp":"2026","level":"ERROR","message":"panic","backtrace":"0: a\n1: b","panic":"fdatasync","target":"drover"}
 {"timestamp":"2026","level":"INFO","message":"WARN","target":"drover"}"#;
-        let expect =
-            ["WARN raft_engine broken (queue=Append, seq=#)", "ERROR drover the disk fails error=os error #) group=#"];
+        let expect = [
+            "WARN raft_engine broken (queue=Append, seq=#)",
+            "ERROR drover the disk fails error=os error #) group=#",
+            "ERROR drover panic panic=fdatasync",
+        ];
         assert_eq!(loud(log), expect);
     }
 }

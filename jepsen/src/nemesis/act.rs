@@ -1,16 +1,20 @@
 //! Breaks processes, the network, clocks, disks and leadership; what takes more than a few lines has a file of its own.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow};
 use drover_client::{GroupId, NodeId};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Broken, Fault, Mend, Nemesis};
 use crate::cluster::State;
 use crate::net::{Noise, NoiseKind};
 
+/// After what time a process has looked again what its clock is to show.
+const CLOCK_IS_SEEN: Duration = Duration::from_millis(1_100);
 /// Who asks, in the audit log.
 pub(super) const ACTOR: &str = "jepsen";
 
@@ -50,11 +54,14 @@ impl Nemesis {
             }
             Fault::Leader => self.transfer(rng).await,
             Fault::Split => self.split(rng).await,
-            Fault::Clock => self.clocks(rng),
+            Fault::Clock => self.clocks(rng).await,
             Fault::Membership => self.members(rng).await,
             Fault::Snapshot => self.leave_behind(rng).await,
             Fault::Replace => self.replace(rng).await,
             Fault::Damage => self.damage(rng).await,
+            Fault::SlowDisk => self.slow_disk(rng).await,
+            Fault::WriteError | Fault::SyncError => self.failing_disk(fault, rng).await,
+            Fault::LeaseClock | Fault::LeaseClockBeyond => self.drift(fault, rng).await,
             Fault::Power => {
                 let Some(disks) = &self.cluster.disks else { return Ok(Broken::skipped("no disks of their own")) };
                 let Some((target, nodes)) = self.choose(rng).await else { return Ok(Broken::skipped("no such node")) };
@@ -111,12 +118,23 @@ impl Nemesis {
         Ok(Broken::installed(json!({"route": route.route_id, "key": key}), Mend::Nothing))
     }
 
-    fn clocks(&self, rng: &mut StdRng) -> Result<Broken> {
+    async fn clocks(&self, rng: &mut StdRng) -> Result<Broken> {
         let mut nodes = self.cluster.nodes();
         nodes.shuffle(rng);
         nodes.truncate(rng.random_range(1..=nodes.len()));
+        // Sometimes they change again and again.
+        let changes = [1, 4][usize::from(rng.random_ratio(1, 4))];
+        for _ in 1..changes {
+            self.set_clocks(&nodes, rng)?;
+            tokio::time::sleep(CLOCK_IS_SEEN).await;
+        }
+        let what = json!({"changes": changes, "last": self.set_clocks(&nodes, rng)?});
+        Ok(Broken::installed(what, Mend::Clocks(nodes)))
+    }
+
+    fn set_clocks(&self, nodes: &[u64], rng: &mut StdRng) -> Result<Vec<Value>> {
         let mut what = Vec::new();
-        for node in &nodes {
+        for node in nodes {
             let text = match rng.random_range(0..4) {
                 0 => format!("+{}", rng.random_range(1..60)),
                 1 => format!("-{}", rng.random_range(1..60)),
@@ -127,6 +145,6 @@ impl Nemesis {
             std::fs::write(&path, &text).with_context(|| path.display().to_string())?;
             what.push(json!({"node": node, "clock": text}));
         }
-        Ok(Broken::installed(what.into(), Mend::Clocks(nodes)))
+        Ok(what)
     }
 }

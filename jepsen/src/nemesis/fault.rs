@@ -79,6 +79,16 @@ faults! {
     Power: "power";
     /// A disk has no space left.
     DiskFull: "disk-full";
+    /// Disks take their time to write, to sync, or both.
+    SlowDisk: "slow-disk";
+    /// A write fails, half done, or room cannot be set aside; who needed it has to stop.
+    WriteError: "write-error";
+    /// A sync fails, and what was not synced is lost: the node and its disk lose their power when it has stopped.
+    SyncError: "sync-error";
+    /// The clocks by which leases are measured run at different rates, within what is promised.
+    LeaseClock: "lease-clock";
+    /// They run at rates, and jump ahead, beyond that: nothing is promised then.
+    LeaseClockBeyond: "lease-clock-beyond";
     /// A node loses its disk, and another one with an empty disk takes its place.
     Replace: "replace";
     /// Bytes of a node's files change, or their ends are gone, while it is down; another node takes its place when it has refused.
@@ -102,6 +112,24 @@ impl Fault {
             }
         }
         Ok(faults)
+    }
+
+    /// Whether what clients are promised holds under it.
+    pub fn is_covered(self) -> bool {
+        self != Fault::LeaseClockBeyond
+    }
+
+    /// Whether each node stores on a disk of its own for it.
+    pub fn needs_disks(self) -> bool {
+        matches!(self, Fault::Power | Fault::DiskFull | Fault::SyncError)
+    }
+
+    /// Whether a library lies in front of the nodes' C library for it.
+    pub fn needs_preload(self) -> bool {
+        matches!(
+            self,
+            Fault::SlowDisk | Fault::WriteError | Fault::SyncError | Fault::LeaseClock | Fault::LeaseClockBeyond
+        )
     }
 
     /// Whether nodes end themselves for it at points that are armed.

@@ -1,10 +1,13 @@
 //! Undoes what was broken.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Fault, Mend, Nemesis, Outcome};
 use crate::cluster::State;
+use crate::preload::RIGHT;
 
 impl Nemesis {
     pub(super) async fn mend(&self, fault: Fault, owner: &str, mend: Mend) -> Result<Value> {
@@ -45,6 +48,20 @@ impl Nemesis {
                 }
                 // One that could not write has ended.
                 nodes.iter().try_for_each(|node| self.cluster.start_node(*node))?;
+                Ok(json!({"nodes": nodes}))
+            }
+            Mend::Calm(nodes) => {
+                self.calm(&nodes)?;
+                Ok(json!({"nodes": nodes}))
+            }
+            Mend::Restart(nodes) => {
+                nodes.iter().try_for_each(|node| self.cluster.kill(*node))?;
+                nodes.iter().try_for_each(|node| self.cluster.start_node(*node))?;
+                Ok(json!({"nodes": nodes}))
+            }
+            Mend::Rates(nodes) => {
+                let right = |node: &u64| self.cluster.steer(*node)?.run_clock(RIGHT, Duration::ZERO);
+                nodes.iter().try_for_each(right)?;
                 Ok(json!({"nodes": nodes}))
             }
             Mend::StartBehind { node, had } => {

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, bail};
 
 use super::Test;
 use crate::nemesis::Fault;
+use crate::preload;
 use crate::workload::Kind;
 
 /// Longest run of which the nodes tell every key that is written, in seconds.
@@ -30,7 +31,7 @@ pub(super) fn settings(test: &Test) -> Result<BTreeMap<String, toml::Value>> {
         set("storage.flush_interval_ms", "500ms".into());
         set("limits.default_deadline_ms", "3s".into());
     }
-    if test.nemeses.iter().any(|fault| matches!(fault, Fault::Power | Fault::DiskFull)) {
+    if test.nemeses.iter().any(|fault| fault.needs_disks()) {
         set("disk.reserve_bytes", "64MiB".into());
         set("disk.check_interval_ms", "100ms".into());
     }
@@ -39,6 +40,11 @@ pub(super) fn settings(test: &Test) -> Result<BTreeMap<String, toml::Value>> {
         set("raft.log_retention_entries", 0.into());
         set("raft.purge_batch_entries", 1.into());
         set("storage.flush_interval_ms", "300ms".into());
+    }
+    if test.nemeses.iter().any(|fault| matches!(fault, Fault::SlowDisk | Fault::WriteError | Fault::SyncError)) {
+        // So that more than the log is written.
+        set("storage.flush_interval_ms", "300ms".into());
+        set("storage.raftlog_file_bytes", "1MiB".into());
     }
     if test.nemeses.contains(&Fault::Damage) {
         // So that there are files to be damaged.
@@ -53,24 +59,31 @@ pub(super) fn settings(test: &Test) -> Result<BTreeMap<String, toml::Value>> {
     Ok(all)
 }
 
-/// Variables of the nodes' processes.
+/// Variables of the nodes' processes. What they load lies in `work`.
 ///
 /// # Errors
 /// For one that is none, or if a library is missing.
-pub(super) fn environment(test: &Test) -> Result<Vec<(String, String)>> {
+pub(super) fn environment(test: &Test, work: &Path) -> Result<Vec<(String, String)>> {
     let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     let all = test.environment.iter().map(|text| pair(text).ok_or_else(|| anyhow!("{text} is no NAME=value")));
     let mut all = all.collect::<Result<Vec<_>>>()?;
+    let mut loaded = Vec::new();
+    if test.nemeses.iter().any(|fault| fault.needs_preload()) {
+        loaded.push(preload::build(work)?.display().to_string());
+    }
     if test.nemeses.contains(&Fault::Clock) {
         let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
         if !Path::new(&library).exists() {
             bail!("the clock cannot be changed without {library} (package libfaketime)");
         }
         // Only the time of day is wrong: leases and timers run by the clock that goes on.
-        let fixed =
-            [("LD_PRELOAD", library.as_str()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("DONT_FAKE_MONOTONIC", "1")];
+        let fixed = [("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("DONT_FAKE_MONOTONIC", "1")];
         all.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
         all.push(("FAKETIME_CACHE_DURATION".to_owned(), "1".to_owned()));
+        loaded.push(library);
+    }
+    if !loaded.is_empty() {
+        all.push(("LD_PRELOAD".to_owned(), loaded.join(":")));
     }
     Ok(all)
 }
