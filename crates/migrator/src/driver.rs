@@ -62,6 +62,8 @@ struct Memory {
     rate: Option<RateLimit>,
     /// What the source and the target had when the last round of catching up began.
     round: Option<(Lists, Instant)>,
+    /// Bytes of the source's list that were not copied when the last round of catching up began.
+    left_before: Option<u64>,
     /// The replica that was read in the last round lags behind the leader.
     replica_lags: bool,
     /// What pacing owes from the last portion.
@@ -148,7 +150,10 @@ impl Driver {
         if self.record_pause(job, &mut memory.measures).await? {
             return Ok(Some(Taken::Next));
         }
-        let observed = look.observed(job, &memory.measures, &self.options, now.into());
+        if job.phase != JobPhase::Backfill {
+            memory.left_before = None;
+        }
+        let observed = look.observed(job, &memory.measures, memory.left_before, &self.options, now.into());
         let step = match next_step(job, &observed) {
             JobStep::PrepareImport | JobStep::Arm
                 if !may_begin(job, known.jobs().map(|job| &**job), self.options.jobs_at_once) =>
@@ -179,6 +184,7 @@ impl Driver {
             self.timed(&mut memory.measures, self.step(job, job.source, MoveStep::Clear)).await?;
         }
         if step == (JobStep::CopyTracked { close: false }) {
+            memory.left_before = Some(look.behind().1);
             memory.round = look.lists().map(|lists| (lists, now));
         }
         let taken: BoxFuture<'_, _> = Box::pin(self.take(job, &look, step, memory, catalog));

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::convergence::RoundOutcome;
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
-use crate::projection::{Estimate, fence_limit, likely_bytes, projected_pause};
+use crate::projection::{Estimate, fence_limit, is_worth_a_round, likely_bytes, projected_pause};
 
 /// What source and target say; `None`: nothing, for now.
 #[derive(Debug, Clone, Default)]
@@ -95,19 +95,15 @@ impl Look {
     }
 
     fn projected_with(&self, remaining_bytes: u64, measures: &Measures) -> Duration {
-        projected_pause(&Estimate {
-            remaining_bytes,
-            bytes_per_second: measures.bytes_per_second(),
-            commit: measures.commit(),
-            drain: Duration::ZERO,
-        })
+        projected_pause(&estimate(remaining_bytes, measures))
     }
 
-    /// What the next step depends on.
+    /// What the next step depends on. `left_before`: what was behind before the last round of catching up.
     pub(crate) fn observed(
         &self,
         job: &SplitJob,
         measures: &Measures,
+        left_before: Option<u64>,
         options: &MigratorOptions,
         now: Instant,
     ) -> Observed {
@@ -116,7 +112,8 @@ impl Look {
         Observed {
             source: self.source.as_ref().map_or(SourceView::Unreachable, MoveFacts::source_view),
             target: self.target.as_ref().map_or(ImportView::Unreachable, MoveFacts::import_view),
-            pause_fits: self.projected(measures) <= max_pause,
+            pause_fits: self.projected(measures) <= max_pause
+                && !is_worth_a_round(&estimate(self.behind().1, measures), left_before),
             old_lock: lock.is_some_and(|lock| self.is_past(lock.physical(), options.old_lock)),
             locked: lock.is_some(),
             overrun: measures.fenced_for(now) > fence_limit(max_pause),
@@ -131,4 +128,9 @@ impl Look {
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.now.is_some_and(|now| at.saturating_add_ms(age_ms) < now.physical())
     }
+}
+
+fn estimate(remaining_bytes: u64, measures: &Measures) -> Estimate {
+    let (bytes_per_second, commit) = (measures.bytes_per_second(), measures.commit());
+    Estimate { remaining_bytes, bytes_per_second, commit, drain: Duration::ZERO }
 }

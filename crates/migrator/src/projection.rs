@@ -27,9 +27,20 @@ pub struct Estimate {
 
 /// How long writes would be held back.
 pub fn projected_pause(estimate: &Estimate) -> Duration {
+    copy_time(estimate) + estimate.commit * COMMITS + estimate.drain
+}
+
+fn copy_time(estimate: &Estimate) -> Duration {
     let rate = if estimate.bytes_per_second == 0 { UNMEASURED_RATE } else { estimate.bytes_per_second };
-    let copy = Duration::from_secs_f64(estimate.remaining_bytes as f64 / rate as f64);
-    copy + estimate.commit * COMMITS + estimate.drain
+    Duration::from_secs_f64(estimate.remaining_bytes as f64 / rate as f64)
+}
+
+/// Whether what is left should be copied before writes are held back, although the pause would fit as it is: while it takes longer
+/// than a commit, and each round leaves less than three quarters of what the one before it left (`before`; `None`: there was none).
+/// So what a range is written while it is copied, which grows with its size, is copied before the fence and not behind it.
+pub fn is_worth_a_round(left: &Estimate, before: Option<u64>) -> bool {
+    let shrinks = before.is_none_or(|before| u128::from(left.remaining_bytes) * 4 < u128::from(before) * 3);
+    shrinks && copy_time(left) > left.commit
 }
 
 /// What is known of how long a job will take.
@@ -91,6 +102,30 @@ mod tests {
         ];
         for (estimate, expect) in table {
             assert_eq!(projected_pause(&estimate), ms(expect), "{estimate:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_copied_before_the_fence_while_that_makes_the_pause_shorter() {
+        // Bytes that are left, what was left before the last round, whether there is another one. A commit takes 2 ms, and
+        // 100 bytes are copied in a millisecond.
+        let table = [
+            (0, None, false),
+            (200, None, false),
+            (201, None, true),
+            (1_000_000, None, true),
+            (1_000_000, Some(1_500_000), true),
+            (749, Some(1_000), true),
+            (750, Some(1_000), false),
+            (1_000, Some(1_000), false),
+            (2_000, Some(1_000), false),
+            (300, Some(0), false),
+            (100, Some(1_000), false),
+            (u64::MAX, Some(u64::MAX), false),
+        ];
+        for (remaining_bytes, before, expect) in table {
+            let left = Estimate { remaining_bytes, bytes_per_second: 100_000, commit: ms(2), drain: ms(0) };
+            assert_eq!(is_worth_a_round(&left, before), expect, "{remaining_bytes} after {before:?}");
         }
     }
 

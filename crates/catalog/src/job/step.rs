@@ -87,7 +87,8 @@ pub struct Observed {
     pub source: SourceView,
     /// Linearizably.
     pub target: ImportView,
-    /// What a fence now would likely cost is within the budget of the job.
+    /// What a fence now would likely cost is within the budget of the job, and another round of catching up would not make it
+    /// noticeably less.
     pub pause_fits: bool,
     /// A transaction has held a lock in the interval for so long that it has to be resolved before the fence.
     pub old_lock: bool,
