@@ -28,7 +28,8 @@
 //! # Engines
 //!
 //! [`EngineKind`] names two: TiKV's raft-engine and RocksDB. `docs/design/0002-log-store.md` tells which one the
-//! product uses and why; both pass the same tests.
+//! product uses and why; both pass the same tests. Simulations use a third one, in memory, whose writer is a task:
+//! [`NodeLog::in_memory`].
 //!
 //! # Invariants
 //!
@@ -62,9 +63,11 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use engine::MemoryDisk;
 pub use error::{LogError, Place};
 pub use group_log::GroupLog;
 pub use node_log::NodeLog;
 pub use options::{EngineKind, LogOptions};
 pub use reader::GroupLogReader;
 pub use stats::LogStats;
+pub use writer::{Delay, Pace};

@@ -8,7 +8,7 @@ use drover_keys::GroupId;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::engine::{self, LogEngine, Recovered};
+use crate::engine::{self, LogEngine, MemoryDisk, Recovered};
 use crate::error::{LogError, Place};
 use crate::group_log::GroupLog;
 use crate::group_state::{GroupCell, GroupState};
@@ -16,7 +16,7 @@ use crate::options::LogOptions;
 use crate::queue::{Queue, Request, Work};
 use crate::reader::GroupLogReader;
 use crate::stats::{Counters, LogStats};
-use crate::writer::Writer;
+use crate::writer::{Pace, Writer};
 
 /// The log store of a node. Dropping it writes what is queued and closes the files; handles of groups that outlive it
 /// answer [`LogError::Closed`].
@@ -36,7 +36,28 @@ impl NodeLog {
         Self::with_engine(engine, options)
     }
 
+    /// Opens or creates a store for a simulated node, without threads. What `disk` has taken when the node's runtime is
+    /// dropped is there when it is opened again, and nothing else is. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If `disk` is in use.
+    pub fn in_memory(disk: &MemoryDisk, options: LogOptions, pace: Pace) -> Result<Self, LogError> {
+        let (shared, writer) = Self::parts(Box::new(disk.open()?), options, Queue::of_task())?;
+        tokio::spawn(writer.run_paced(pace));
+        Ok(Self { shared, threads: Vec::new() })
+    }
+
     pub(crate) fn with_engine(engine: Box<dyn LogEngine>, options: LogOptions) -> Result<Self, LogError> {
+        let (shared, writer) = Self::parts(engine, options, Queue::default())?;
+        let reclaimer = shared.clone();
+        let threads = vec![
+            spawn("raftlog-write", move || writer.run())?,
+            spawn("raftlog-reclaim", move || reclaimer.reclaim_until_closed())?,
+        ];
+        Ok(Self { shared, threads })
+    }
+
+    fn parts(engine: Box<dyn LogEngine>, options: LogOptions, queue: Queue) -> Result<(Arc<Shared>, Writer), LogError> {
         let mut cells = HashMap::new();
         let mut windows = HashMap::new();
         for id in engine.groups()? {
@@ -49,20 +70,14 @@ impl NodeLog {
             room: Arc::new(Semaphore::new(options.queue_bytes as usize)),
             engine,
             options,
-            queue: Queue::default(),
+            queue,
             cells: Mutex::new(cells),
             counters: Counters::default(),
             cause: OnceLock::new(),
             writes: AtomicU64::new(0),
             reclaim: Reclaim::default(),
         });
-        let writer = Writer::new(shared.clone(), windows);
-        let reclaimer = shared.clone();
-        let threads = vec![
-            spawn("raftlog-write", move || writer.run())?,
-            spawn("raftlog-reclaim", move || reclaimer.reclaim_until_closed())?,
-        ];
-        Ok(Self { shared, threads })
+        Ok((shared.clone(), Writer::new(shared, windows)))
     }
 
     /// The log of a group, empty if the store has not met it before. There may be several handles.

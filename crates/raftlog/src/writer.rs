@@ -1,8 +1,8 @@
-//! The thread that writes: everything the queue holds becomes one batch, one write, one fsync.
+//! The thread that writes: everything the queue holds becomes one batch, one write, one fsync. In a simulation it is a task.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use drover_guards::{self as guards, Guard};
 use drover_keys::GroupId;
@@ -35,6 +35,18 @@ struct Batch {
     requests: usize,
 }
 
+/// How long a simulated disk takes for a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Delay {
+    /// Until the batch is durable. A crash before loses it.
+    pub durable: Duration,
+    /// From then until the writer is told. A crash before loses nothing, but nobody has been told.
+    pub reported: Duration,
+}
+
+/// Says how long a simulated disk takes for the next batch.
+pub type Pace = Box<dyn FnMut() -> Delay + Send>;
+
 /// The writer's own state: the windows as they are on disk.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -49,14 +61,29 @@ impl Writer {
     /// Writes until the queue is closed and empty, or a write fails.
     pub fn run(mut self) {
         while let Some(requests) = self.shared.queue.take(self.shared.options.batch_bytes) {
-            if self.write(requests).is_err() {
-                return;
-            }
+            let mut batch = self.gather(requests);
+            let Ok(written_bytes) = self.store(&mut batch) else { return };
+            self.complete(batch.then);
+            self.shared.wake_reclaimer(written_bytes);
         }
         self.write_committed();
     }
 
-    fn write(&mut self, requests: Vec<Request>) -> Result<(), ()> {
+    /// As [`Writer::run`], as a task, on a disk that takes as long as `pace` says.
+    pub async fn run_paced(mut self, mut pace: Pace) {
+        while let Some(requests) = self.shared.queue.taken(self.shared.options.batch_bytes).await {
+            let (mut batch, delay) = (self.gather(requests), pace());
+            tokio::time::sleep(delay.durable).await;
+            if self.store(&mut batch).is_err() {
+                return;
+            }
+            tokio::time::sleep(delay.reported).await;
+            self.complete(batch.then);
+        }
+    }
+
+    /// Makes a batch of requests.
+    fn gather(&mut self, requests: Vec<Request>) -> Batch {
         let mut batch = Batch { requests: requests.len(), ..Batch::default() };
         for Request { group, work } in requests {
             self.add(&mut batch, group, work);
@@ -67,17 +94,20 @@ impl Writer {
         if !guards::on(Guard::ReportedWhenDurable) {
             self.complete(std::mem::take(&mut batch.then));
         }
+        batch
+    }
+
+    /// Makes a batch durable; the bytes that were written. If it cannot be, everybody who waits for it has been told.
+    fn store(&self, batch: &mut Batch) -> Result<u64, ()> {
         let started = Instant::now();
         match self.shared.engine.write(&batch.changes) {
             Ok(written_bytes) => {
                 self.shared.counters.batch(batch.requests, written_bytes, started.elapsed());
-                self.complete(batch.then);
-                self.shared.wake_reclaimer(written_bytes);
-                Ok(())
+                Ok(written_bytes)
             }
             Err(error) => {
                 let error = self.shared.stop(error);
-                for (group, then) in batch.then {
+                for (group, then) in std::mem::take(&mut batch.then) {
                     then.fail(&group, &error);
                 }
                 Err(())

@@ -9,7 +9,7 @@ use drover_wire::proto::storage::v1 as pb;
 use openraft::impls::leader_id_std::LeaderId;
 use tempfile::TempDir;
 
-use super::{Change, LogEngine, Recovered, open, verify};
+use super::{Change, LogEngine, MemoryDisk, Recovered, open, verify};
 use crate::error::LogError;
 use crate::options::{EngineKind, LogOptions};
 use crate::record::{Records, Window};
@@ -49,18 +49,32 @@ fn vote(term: u64) -> Vote {
     Vote { leader_id: LeaderId { term, voted_for: 2 }, committed: true }
 }
 
+/// Which engine.
+enum Kind {
+    Files(EngineKind),
+    Memory,
+}
+
 struct Fixture {
-    kind: EngineKind,
+    kind: Kind,
     dir: TempDir,
+    disk: MemoryDisk,
 }
 
 impl Fixture {
-    fn options(&self) -> LogOptions {
-        LogOptions { engine: self.kind, file_bytes: 8 << 10, reclaim_bytes: 16 << 10, ..LogOptions::default() }
+    fn try_open(&self) -> Result<Box<dyn LogEngine>, LogError> {
+        match self.kind {
+            Kind::Memory => Ok(Box::new(self.disk.open()?)),
+            Kind::Files(engine) => {
+                let (file_bytes, reclaim_bytes) = (8 << 10, 16 << 10);
+                let options = LogOptions { engine, file_bytes, reclaim_bytes, ..LogOptions::default() };
+                open(&self.dir.path().join("log"), &options)
+            }
+        }
     }
 
     fn open(&self) -> Box<dyn LogEngine> {
-        open(&self.dir.path().join("log"), &self.options()).unwrap()
+        self.try_open().unwrap()
     }
 }
 
@@ -160,7 +174,7 @@ fn what_is_missing_is_an_error_and_no_panic(on: &Fixture) {
 
 fn a_directory_is_open_only_once(on: &Fixture) {
     let _engine = on.open();
-    assert!(open(&on.dir.path().join("log"), &on.options()).is_err());
+    assert!(on.try_open().is_err());
 }
 
 fn reclaiming_loses_nothing_that_is_live(on: &Fixture) {
@@ -199,16 +213,19 @@ fn walk(dir: &Path) -> u64 {
 macro_rules! conformance {
     ($($behaviour:ident),* $(,)?) => {
         mod raft_engine {
-            $(#[test] fn $behaviour() { super::run(crate::EngineKind::RaftEngine, super::$behaviour) })*
+            $(#[test] fn $behaviour() { super::run(super::Kind::Files(crate::EngineKind::RaftEngine), super::$behaviour) })*
         }
         mod rocksdb {
-            $(#[test] fn $behaviour() { super::run(crate::EngineKind::RocksDb, super::$behaviour) })*
+            $(#[test] fn $behaviour() { super::run(super::Kind::Files(crate::EngineKind::RocksDb), super::$behaviour) })*
+        }
+        mod memory {
+            $(#[test] fn $behaviour() { super::run(super::Kind::Memory, super::$behaviour) })*
         }
     };
 }
 
-fn run(kind: EngineKind, behaviour: fn(&Fixture)) {
-    behaviour(&Fixture { kind, dir: tempfile::tempdir().unwrap() });
+fn run(kind: Kind, behaviour: fn(&Fixture)) {
+    behaviour(&Fixture { kind, dir: tempfile::tempdir().unwrap(), disk: MemoryDisk::default() });
 }
 
 conformance!(

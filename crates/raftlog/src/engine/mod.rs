@@ -1,6 +1,7 @@
-//! What the log store asks of a storage engine, and the two that can do it.
+//! What the log store asks of a storage engine, the two that can do it, and one in memory for simulations.
 
 pub(crate) mod mark;
+mod memory;
 mod noted;
 mod raft_engine;
 mod rocks;
@@ -15,6 +16,7 @@ use std::path::Path;
 use drover_keys::GroupId;
 use drover_rafttypes::{Entry, Vote};
 
+pub use self::memory::MemoryDisk;
 use self::noted::Noted;
 pub use self::raft_engine::RaftEngineLog;
 pub use self::rocks::RocksLog;
