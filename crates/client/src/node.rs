@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
+use drover_seams::net;
 use drover_wire::proto::v1::SessionAnswer;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::compat_client::CompatClient;
@@ -57,18 +58,17 @@ impl Node {
         if endpoint.uri().port().is_none() {
             return Err(invalid(&"no port"));
         }
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(connect_timeout)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PROBE_AFTER)
             .keep_alive_timeout(PROBE_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect_lazy();
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         Ok(Arc::new(Node {
             address,
             id: AtomicU64::new(id.map_or(0, |id| id.0)),
-            channel,
+            channel: net::connect_lazy(endpoint),
             session: ArcSwapOption::empty(),
             opening: Mutex::new(()),
             started: Instant::now(),

@@ -9,6 +9,7 @@ use drover_keys::GroupId;
 use drover_kv::{Error, Reason};
 use drover_mvcc::{Digest, GcRule, GcRules, GroupStore, StoreError};
 use drover_rafttypes::LogId;
+use drover_seams::blocking::aside;
 use tokio::sync::watch;
 
 use crate::ApplyError;
@@ -160,7 +161,7 @@ impl Shared {
     pub(crate) fn take_digest(self: &Arc<Self>, index: u64, view: View) {
         self.digests.announce(index);
         let shared = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
+        aside(move || {
             let digest = digest::compute(&view);
             if let Err(why) = &digest {
                 shared.report_failure(why);
@@ -185,7 +186,7 @@ pub fn gc_rules(state: &GroupState) -> GcRules {
 pub(crate) async fn blocking<T: Send + 'static, E: Into<io::Error> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match aside(work).await {
         Ok(result) => result.map_err(Into::into),
         Err(error) => Err(io::Error::other(error)),
     }

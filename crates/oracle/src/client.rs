@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use drover_guards::{self as guards, Guard};
@@ -34,10 +34,11 @@ struct Waiting {
 }
 
 /// The oracle on this node, if it has a replica of the default group.
-type Local = RwLock<Option<Arc<Oracle>>>;
+/// Weak: the oracle's group asks the client for timestamps itself, and would never be let go of.
+type Local = RwLock<Weak<Oracle>>;
 
 fn leading(local: &Local) -> Option<Arc<Oracle>> {
-    local.read().clone().filter(|oracle| oracle.is_leader())
+    local.read().upgrade().filter(|oracle| oracle.is_leader())
 }
 
 /// Timestamps that were issued together with those of a caller, for callers that come later. They would get what is older than
@@ -87,13 +88,13 @@ impl OracleClient {
     }
 
     /// Makes the oracle of this node known.
-    pub fn attach(&self, oracle: Arc<Oracle>) {
-        *self.local.write() = Some(oracle);
+    pub fn attach(&self, oracle: &Arc<Oracle>) {
+        *self.local.write() = Arc::downgrade(oracle);
     }
 
     /// There is no oracle on this node any more: its replica of the default group is going away.
     pub fn detach(&self) {
-        *self.local.write() = None;
+        *self.local.write() = Weak::new();
     }
 }
 

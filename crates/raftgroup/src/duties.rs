@@ -9,6 +9,7 @@ use drover_fsm::{Command, Grant, RecordPlace};
 use drover_hlc::Timestamp;
 use drover_kv::{Error, Reason};
 use drover_rafttypes::{ControlReply, LogId};
+use drover_seams::blocking;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -155,7 +156,7 @@ impl Group {
         }
         for _ in 0..RECORD_ENTRIES_PER_ROUND {
             let look = || self.fsm.expired_txn_records(sweep.as_ref(), horizon, RECORDS_PER_ENTRY);
-            let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
+            let found = blocking::here(look).map_err(|error| self.judge(error))?;
             if !found.names.is_empty() {
                 self.command(leadership, &Command::RemoveTxnRecords(found.names), deadline).await?;
             }
@@ -178,7 +179,7 @@ impl Group {
     ) -> Result<(), Error> {
         for _ in 0..RECORD_ENTRIES_PER_ROUND {
             let look = || self.fsm.expired_records(sweep.as_ref(), now, RECORDS_PER_ENTRY);
-            let found = tokio::task::block_in_place(look).map_err(|error| self.judge(error))?;
+            let found = blocking::here(look).map_err(|error| self.judge(error))?;
             if !found.names.is_empty() {
                 if self.fsm.state().record_horizon < now {
                     self.command(leadership, &Command::AdvanceRecordHorizon(now), deadline).await?;

@@ -10,6 +10,7 @@ use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Outcome, Reason, TxnWrite, WriteKind, WriteOp};
 use drover_raftlog::GroupLog;
 use drover_rafttypes::{CommandBytes, ControlReply, Node, SnapshotDir, TypeConfig};
+use drover_seams::blocking;
 use openraft::async_runtime::WatchReceiver;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::WatchChangeHandle;
@@ -317,7 +318,7 @@ impl Group {
         }
         self.fail_fast(&op)?;
         if let WriteKind::DeleteRange { interval, resume } = &op.kind {
-            let bounded = tokio::task::block_in_place(|| {
+            let bounded = blocking::here(|| {
                 self.fsm.bound_delete_range(
                     interval,
                     Timestamp::ZERO,
@@ -330,7 +331,7 @@ impl Group {
             let part = WriteKind::DeleteRange { interval: bounded.interval.clone(), resume: None };
             self.fsm.unfenced(&part).map_err(|error| self.judge(error))?;
             let unlocked = || self.fsm.interval_unlocked(&bounded.interval, op.observed_version);
-            tokio::task::block_in_place(unlocked).map_err(|error| self.judge(error))?;
+            blocking::here(unlocked).map_err(|error| self.judge(error))?;
             let resume = bounded.resume.or_else(|| resume.clone());
             op.kind = WriteKind::DeleteRange { interval: bounded.interval, resume };
         }

@@ -11,6 +11,7 @@ use drover_keys::JobId;
 use drover_kv::{Error, Reason};
 use drover_mvcc::ExportBudget;
 use drover_rafttypes::ControlReply;
+use drover_seams::blocking;
 use futures::Stream;
 use futures::stream;
 
@@ -111,7 +112,7 @@ impl Group {
         look: impl FnOnce(drover_fsm::MoveView) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Error> {
         let fsm = self.fsm.clone();
-        match tokio::task::spawn_blocking(move || fsm.move_view().and_then(look)).await {
+        match blocking::aside(move || fsm.move_view().and_then(look)).await {
             Ok(found) => found.map_err(|error| self.judge(error)),
             Err(error) => Err(Error::definite(Reason::Internal, format!("a look at a moving range ended: {error}"))),
         }

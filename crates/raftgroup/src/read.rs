@@ -15,6 +15,7 @@ use drover_hlc::Timestamp;
 use drover_keys::CatalogVersion;
 use drover_keys::Interval;
 use drover_kv::{Error, ReadAnswer, ReadOp, ReadSet, Reason, Versioned};
+use drover_seams::blocking;
 
 use crate::arrival;
 use crate::group::Group;
@@ -29,7 +30,7 @@ const AT_ONCE: usize = 16;
 pub(crate) fn look<T>(keys: usize, intervals: usize, look: impl FnOnce() -> T) -> T {
     match (keys, intervals) {
         (..=AT_ONCE, 0) => look(),
-        _ => tokio::task::block_in_place(look),
+        _ => blocking::here(look),
     }
 }
 
@@ -83,7 +84,7 @@ impl Group {
             }
             ReadOp::Scan(request) => {
                 self.enter(&Scope::Interval(&request.interval), Some(request.read_ts), deadline).await?;
-                let page = tokio::task::block_in_place(|| self.fsm.scan(&request, observed));
+                let page = blocking::here(|| self.fsm.scan(&request, observed));
                 Ok(ReadAnswer::Scan(page.map_err(|error| self.judge(error))?))
             }
             ReadOp::Refresh(request) => {
@@ -101,7 +102,7 @@ impl Group {
             }
             ReadOp::Locks { interval, limit } => {
                 self.enter(&Scope::Nothing, None, deadline).await?;
-                let found = tokio::task::block_in_place(|| self.fsm.locks(&interval, limit, observed));
+                let found = blocking::here(|| self.fsm.locks(&interval, limit, observed));
                 let (locks, resume) = found.map_err(|error| self.judge(error))?;
                 Ok(ReadAnswer::Locks { locks, resume })
             }

@@ -4,6 +4,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use drover_rafttypes::{Entry, TypeConfig, Vote};
+use drover_seams::blocking;
 use futures::Stream;
 use openraft::OptionalSend;
 use openraft::storage::RaftLogReader;
@@ -94,7 +95,7 @@ impl GroupLogReader {
     async fn read_engine(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>, LogError> {
         let reader = self.clone();
         let read = move || reader.shared.engine.read(reader.cell.id, range, max_bytes);
-        let entries = tokio::task::spawn_blocking(read).await.map_err(|_| LogError::Closed)??;
+        let entries = blocking::aside(read).await.map_err(|_| LogError::Closed)??;
         add(&self.shared.counters.engine_reads, entries.len() as u64);
         Ok(entries)
     }

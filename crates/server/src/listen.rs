@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use drover_seams::net;
 use tokio::net::TcpListener;
 
 /// Why a port is not open. Nothing was started on it.
@@ -50,6 +51,28 @@ pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpLis
         io::ErrorKind::AddrNotAvailable => ListenError::NotOurs { address, setting },
         _ => ListenError::Io { address, setting, source },
     })
+}
+
+/// What comes to a port that is open.
+pub enum Incoming {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// Over the network of a simulation.
+    Simulated(net::Incoming),
+}
+
+/// As [`listen`], on the network of the simulation if this process simulates.
+///
+/// # Errors
+/// As [`listen`].
+pub async fn listen_for_nodes(setting: &'static str, address: SocketAddr) -> Result<Incoming, ListenError> {
+    match drover_seams::simulated() {
+        None => listen(setting, address).await.map(Incoming::Tcp),
+        Some(network) => {
+            let incoming = network.listen(address).await;
+            incoming.map(Incoming::Simulated).map_err(|source| ListenError::Io { address, setting, source })
+        }
+    }
 }
 
 #[cfg(test)]

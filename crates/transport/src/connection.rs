@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use drover_keys::NodeId;
 use drover_kv::{Error, Reason};
+use drover_seams::{blocking, is_simulated, net};
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::internal_client::InternalClient;
 use drover_wire::status_to_error;
@@ -58,7 +59,7 @@ impl Connection {
         let response = response.into_inner();
         let peer = handshake::judge_response(me, to, &response)?;
         let identities = Arc::clone(identities);
-        tokio::task::spawn_blocking(move || handshake::judge_store(&identities, peer))
+        blocking::aside(move || handshake::judge_store(&identities, peer))
             .await
             .map_err(|error| Error::definite(Reason::Internal, error.to_string()))??;
 
@@ -151,6 +152,9 @@ async fn connect(address: &str, tuning: &Tuning) -> Result<Channel, Error> {
     let endpoint = endpoint(address, tuning).map_err(|error| {
         Error::definite(Reason::InvalidArgument, format!("{address:?} is not an address: {error}; nothing was changed"))
     })?;
+    if is_simulated() {
+        return net::connect(endpoint).await.map_err(|error| unavailable(&error));
+    }
     let stream = TcpStream::connect(address).await.map_err(|error| unavailable(&error))?;
     stream.set_nodelay(true).map_err(|error| unavailable(&error))?;
     let once = Mutex::new(Some(stream));

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Reason};
+use drover_seams::blocking;
 use drover_wire::error_to_status;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::internal_server::{Internal, InternalServer as TonicInternalServer};
@@ -99,7 +100,7 @@ impl Internal for InternalServer {
             Err(error) => Err(error),
             Ok(peer) => {
                 let identities = Arc::clone(self.pool.identities());
-                tokio::task::spawn_blocking(move || handshake::judge_store(&identities, peer).map(|()| peer))
+                blocking::aside(move || handshake::judge_store(&identities, peer).map(|()| peer))
                     .await
                     .unwrap_or_else(|error| Err(Error::definite(Reason::Internal, error.to_string())))
             }

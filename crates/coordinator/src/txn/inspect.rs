@@ -12,6 +12,7 @@ use drover_kv::{
     Attempt, Error, LockInfo, ReadAnswer, ReadOp, Reason, TxnHeartbeat, TxnId, TxnRef, TxnStatus, TxnWrite,
 };
 use drover_raftgroup::Group;
+use drover_seams::blocking;
 use drover_wire::{GroupAnswer, GroupOp};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -230,7 +231,7 @@ impl Coordinator {
         }
         let old = Timestamp::new(now.physical().saturating_sub_ms(self.lock_ttl_ms()), 0);
         let look = || group.fsm().expired_txn_records(sweep.records.as_ref(), old, u64::from(LOCKS_PER_READ));
-        let found = match tokio::task::block_in_place(look) {
+        let found = match blocking::here(look) {
             Ok(found) => found,
             // The replica itself reports what is wrong with it.
             Err(_) => return ended,
@@ -257,7 +258,7 @@ impl Coordinator {
             let Some(part) = owned.interval.intersection(&rest) else { continue };
             let version = Some(self.routes().current().version());
             let look = || group.fsm().locks(&part, LOCKS_PER_READ, version);
-            let (locks, resume) = match tokio::task::block_in_place(look) {
+            let (locks, resume) = match blocking::here(look) {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::info!(group = %group.id(), ?error, "the locks of a part of the group could not be looked at");

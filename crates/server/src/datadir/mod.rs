@@ -67,7 +67,7 @@ impl NewDataDir {
             return Err(DataDirError::Taken { root: root.to_owned() });
         }
         refuse_foreign(root)?;
-        Ok(Self { root: root.to_owned(), store: random_store_id(&root.join(IDENTITY))?, _lock: lock })
+        Ok(Self { root: root.to_owned(), store: StoreId(rand::random()), _lock: lock })
     }
 
     /// Identity of the directory.
@@ -243,7 +243,7 @@ fn read_identity(root: &Path) -> Result<Option<Identity>, DataDirError> {
 /// Makes an empty directory the data directory of a node.
 fn create_identity(root: &Path, cluster: ClusterId, node: NodeId) -> Result<Identity, DataDirError> {
     refuse_foreign(root)?;
-    write_identity(root, cluster, node, random_store_id(&root.join(IDENTITY))?)
+    write_identity(root, cluster, node, StoreId(rand::random()))
 }
 
 fn write_identity(root: &Path, cluster: ClusterId, node: NodeId, store: StoreId) -> Result<Identity, DataDirError> {
@@ -270,22 +270,6 @@ fn refuse_foreign(root: &Path) -> Result<(), DataDirError> {
         }
     }
     Ok(())
-}
-
-fn random_store_id(path: &Path) -> Result<StoreId, DataDirError> {
-    let mut id = [0; 16];
-    let read = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
-    match read {
-        Ok(16) => Ok(StoreId(id)),
-        Ok(_) => Err(DataDirError::Io {
-            doing: "find random bytes for",
-            path: path.to_owned(),
-            source: io::ErrorKind::UnexpectedEof.into(),
-        }),
-        Err(error) => {
-            Err(DataDirError::Io { doing: "find random bytes for", path: path.to_owned(), source: error.into() })
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use drover_hlc::PhysicalMs;
 use drover_keys::{CatalogVersion, ClusterId, GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_raftgroup::{GrantSource, Group};
+use drover_seams::net;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::proto::v1::distribution_client::DistributionClient;
@@ -127,7 +128,7 @@ pub async fn follow_nodes(me: String, seeds: Vec<String>, followed: Followed, st
 pub async fn exists_elsewhere(addresses: &[String], cluster: ClusterId) -> bool {
     let asked = addresses.iter().map(|address| async move {
         let known = async {
-            let mut client = ClusterClient::connect(format!("http://{address}")).await.ok()?;
+            let mut client = ClusterClient::new(net::connect_to(address).await.ok()?);
             let request = v1::WatchTopologyRequest { known_revision: 0, cluster_id: cluster.to_string() };
             client.watch_topology(request).await.ok()?.into_inner().message().await.ok()?
         };
@@ -144,7 +145,7 @@ async fn follow_node(address: &str, followed: &Followed) -> Result<(), FollowErr
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(2))
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await?;
+    let channel = net::connect(endpoint).await?;
     tokio::select! {
         ended = follow_topology(channel.clone(), followed) => ended,
         ended = follow_routes(channel, followed) => ended,

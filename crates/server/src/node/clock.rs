@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -32,21 +33,27 @@ impl WallClock for SystemClock {
 
 /// The hybrid logical clock of a node: at or above every timestamp the node has seen. It shows how far the oracle's
 /// time and this machine's lie apart; nothing is decided by it.
-#[derive(Debug)]
 pub struct NodeClock {
     hlc: Hlc,
+    wall: Arc<dyn WallClock>,
     refused: AtomicU64,
 }
 
+impl fmt::Debug for NodeClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeClock").field("hlc", &self.hlc).field("refused", &self.refused).finish_non_exhaustive()
+    }
+}
+
 impl NodeClock {
-    /// A clock that takes no note of timestamps more than `max_ahead_ms` ahead of this machine's clock.
-    pub fn new(max_ahead_ms: u64) -> Arc<Self> {
-        Arc::new(Self { hlc: Hlc::new(max_ahead_ms), refused: AtomicU64::new(0) })
+    /// A clock that takes no note of timestamps more than `max_ahead_ms` ahead of `wall`, this machine's clock.
+    pub fn new(max_ahead_ms: u64, wall: Arc<dyn WallClock>) -> Arc<Self> {
+        Arc::new(Self { hlc: Hlc::new(max_ahead_ms), wall, refused: AtomicU64::new(0) })
     }
 
     /// Takes note of a timestamp.
     pub fn observe(&self, seen: Timestamp) {
-        if let Err(error) = self.hlc.observe(seen, SystemClock.now())
+        if let Err(error) = self.hlc.observe(seen, self.wall.now())
             && self.refused.fetch_add(1, Ordering::Relaxed) == 0
         {
             tracing::warn!(%error, "this machine's clock is far behind the oracle's; check its time synchronisation");
@@ -63,7 +70,7 @@ impl NodeClock {
     pub fn reading(&self) -> Option<(Timestamp, i64)> {
         let last = self.hlc.last();
         let difference = |wall: u64, seen: u64| i64::try_from(i128::from(wall) - i128::from(seen)).unwrap_or(i64::MAX);
-        (last > Timestamp::ZERO).then(|| (last, difference(SystemClock.now().unix_ms(), last.physical().unix_ms())))
+        (last > Timestamp::ZERO).then(|| (last, difference(self.wall.now().unix_ms(), last.physical().unix_ms())))
     }
 }
 
@@ -93,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_clock_of_a_node_shows_the_highest_timestamp_and_refuses_the_far_future() {
-        let clock = NodeClock::new(60_000);
+        let clock = NodeClock::new(60_000, Arc::new(SystemClock));
         assert_eq!(clock.reading(), None);
         let now = SystemClock.now();
         let seen = Timestamp::new(now.saturating_sub_ms(5_000), 3);

@@ -16,6 +16,7 @@ mod relief;
 mod replicas;
 mod serve;
 mod status;
+mod surroundings;
 mod topology;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use drover_coordinator::{
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
 use drover_raftlog::{LogError, LogOptions, NodeLog};
+use drover_seams::{blocking, is_simulated};
 use drover_transport::{IdentityError, LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -37,7 +39,7 @@ use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError};
 use crate::disk::DiskWatch;
 use crate::lifecycle::{Drain, Ended, Shutdown};
-use crate::listen::{ListenError, listen};
+use crate::listen::{ListenError, listen_for_nodes};
 use crate::metrics::Metrics;
 use crate::services::{Front, FrontParts};
 
@@ -45,6 +47,7 @@ pub use build::version as build_version;
 pub use clock::{NodeClock, SystemClock, shift_clock};
 pub use presence::CAPABILITIES;
 pub use status::NodeView;
+pub use surroundings::{OpenLog, Surroundings};
 
 use catalog::Followed;
 use clock::Observed;
@@ -109,20 +112,39 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// If it cannot start, or cannot go on.
 pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<Stopped, NodeError> {
+    run_in(config, data, shutdown, Surroundings::machine()).await
+}
+
+/// As [`run`], in other surroundings than the machine's own. A simulated node has no admin port.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    config: Config,
+    data: DataDir,
+    shutdown: Shutdown,
+    surroundings: Surroundings,
+) -> Result<Stopped, NodeError> {
+    let Surroundings { wall, clock_lead, open_log, observe } = surroundings;
     let started = Instant::now();
     let stop = CancellationToken::new();
-    let admin = AdminServer::bind(config.node.admin_listen).await?;
-    let grpc = listen("node.grpc_listen", config.node.grpc_listen).await?;
+    let admin = match is_simulated() {
+        true => None,
+        false => Some(AdminServer::bind(config.node.admin_listen).await?),
+    };
+    let grpc = listen_for_nodes("node.grpc_listen", config.node.grpc_listen).await?;
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(ReadinessSlot::new());
-    let admin = admin.serve(Arc::clone(&readiness), Arc::clone(&metrics), stop.clone().cancelled_owned());
-    let admin = tokio::spawn(admin);
+    let admin = admin.map(|admin| {
+        let (readiness, metrics) = (Arc::clone(&readiness), Arc::clone(&metrics));
+        tokio::spawn(admin.serve(readiness, metrics, stop.clone().cancelled_owned()))
+    });
 
     let watch = DiskWatch::start(data.root().to_owned(), config.disk.reserve_bytes.0, config.disk.check_interval)
         .map_err(|source| NodeError::Io { what: "the free space of the data directory cannot be asked for", source })?;
     let data = Arc::new(data);
     let records = Arc::new(data.replicas(replicas::founding(&config))?);
-    let log = Arc::new(open_log(&config, &data).await?);
+    let log = Arc::new(open_raftlog(&config, &data, open_log).await?);
     let directory = Arc::new(GroupDirectory::default());
     for group in &config.bootstrap.groups {
         directory.set_members(group.id, group.replicas.clone());
@@ -140,7 +162,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     let topology = TopologyCache::new(Arc::clone(&directory), Arc::clone(&peers), configured);
     let (cluster, by_replica) = (config.cluster.id, Arc::default());
     let followed = Followed { cluster, routes: Arc::clone(&routes), topology, by_replica };
-    let clock = NodeClock::new(millis(config.oracle.max_clock_step));
+    let clock = NodeClock::new(millis(config.oracle.max_clock_step), Arc::clone(&wall));
     let service = PeerService::new(
         Arc::clone(&directory),
         Arc::clone(&routes),
@@ -178,6 +200,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         clock: Arc::clone(&clock),
     };
     readiness.set(view.clone());
+    observe(&view);
     let readiness_view = view.clone();
     serve::export(&metrics, &log, &peers, &directory, watch.subscribe(), clock);
     let known = tokio::sync::watch::Sender::new(false);
@@ -209,7 +232,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
         coordinator: Arc::clone(front.coordinator()),
         followed: followed.clone(),
         registered,
-        time: TimeParts { oracle, timestamps },
+        time: TimeParts { oracle, timestamps, wall, clock_lead },
     };
     let replaced = parts.peers.replaced();
     let replicas = Arc::new(Replicas::new(&config, seeds(&config, &data), parts)?);
@@ -229,7 +252,9 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     stop.cancel();
     let closing = async {
         replicas.stop().await;
-        if let Ok(Err(error)) = admin.await {
+        if let Some(admin) = admin
+            && let Ok(Err(error)) = admin.await
+        {
             tracing::warn!(%error, "the admin server did not end cleanly");
         }
     };
@@ -241,7 +266,7 @@ pub async fn run(config: Config, data: DataDir, shutdown: Shutdown) -> Result<St
     }
 }
 
-async fn open_log(config: &Config, data: &DataDir) -> Result<NodeLog, NodeError> {
+async fn open_raftlog(config: &Config, data: &DataDir, open: OpenLog) -> Result<NodeLog, NodeError> {
     let storage = &config.storage;
     let options = LogOptions {
         queue_bytes: u32::try_from(storage.raftlog_queue_bytes.0).unwrap_or(u32::MAX),
@@ -250,7 +275,7 @@ async fn open_log(config: &Config, data: &DataDir) -> Result<NodeLog, NodeError>
         ..LogOptions::default()
     };
     let dir = data.raftlog();
-    tokio::task::spawn_blocking(move || NodeLog::open(&dir, options))
+    blocking::aside(move || open(&dir, options))
         .await
         .map_err(|error| NodeError::Failed(format!("opening the Raft log did not finish: {error}")))?
         .map_err(NodeError::Log)

@@ -9,6 +9,7 @@ use drover_catalog::{CHANGES_REPLICAS, CatalogCommandKind, Heartbeat, MOVES_RANG
 use drover_coordinator::Coordinator;
 use drover_keys::{ClusterId, NodeId, StoreId};
 use drover_kv::{Error, Reason};
+use drover_seams::net;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use drover_wire::status_to_error;
@@ -87,7 +88,7 @@ impl Announcement {
                 cluster_id: self.cluster.to_string(),
             };
             let asked = async {
-                let mut client = ClusterClient::connect(format!("http://{seed}")).await.ok()?;
+                let mut client = ClusterClient::new(net::connect_to(seed).await.ok()?);
                 Some(client.register_node(request).await.map(drop).map_err(|status| status_to_error(&status)))
             };
             match tokio::time::timeout(SEED, asked).await {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use drover_catalog::Topology;
 use drover_keys::{ClusterId, NodeId};
+use drover_seams::net;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ pub async fn relieve(replicas: Arc<Replicas>, mut disk: watch::Receiver<DiskStat
 async fn with_space(topology: &Topology, cluster: ClusterId) -> BTreeSet<NodeId> {
     let asked = topology.nodes.iter().map(|(node, addresses)| async move {
         let asking = async {
-            let mut client = ClusterClient::connect(format!("http://{}", addresses.address)).await.ok()?;
+            let mut client = ClusterClient::new(net::connect_to(&addresses.address).await.ok()?);
             client.get_node_status(v1::GetNodeStatusRequest {}).await.ok()
         };
         let answer = tokio::time::timeout(ASK_TIMEOUT, asking).await.ok().flatten()?.into_inner();

@@ -11,13 +11,15 @@ use drover_catalog::{CatalogCommand, Holding, HostingStep, Topology, hosting_ste
 use drover_coordinator::{Coordinator, GroupDirectory, Replica};
 use drover_fsm::{FsmStateMachine, ValidationLimits};
 use drover_guards::{Place, crash_point};
+use drover_hlc::WallClock;
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_migrator::{Cluster, ClusterParts, Migrator, MigratorOptions};
 use drover_mvcc::{StoreEnv, StoreEnvOptions};
 use drover_oracle::{Oracle, OracleClient, OracleOptions};
-use drover_raftgroup::{Group, GroupOptions, GroupParts, ReplicaPlan, SharedTimestamps};
+use drover_raftgroup::{ClockLead, Group, GroupOptions, GroupParts, ReplicaPlan, SharedTimestamps};
 use drover_raftlog::NodeLog;
 use drover_rafttypes::Node;
+use drover_seams::blocking;
 use drover_transport::{NodeService, PeerPool};
 use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
@@ -28,7 +30,7 @@ use super::catalog::Followed;
 use super::endpoint::GuardedRaft;
 use super::membership::CatalogPlan;
 use super::peers::PeerService;
-use super::{NodeError, SystemClock, catalog, millis};
+use super::{NodeError, catalog, millis};
 use crate::config::{BootstrapGroup, Config};
 use crate::datadir::{DataDir, RecordState, ReplicaRecord, ReplicaRecords};
 use crate::disk::DiskState;
@@ -63,6 +65,10 @@ pub struct TimeParts {
     pub oracle: Arc<OracleClient>,
     /// Is asked by the groups.
     pub timestamps: SharedTimestamps,
+    /// The wall clock.
+    pub wall: Arc<dyn WallClock>,
+    /// Tells suspensions of the machine.
+    pub clock_lead: ClockLead,
 }
 
 /// A replica that was opened, and how to end it.
@@ -205,7 +211,7 @@ impl Replicas {
 
     async fn try_open(&self, id: GroupId) -> Result<Arc<Group>, String> {
         let (env, dir) = (self.env.clone(), self.parts.data.group(id));
-        let (state_machine, fsm) = tokio::task::spawn_blocking(move || FsmStateMachine::open(env, &dir, id))
+        let (state_machine, fsm) = blocking::aside(move || FsmStateMachine::open(env, &dir, id))
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
@@ -217,7 +223,7 @@ impl Replicas {
             fsm,
             network: self.parts.peers.raft_network(id),
             timestamps: Arc::clone(&self.parts.time.timestamps),
-            clock_lead: drover_raftgroup::clock_lead(),
+            clock_lead: Arc::clone(&self.parts.time.clock_lead),
             options: self.options.clone(),
         })
         .await
@@ -243,9 +249,9 @@ impl Replicas {
         self.parts.service.deliver(id, record.id, endpoint);
         self.parts.directory.set(id, Replica::Running(Arc::clone(&group)));
         if id == GroupId::DEFAULT {
-            let oracle = Oracle::new(Arc::clone(&group), Arc::new(SystemClock), self.oracle.clone());
+            let oracle = Oracle::new(Arc::clone(&group), Arc::clone(&self.parts.time.wall), self.oracle.clone());
             self.parts.service.set_oracle(Some(Arc::clone(&oracle)));
-            self.parts.time.oracle.attach(Arc::clone(&oracle));
+            self.parts.time.oracle.attach(&oracle);
             tasks.spawn(oracle.run(stop.clone()));
             let cluster = Cluster::new(ClusterParts {
                 node: self.node,
@@ -473,7 +479,7 @@ impl Replicas {
     /// Removes store and log of a group of which nothing is open, or will be soon.
     async fn clear(&self, group: GroupId) -> Result<(), String> {
         let (env, data) = (self.env.clone(), Arc::clone(&self.parts.data));
-        let cleared = tokio::task::spawn_blocking(move || {
+        let cleared = blocking::aside(move || {
             if !env.wait_closed(&data.group(group), CLOSE_TIMEOUT) {
                 return Err("somebody still reads from its store".to_owned());
             }

@@ -11,7 +11,6 @@ use drover_wire::proto::v1::compat_server::CompatServer;
 use drover_wire::proto::v1::distribution_server::DistributionServer;
 use drover_wire::proto::v1::kv_server::KvServer;
 use drover_wire::proto::v1::txn_server::TxnServer;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,16 +22,17 @@ use super::status::{NodeView, sample};
 use super::{NodeClock, NodeError};
 use crate::config::Config;
 use crate::disk::DiskState;
+use crate::listen::Incoming;
 use crate::metrics::{Metrics, follow_total};
 use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService};
 
-/// Starts to answer on `listener`, until `stop`.
+/// Starts to answer what comes in, until `stop`.
 ///
 /// # Errors
 /// If an address of the configuration cannot be one.
 pub fn start(
     config: &Config,
-    listener: TcpListener,
+    incoming: Incoming,
     view: NodeView,
     peer_service: Arc<PeerService>,
     peers: Arc<PeerPool>,
@@ -64,7 +64,6 @@ pub fn start(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| NodeError::Failed(format!("the reflection service cannot be built: {error}")))?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let streams = u32::try_from(config.server.http2_max_streams).unwrap_or(u32::MAX);
     let window = u32::try_from(config.server.http2_connection_window_bytes.0).unwrap_or(u32::MAX);
     let tuning = &peers.options().tuning;
@@ -79,7 +78,14 @@ pub fn start(
         .add_service(internal)
         .add_service(health_service)
         .add_service(reflection);
-    let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()));
+    let stop = stop.cancelled_owned();
+    let server = match incoming {
+        Incoming::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+        }
+        Incoming::Simulated(incoming) => tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop)),
+    };
     Ok((server, health))
 }
 

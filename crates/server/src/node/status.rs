@@ -10,6 +10,7 @@ use drover_fsm::moving::Fence;
 use drover_keys::{GroupId, NodeId};
 use drover_raftgroup::Group;
 use drover_rafttypes::LogId;
+use drover_seams::is_simulated;
 use drover_wire::proto::v1;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -63,7 +64,7 @@ impl NodeView {
             admin_address: self.admin_address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            disk_used_bytes: directory_bytes(&self.data_dir),
+            disk_used_bytes: if is_simulated() { 0 } else { directory_bytes(&self.data_dir) },
             disk_free_bytes: disk.free_bytes,
             disk_full: disk.full,
             disk_reserve_bytes: self.disk_reserve_bytes,

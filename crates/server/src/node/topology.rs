@@ -5,6 +5,7 @@ use std::sync::Arc;
 use drover_catalog::Topology;
 use drover_coordinator::GroupDirectory;
 use drover_keys::NodeId;
+use drover_seams::blocking;
 use drover_transport::PeerPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +71,7 @@ pub async fn remember(mut newest: watch::Receiver<Arc<Topology>>, data: Arc<Data
         let addresses: Vec<String> = known.nodes.values().map(|node| node.address.clone()).collect();
         if known.revision > 0 && addresses != noted {
             let (data, copy) = (Arc::clone(&data), addresses.clone());
-            match tokio::task::spawn_blocking(move || data.note_nodes(&copy)).await {
+            match blocking::aside(move || data.note_nodes(&copy)).await {
                 Ok(Ok(())) => noted = addresses,
                 Ok(Err(error)) => tracing::warn!(%error, "the addresses of the nodes are not noted"),
                 Err(error) => tracing::warn!(%error, "the addresses of the nodes are not noted"),

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drover_keys::{ClusterId, NodeId};
+use drover_seams::net;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
 use parking_lot::Mutex;
@@ -62,7 +63,7 @@ impl Nodes {
             return Ok(client.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let client = ClusterClient::new(endpoint.connect_timeout(STATUS_TIMEOUT).connect_lazy());
+        let client = ClusterClient::new(net::connect_lazy(endpoint.connect_timeout(STATUS_TIMEOUT)));
         clients.insert(address.to_owned(), client.clone());
         Ok(client)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_kv::{Error, Reason};
 use drover_rafttypes::{SnapshotDir, SnapshotMeta, Vote, decode_snapshot_meta, encode_vote};
+use drover_seams::blocking::aside;
 use drover_wire::proto::storage::v1 as pb;
 use drover_wire::proto::v1;
 use futures::{Stream, StreamExt};
@@ -248,9 +249,7 @@ fn not_offered() -> Error {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(Error::definite(Reason::Internal, error.to_string())))
+    aside(work).await.unwrap_or_else(|error| Err(Error::definite(Reason::Internal, error.to_string())))
 }
 
 fn no_replica(group: GroupId, replica: ReplicaId) -> Error {

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use drover_keys::{GroupId, NodeId, ReplicaId};
 use drover_kv::Reason;
 use drover_rafttypes::{TypeConfig, Vote, decode_vote, encode_snapshot_meta, encode_vote};
+use drover_seams::blocking;
 use drover_wire::proto::v1;
 use drover_wire::status_to_error;
 use openraft::raft::SnapshotResponse;
@@ -66,7 +67,7 @@ pub(crate) async fn send(
     let dir = snapshot.snapshot.path().to_owned();
     let files = {
         let dir = dir.clone();
-        let listed = tokio::task::spawn_blocking(move || manifest::read(&dir)).await;
+        let listed = blocking::aside(move || manifest::read(&dir)).await;
         let unreadable = |error: io::Error| {
             CallError::not_sent(node, Reason::Internal, format!("the snapshot cannot be read: {error}"))
         };
@@ -145,7 +146,7 @@ impl Transfer<'_> {
         let chunk_bytes = tuning.snapshot_chunk_bytes.max(1);
         let (read, mut pieces) = mpsc::channel::<io::Result<(u32, u64, Bytes)>>(2);
         // Ends by itself when the other end is dropped.
-        tokio::task::spawn_blocking(move || read_files(&dir, &rests, chunk_bytes, &read));
+        tokio::spawn(read_files(dir, rests, chunk_bytes, read));
         let (out, chunks) = mpsc::channel(2);
         let feed = async move {
             while let Some(piece) = pieces.recv().await {
@@ -193,37 +194,50 @@ impl Transfer<'_> {
 }
 
 /// Reads what is missing, piece by piece, until nobody wants it any more.
-fn read_files(dir: &Path, rests: &[Rest], chunk_bytes: usize, out: &mpsc::Sender<io::Result<(u32, u64, Bytes)>>) {
+async fn read_files(
+    dir: PathBuf,
+    rests: Vec<Rest>,
+    chunk_bytes: usize,
+    out: mpsc::Sender<io::Result<(u32, u64, Bytes)>>,
+) {
     for rest in rests {
-        if let Err(error) = read_file(dir, rest, chunk_bytes, out) {
-            let _ = out.blocking_send(Err(error));
-            return;
-        }
-        if out.is_closed() {
-            return;
+        let (path, from) = (dir.join(&rest.name), rest.from);
+        let mut file = pooled(move || open_at(&path, from)).await;
+        let mut offset = from;
+        while offset < rest.bytes {
+            let length = (rest.bytes - offset).min(chunk_bytes as u64);
+            let read = match file {
+                Ok(open) => pooled(move || read_piece(open, length as usize)).await,
+                Err(error) => Err(error),
+            };
+            let (piece, next) = match read {
+                Ok((open, data)) => (Ok((rest.file, offset, data)), Some(open)),
+                Err(error) => (Err(error), None),
+            };
+            let taken = out.send(piece).await.is_ok();
+            match next {
+                Some(open) if taken => file = Ok(open),
+                Some(_) | None => return,
+            }
+            offset += length;
         }
     }
 }
 
-fn read_file(
-    dir: &Path,
-    rest: &Rest,
-    chunk_bytes: usize,
-    out: &mpsc::Sender<io::Result<(u32, u64, Bytes)>>,
-) -> io::Result<()> {
-    let mut file = File::open(dir.join(&rest.name))?;
-    file.seek(SeekFrom::Start(rest.from))?;
-    let mut offset = rest.from;
-    while offset < rest.bytes {
-        let length = (rest.bytes - offset).min(chunk_bytes as u64) as usize;
-        let mut data = BytesMut::zeroed(length);
-        file.read_exact(&mut data)?;
-        if out.blocking_send(Ok((rest.file, offset, data.freeze()))).is_err() {
-            return Ok(());
-        }
-        offset += length as u64;
-    }
-    Ok(())
+async fn pooled<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    blocking::aside(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn open_at(path: &Path, from: u64) -> io::Result<File> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    Ok(file)
+}
+
+fn read_piece(mut file: File, length: usize) -> io::Result<(File, Bytes)> {
+    let mut data = BytesMut::zeroed(length);
+    file.read_exact(&mut data)?;
+    Ok((file, data.freeze()))
 }
 
 #[cfg(test)]
@@ -255,8 +269,8 @@ mod tests {
             let from = from.min(content.len());
             let rest = Rest { file: 3, name: "f".into(), from: from as u64, bytes: content.len() as u64 };
             let (out, mut pieces) = mpsc::channel(200);
-            read_files(dir.path(), &[rest], chunk_bytes, &out);
-            drop(out);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(read_files(dir.path().to_owned(), vec![rest], chunk_bytes, out));
             let mut read = Vec::new();
             while let Some(piece) = pieces.blocking_recv() {
                 let (file, offset, data) = piece.unwrap();
