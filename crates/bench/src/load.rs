@@ -52,7 +52,7 @@ pub async fn fill<S: Store>(
         let (store, rows, on_bytes) = (store.clone(), Arc::clone(rows), on_bytes.clone());
         async move {
             for n in (lane..rows.count()).step_by(LANES as usize) {
-                store.put(rows.key(n), rows.value(n, 0)).await.map_err(|error| error.to_string())?;
+                store.put(vec![(rows.key(n), rows.value(n, 0))]).await.map_err(|error| error.to_string())?;
                 on_bytes(rows.value_bytes() as u64);
             }
             Ok(())

@@ -204,8 +204,8 @@ pub async fn verify<S: Store>(
             let mut flaws = Flaws::default();
             for n in (lane..rows.count()).step_by(VERIFY_LANES as usize) {
                 let least = rows.acknowledged(n);
-                let found = store.get(rows.key(n)).await.map_err(|error| error.to_string())?;
-                rows.check(n, least, found.as_ref(), &mut flaws);
+                let found = store.get(vec![rows.key(n)]).await.map_err(|error| error.to_string())?;
+                rows.check(n, least, found[0].as_ref(), &mut flaws);
                 on_row();
             }
             Ok::<_, String>(flaws)

@@ -30,6 +30,9 @@ pub struct Args {
     /// Writers, and as many readers, of the moving range, each with one request under way; 0: nobody uses it
     #[arg(long, default_value_t = 1)]
     clients: u64,
+    /// How many keys of the range, drawn at random, each request writes or reads at one moment
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    keys: u16,
     /// How often the range moves, there and back in turn
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     moves: u32,
@@ -68,7 +71,7 @@ pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Re
     let place = Place { groups: groups(&client, &interval, args.to_group).await?, interval };
     let loaded = fill(&client, &rows).await?;
     let stage = Stage::default();
-    let clients = Clients { writers: args.clients, readers: args.clients };
+    let clients = Clients { writers: args.clients, readers: args.clients, keys: args.keys.into() };
     let traffic = Traffic::start(&client.with_deadline(args.deadline), &rows, clients, &stage);
     if args.clients > 0 {
         baseline(&args, &stage).await;
@@ -99,6 +102,7 @@ impl Args {
             "value_bytes": self.value_bytes,
             "writers": self.clients,
             "readers": self.clients,
+            "keys": self.keys,
         })
     }
 }
@@ -107,8 +111,9 @@ impl Args {
 fn new_rows(args: &Args) -> anyhow::Result<(Arc<Rows>, Interval)> {
     let name: u32 = rand::random();
     let count = (args.megabytes * MEGABYTE / u64::from(args.value_bytes)).max(1);
-    if args.clients > count {
-        return Err(UsageError(format!("{count} rows are too few for {} writers", args.clients)).into());
+    if args.clients.max(1).saturating_mul(args.keys.into()) > count {
+        let (clients, keys) = (args.clients, args.keys);
+        return Err(UsageError(format!("{count} rows are too few for {clients} writers of {keys} keys each")).into());
     }
     let (start, end) = (format!("bench-move/{name:08x}/"), format!("bench-move/{name:08x}0"));
     let interval = Interval::new(start.clone(), Bound::Key(end.into()))?;

@@ -20,7 +20,7 @@ use crate::story::{Records, spinner};
 /// Size of a page.
 const PAGE_BYTES: usize = 4_096;
 /// Half of the clients write, half of them read.
-const CLIENTS: Clients = Clients { writers: 4, readers: 4 };
+const CLIENTS: Clients = Clients { writers: 4, readers: 4, keys: 1 };
 const WARM_UP: Duration = Duration::from_secs(1);
 const BASELINE: Duration = Duration::from_secs(3);
 

@@ -2,6 +2,7 @@
 //! again what is refused for a moment.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ pub struct RedisCluster {
 
 /// What a server said about a command.
 enum Said {
-    Done(Option<Bytes>),
+    Done(Answer),
     /// The slot belongs to another server, from now on.
     Moved(u16, String),
     /// The key is at another server already; the slot is not.
@@ -45,13 +46,13 @@ impl RedisCluster {
         Self { slots: Arc::new(RwLock::new(slots)), pools: Arc::default(), deadline }
     }
 
-    async fn request(&self, key: &[u8], command: &[&[u8]]) -> Result<Option<Bytes>> {
+    async fn request(&self, key: &[u8], command: &[&[u8]]) -> Result<Answer> {
         let by = Instant::now() + self.deadline;
         let answered = tokio::time::timeout(self.deadline, self.follow(key, command, by)).await;
         answered.context("no answer in time")?
     }
 
-    async fn follow(&self, key: &[u8], command: &[&[u8]], by: Instant) -> Result<Option<Bytes>> {
+    async fn follow(&self, key: &[u8], command: &[&[u8]], by: Instant) -> Result<Answer> {
         let slot = usize::from(slot_of(tag_of(key)));
         let mut ask: Option<String> = None;
         while Instant::now() < by {
@@ -63,7 +64,7 @@ impl RedisCluster {
                 }
             };
             match said {
-                Said::Done(value) => return Ok(value),
+                Said::Done(answer) => return Ok(answer),
                 Said::Moved(slot, address) => self.slots.write().await[usize::from(slot)] = address,
                 Said::Ask(address) => ask = Some(address),
                 Said::Later => tokio::time::sleep(PAUSE).await,
@@ -97,11 +98,7 @@ fn tag_of(key: &[u8]) -> &[u8] {
 }
 
 fn understand(answer: Answer) -> Result<Said> {
-    let error = match answer {
-        Answer::Simple(_) => return Ok(Said::Done(None)),
-        Answer::Bulk(value) => return Ok(Said::Done(value)),
-        Answer::Error(error) => error,
-    };
+    let Answer::Error(error) = answer else { return Ok(Said::Done(answer)) };
     let mut words = error.split(' ');
     match (words.next(), words.next(), words.next()) {
         (Some("MOVED"), Some(slot), Some(address)) => Ok(Said::Moved(slot.parse()?, address.to_owned())),
@@ -111,15 +108,30 @@ fn understand(answer: Answer) -> Result<Said> {
     }
 }
 
+/// The answer to `GET` or `MGET`.
+fn values(answer: Answer) -> Result<Vec<Option<Bytes>>> {
+    let parts = if let Answer::Array(parts) = answer { parts } else { vec![answer] };
+    let value = |part| match part {
+        Answer::Bulk(value) => Ok(value),
+        other => bail!("no value: {other:?}"),
+    };
+    parts.into_iter().map(value).collect()
+}
+
 impl Store for RedisCluster {
     type Error = anyhow::Error;
 
-    async fn put(&self, key: Bytes, value: Bytes) -> Result<()> {
-        self.request(&key, &[b"SET", &key, &value]).await.map(drop)
+    async fn put(&self, rows: Vec<(Bytes, Bytes)>) -> Result<()> {
+        let name: &[u8] = if rows.len() == 1 { b"SET" } else { b"MSET" };
+        let parts = rows.iter().flat_map(|(key, value)| [&key[..], &value[..]]);
+        let command: Vec<&[u8]> = iter::once(name).chain(parts).collect();
+        self.request(&rows[0].0, &command).await.map(drop)
     }
 
-    async fn get(&self, key: Bytes) -> Result<Option<Bytes>> {
-        self.request(&key, &[b"GET", &key]).await
+    async fn get(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>> {
+        let name: &[u8] = if keys.len() == 1 { b"GET" } else { b"MGET" };
+        let command: Vec<&[u8]> = iter::once(name).chain(keys.iter().map(|key| &key[..])).collect();
+        values(self.request(&keys[0], &command).await?)
     }
 }
 

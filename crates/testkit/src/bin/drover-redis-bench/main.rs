@@ -33,7 +33,7 @@ struct Args {
     /// What moves slots.
     #[arg(long, default_value = "redis-cli")]
     redis_cli: PathBuf,
-    /// How many slots the rows are spread over; all of them move.
+    /// How many slots the rows are spread over; all of them move. One if requests have more than one key.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..4096))]
     slots: u16,
     /// Size of all values, in megabytes (1,000,000 bytes).
@@ -45,6 +45,9 @@ struct Args {
     /// Writers, and as many readers.
     #[arg(long, default_value_t = 1)]
     clients: u64,
+    /// How many keys, drawn at random, each request writes or reads at one moment.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    keys: u16,
     /// How often the slots move.
     #[arg(long, default_value_t = 4)]
     moves: u32,
@@ -71,6 +74,7 @@ async fn reshard(args: &Args, from: usize, to: usize) -> Result<Duration> {
 
 async fn run(args: &Args) -> Result<bool> {
     ensure!(args.servers.len() == 2 && args.ids.len() == 2, "slots move between two servers");
+    ensure!(args.keys == 1 || args.slots == 1, "keys of different slots cannot be in one request: --slots 1");
     let store = RedisCluster::new(&args.servers[0], DEADLINE);
     let tags = slots::tags(args.slots);
     let count = args.megabytes * 1_000_000 / u64::from(args.value_bytes);
@@ -81,7 +85,7 @@ async fn run(args: &Args) -> Result<bool> {
     fill(&store, &rows, |_| {}).await.map_err(|error| anyhow!("loading: {error}"))?;
     let load = began.elapsed();
     let stage = Stage::default();
-    let clients = Clients { writers: args.clients, readers: args.clients };
+    let clients = Clients { writers: args.clients, readers: args.clients, keys: args.keys.into() };
     let traffic = Traffic::start(&store, &rows, clients, &stage);
     tokio::time::sleep(if args.clients == 0 { Duration::ZERO } else { WARM_UP }).await;
     stage.advance();
@@ -107,6 +111,8 @@ fn report(args: &Args, rows: &Arc<Rows>, load: Duration, took_ms: &[u64], seen: 
         "value_bytes": args.value_bytes,
         "writers": args.clients,
         "readers": args.clients,
+        "keys": args.keys,
+        "slots": args.slots,
         "rows": rows.count(),
         "load_mb_per_second": rows.bytes() as f64 / 1e6 / load.as_secs_f64(),
         "moves": took_ms.len(),

@@ -1,7 +1,7 @@
 //! As much of Redis' protocol as the measurement needs: commands are arrays of strings, answers are read as [`Answer`].
 
 use anyhow::{Context, Result, bail};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,6 +14,8 @@ pub enum Answer {
     Error(String),
     /// A string of bytes; none if there is no such key.
     Bulk(Option<Bytes>),
+    /// Several of them.
+    Array(Vec<Answer>),
 }
 
 /// A connection to one server, with one command under way.
@@ -65,28 +67,42 @@ fn encode(command: &[&[u8]], into: &mut BytesMut) {
 
 /// Takes one answer off the front, if it is there whole.
 fn decode(from: &mut BytesMut) -> Result<Option<Answer>> {
+    let mut rest = &from[..];
+    let Some(answer) = take(&mut rest)? else { return Ok(None) };
+    let taken = from.len() - rest.len();
+    from.advance(taken);
+    Ok(Some(answer))
+}
+
+/// As [`decode`]; takes an array part by part, so that `from` is of use only if there is an answer.
+fn take(from: &mut &[u8]) -> Result<Option<Answer>> {
     let Some(end) = from.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
     let line = String::from_utf8_lossy(&from[..end]).into_owned();
     let Some((kind, rest)) = line.split_at_checked(1) else { bail!("an empty answer") };
-    let head = end + 2;
-    let answer = match kind {
+    *from = &from[end + 2..];
+    Ok(Some(match kind {
         "+" | ":" => Answer::Simple(rest.to_owned()),
         "-" => Answer::Error(rest.to_owned()),
         "$" if rest == "-1" => Answer::Bulk(None),
         "$" => {
             let length: usize = rest.parse().with_context(|| format!("no length: {line}"))?;
-            if from.len() < head + length + 2 {
+            let Some((value, behind)) = from.split_at_checked(length).filter(|(_, behind)| behind.len() >= 2) else {
                 return Ok(None);
+            };
+            *from = &behind[2..];
+            Answer::Bulk(Some(Bytes::copy_from_slice(value)))
+        }
+        "*" => {
+            let length: usize = rest.parse().with_context(|| format!("no length: {line}"))?;
+            let mut parts = Vec::new();
+            for _ in 0..length {
+                let Some(part) = take(from)? else { return Ok(None) };
+                parts.push(part);
             }
-            let _ = from.split_to(head);
-            let bytes = from.split_to(length).freeze();
-            let _ = from.split_to(2);
-            return Ok(Some(Answer::Bulk(Some(bytes))));
+            Answer::Array(parts)
         }
         _ => bail!("an answer that is not understood: {line}"),
-    };
-    let _ = from.split_to(head);
-    Ok(Some(answer))
+    }))
 }
 
 #[cfg(test)]
@@ -102,12 +118,13 @@ mod tests {
 
     #[test]
     fn answers_are_taken_one_by_one_and_only_when_they_are_whole() {
-        let whole = b"+OK\r\n$4\r\na\r\nb\r\n-MOVED 5 127.0.0.1:7001\r\n$-1\r\n:7\r\n";
+        let whole = b"+OK\r\n$4\r\na\r\nb\r\n-MOVED 5 127.0.0.1:7001\r\n$-1\r\n*2\r\n$1\r\nx\r\n$-1\r\n:7\r\n";
         let expect = [
             Answer::Simple("OK".to_owned()),
             Answer::Bulk(Some(Bytes::from_static(b"a\r\nb"))),
             Answer::Error("MOVED 5 127.0.0.1:7001".to_owned()),
             Answer::Bulk(None),
+            Answer::Array(vec![Answer::Bulk(Some(Bytes::from_static(b"x"))), Answer::Bulk(None)]),
             Answer::Simple("7".to_owned()),
         ];
         // However the bytes arrive.
@@ -122,6 +139,6 @@ mod tests {
             assert_eq!(got, expect, "in pieces of {piece}");
             assert!(buffer.is_empty());
         }
-        assert!(decode(&mut BytesMut::from(&b"*1\r\n"[..])).is_err());
+        assert!(decode(&mut BytesMut::from(&b"!1\r\n"[..])).is_err());
     }
 }
