@@ -485,8 +485,17 @@ impl Group {
         })
     }
 
-    /// Stops the replica. Its log and state machine stay as they are.
+    /// Stops the replica, or clears up behind one that has stopped by itself. Its log and state machine stay as they are.
     pub async fn shutdown(&self) {
+        // A Raft task that has failed ends no leadership: whoever holds on to this replica would go on asking it.
+        let watch = self.watch.lock().take();
+        if let Some(mut watch) = watch {
+            watch.close().await;
+        }
+        if let Some(leadership) = self.leadership.swap(None) {
+            leadership.over.cancel();
+        }
+        self.led.send_replace(None);
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(group = %self.id, %error, "the Raft task did not end cleanly");
         }

@@ -316,3 +316,16 @@ async fn a_replica_that_lost_its_log_and_votes_does_not_open() {
     let error = Fixture::try_open(dir.path()).await.err().expect("its votes are gone");
     assert!(error.to_string().contains("Raft log of this replica is missing"), "{error}");
 }
+
+/// Whoever still holds on to it must not go on asking a Raft task that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_stopped_leads_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    fixture.put("k", "v").await.unwrap();
+    let leadership = fixture.group.leadership().unwrap();
+    fixture.group.shutdown().await;
+    assert!(leadership.over.is_cancelled() && !fixture.group.is_leader());
+    assert_eq!(reason(&fixture.group.leadership().unwrap_err()), (Reason::NotLeader, false));
+    fixture.close().await;
+}
