@@ -66,7 +66,7 @@ mod writer_tests;
 pub use engine::MemoryDisk;
 pub use error::{LogError, Place};
 pub use group_log::GroupLog;
-pub use node_log::NodeLog;
+pub use node_log::{LogDir, NodeLog};
 pub use options::{EngineKind, LogOptions};
 pub use reader::GroupLogReader;
 pub use stats::LogStats;

@@ -8,6 +8,7 @@ use drover_keys::GroupId;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::engine::mark::Mark;
 use crate::engine::{self, LogEngine, MemoryDisk, Recovered};
 use crate::error::{LogError, Place};
 use crate::group_log::GroupLog;
@@ -26,6 +27,17 @@ pub struct NodeLog {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What is known of the log in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogDir {
+    /// No log was ever opened there, or it is gone.
+    Nothing,
+    /// A log in which nothing has become durable.
+    Unused,
+    /// A log with something in it.
+    Used,
+}
+
 impl NodeLog {
     /// Opens or creates the store in `dir`, whose parent exists. Blocks while files are read.
     ///
@@ -34,6 +46,18 @@ impl NodeLog {
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         let engine = engine::open(dir, &options)?;
         Self::with_engine(engine, options)
+    }
+
+    /// What a folder tells of the log in it, without opening it.
+    ///
+    /// # Errors
+    /// If what tells it is damaged or cannot be read.
+    pub fn look(dir: &Path) -> Result<LogDir, LogError> {
+        Ok(match Mark::open(dir)? {
+            None => LogDir::Nothing,
+            Some(mark) if mark.batch() == 0 => LogDir::Unused,
+            Some(_) => LogDir::Used,
+        })
     }
 
     /// Opens or creates a store for a simulated node, without threads. What `disk` has taken when the node's runtime is

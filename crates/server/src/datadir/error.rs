@@ -64,6 +64,16 @@ pub enum DataDirError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The Raft log is gone.
+    #[error(
+        "the Raft log of this node is missing: there is none in {} (or its file DURABLE is gone), and its replicas may have voted \
+         and acknowledged writes; put the folder back as it was, or replace the node by a new one; nothing was changed",
+        path.display()
+    )]
+    LogLost {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {

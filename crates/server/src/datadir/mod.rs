@@ -27,6 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use drover_keys::{ClusterId, GroupId, NodeId, ReplicaId, StoreId};
+use drover_raftlog::LogDir;
 
 pub use error::DataDirError;
 pub use identity::{DIRECTORY_FORMAT, Identity, IdentityError};
@@ -166,18 +167,33 @@ impl DataDir {
         self.root.join(SNAPSHOTS)
     }
 
-    /// Which replicas this node holds. A directory that is new is given `founding`, those that the cluster is created with.
+    /// Makes sure that a log which was there is not gone: a replica that has forgotten its votes and entries would vote again, and
+    /// be counted for what it no longer has. The replicas are noted behind the first opening of the log, so where they are noted
+    /// there must be one.
+    ///
+    /// # Errors
+    /// [`DataDirError::LogLost`].
+    pub fn expect_log(&self, log: LogDir) -> Result<(), DataDirError> {
+        let path = self.root.join(REPLICAS);
+        let noted = path.try_exists().map_err(|source| DataDirError::Io { doing: "look for", path, source })?;
+        match log {
+            LogDir::Nothing if noted => Err(DataDirError::LogLost { path: self.raftlog() }),
+            LogDir::Nothing | LogDir::Unused | LogDir::Used => Ok(()),
+        }
+    }
+
+    /// Which replicas this node holds. A directory that is new is given `founding`, those that the cluster is created with. `log` is
+    /// how the log was found before it was opened.
     ///
     /// # Errors
     /// If the file is damaged or missing, or cannot be read or written.
     pub fn replicas(
         &self,
         founding: impl IntoIterator<Item = (GroupId, ReplicaId)>,
+        log: LogDir,
     ) -> Result<ReplicaRecords, DataDirError> {
-        let raftlog = self.raftlog();
-        let logged = fs::read_dir(&raftlog).map(|mut entries| entries.next().is_some());
-        let logged = logged.map_err(|source| DataDirError::Io { doing: "list", path: raftlog, source })?;
-        ReplicaRecords::open(self.root.join(REPLICAS), founding, logged || !self.groups()?.is_empty())
+        let used = log == LogDir::Used || !self.groups()?.is_empty();
+        ReplicaRecords::open(self.root.join(REPLICAS), founding, used)
     }
 
     /// Where the nodes of the cluster were when that was last noted. Hints, to be tried: nothing if they cannot be read.
@@ -421,6 +437,19 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::write(durable::temporary_name(&temp.path().join(IDENTITY)), "half").unwrap();
         assert!(open(temp.path()).unwrap().created());
+    }
+
+    #[test]
+    fn where_replicas_are_noted_there_must_be_a_log_and_where_a_log_was_used_replicas() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = open(temp.path()).unwrap();
+        let all = [LogDir::Nothing, LogDir::Unused, LogDir::Used];
+        assert_eq!(all.map(|log| dir.expect_log(log).is_ok()), [true; 3], "nothing is noted yet");
+        assert!(dir.replicas([], LogDir::Used).is_err());
+        // A first start that ended between the two.
+        dir.replicas([], LogDir::Unused).unwrap();
+        assert_eq!(all.map(|log| dir.expect_log(log).is_ok()), [false, true, true]);
+        assert_eq!(all.map(|log| dir.replicas([], log).is_ok()), [true; 3]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use drover_coordinator::{
 };
 use drover_oracle::OracleClient;
 use drover_raftgroup::SharedTimestamps;
-use drover_raftlog::{LogError, LogOptions, NodeLog};
+use drover_raftlog::{LogDir, LogError, LogOptions, NodeLog};
 use drover_seams::{blocking, is_simulated};
 use drover_transport::{IdentityError, LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use futures::FutureExt;
@@ -143,8 +143,12 @@ pub async fn run_in(
     let watch = DiskWatch::start(data.root().to_owned(), config.disk.reserve_bytes.0, config.disk.check_interval)
         .map_err(|source| NodeError::Io { what: "the free space of the data directory cannot be asked for", source })?;
     let data = Arc::new(data);
-    let records = Arc::new(data.replicas(replicas::founding(&config))?);
+    // A simulated log lies in no folder.
+    let found = if is_simulated() { LogDir::Unused } else { NodeLog::look(&data.raftlog())? };
+    data.expect_log(found)?;
+    // The log comes first: whoever has noted replicas has a log.
     let log = Arc::new(open_raftlog(&config, &data, open_log).await?);
+    let records = Arc::new(data.replicas(replicas::founding(&config), found)?);
     let directory = Arc::new(GroupDirectory::default());
     for group in &config.bootstrap.groups {
         directory.set_members(group.id, group.replicas.clone());
@@ -381,7 +385,8 @@ struct Node {
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The services that the standard health service knows; the empty name is the node as a whole.
-const SERVICES: [&str; 5] = ["", "drover.v1.Kv", "drover.v1.Cluster", "drover.v1.Distribution", "drover.v1.Compat"];
+const SERVICES: [&str; 6] =
+    ["", "drover.v1.Kv", "drover.v1.Txn", "drover.v1.Cluster", "drover.v1.Distribution", "drover.v1.Compat"];
 
 async fn set_health(health: &tonic_health::server::HealthReporter, ready: bool) {
     let status = if ready { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
