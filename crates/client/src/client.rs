@@ -119,11 +119,15 @@ impl Client {
         if nodes.is_empty() {
             return Err(Error::definite(Reason::InvalidArgument, "no endpoint is given; name at least one node"));
         }
-        let learned = refresh::learn(&nodes, &settings);
-        let topology = tokio::time::timeout(settings.connect_timeout, learned).await.map_err(|_| {
+        let learned = refresh::learn_at_once(&nodes, &settings);
+        let (topology, complete) = tokio::time::timeout(settings.connect_timeout, learned).await.map_err(|_| {
             Error::definite(Reason::Unavailable, "no endpoint answered in time; nothing was sent or changed")
         })??;
-        Ok(Self::over(settings, topology))
+        let client = Self::over(settings, topology);
+        if !complete {
+            client.inner.refresh.notify_one();
+        }
+        Ok(client)
     }
 
     fn over(settings: ClientBuilder, topology: Topology) -> Client {

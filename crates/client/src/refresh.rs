@@ -25,20 +25,50 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(200);
 const CALL_TIMEOUT_MS: u32 = 2_000;
 const CALL_TIMEOUT: Duration = Duration::from_millis(CALL_TIMEOUT_MS as u64);
 
-/// Reads the topology from the first node that answers, starting from `known` nodes, which stay the only ones if the
-/// client is to send to its endpoints alone.
+/// How long a client that is being made waits for each thing that it can do without: who its endpoints are, and which nodes there
+/// are besides. A node that hangs answers neither, and a cluster that has one takes its time to tell of the others.
+const FIRST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Reads routes from the first node that answers, and what can be had at once besides. Also says whether that was all.
 ///
 /// # Errors
 /// `UNAVAILABLE`, definite, if no node answers.
-pub(crate) async fn learn(known: &[Arc<Node>], settings: &ClientBuilder) -> Result<Topology, Error> {
-    let (routes, ()) = tokio::join!(first_routes(known), identify(known));
-    let routes = routes?;
-    let mut topology = Topology::new(known.to_vec(), &routes);
-    if !settings.only_endpoints && !topology.knows_all_leaders() {
-        let nodes = with_advertised(known, settings.connect_timeout).await;
-        topology = Topology::new(nodes, &routes);
+pub(crate) async fn learn_at_once(known: &[Arc<Node>], settings: &ClientBuilder) -> Result<(Topology, bool), Error> {
+    let identified = tokio::time::timeout(FIRST_PATIENCE, identify(known));
+    let (routes, identified) = tokio::join!(first_routes(known), identified);
+    let topology = Topology::new(known.to_vec(), &routes?);
+    if !needs_others(&topology, settings) {
+        return Ok((topology, identified.is_ok()));
     }
-    Ok(topology)
+    match tokio::time::timeout(FIRST_PATIENCE, with_advertised(known, settings.connect_timeout)).await {
+        Ok(nodes) => Ok((topology.with_nodes(nodes), identified.is_ok())),
+        Err(_) => Ok((topology, false)),
+    }
+}
+
+/// Learns everything again.
+///
+/// # Errors
+/// `UNAVAILABLE`, definite, if no node answers; then nothing has changed.
+async fn learn(inner: &Inner) -> Result<(), Error> {
+    let known = inner.topology.load_full();
+    let routes = first_routes(known.nodes()).await?;
+    // In use before nodes that hang are waited for.
+    let topology = Arc::new(Topology::new(known.nodes().to_vec(), &routes));
+    inner.topology.store(Arc::clone(&topology));
+    identify(topology.nodes()).await;
+    let named = topology.with_nodes(topology.nodes().to_vec());
+    let nodes = match needs_others(&named, &inner.settings) {
+        true => with_advertised(named.nodes(), inner.settings.connect_timeout).await,
+        false => named.nodes().to_vec(),
+    };
+    inner.topology.store(Arc::new(topology.with_nodes(nodes)));
+    Ok(())
+}
+
+/// Whether there are leaders among nodes whose address is not known, and they may be asked.
+fn needs_others(topology: &Topology, settings: &ClientBuilder) -> bool {
+    !settings.only_endpoints && !topology.knows_all_leaders()
 }
 
 /// Learns again whenever something hints at a change, until the client is gone.
@@ -47,10 +77,8 @@ pub(crate) async fn keep_learning(inner: Weak<Inner>, hints: Arc<Notify>) {
         // An interval without hints is as good a reason to look as a hint.
         let _ = tokio::time::timeout(INTERVAL, hints.notified()).await;
         let Some(inner) = inner.upgrade() else { return };
-        let known = inner.topology.load_full();
-        match learn(known.nodes(), &inner.settings).await {
-            Ok(topology) => inner.topology.store(Arc::new(topology)),
-            Err(error) => tracing::debug!(%error, "routes cannot be read; the last ones stay"),
+        if let Err(error) = learn(&inner).await {
+            tracing::debug!(%error, "routes cannot be read; the last ones stay");
         }
         drop(inner);
         tokio::time::sleep(LEAST_INTERVAL).await;

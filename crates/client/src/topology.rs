@@ -10,7 +10,7 @@ use drover_wire::proto::v1::Route;
 
 use crate::node::Node;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct RouteEntry {
     start: Bytes,
     /// Index into `leaders`.
@@ -48,6 +48,13 @@ impl Topology {
         entries.sort_by(|a, b| a.start.cmp(&b.start));
         let by_id = nodes.iter().filter_map(|node| Some((node.id()?, node.clone()))).collect();
         Self { routes: entries, leaders, nodes, by_id, next: AtomicUsize::new(0) }
+    }
+
+    /// The same routes and believed leaders, and these nodes.
+    pub(crate) fn with_nodes(&self, nodes: Vec<Arc<Node>>) -> Self {
+        let leaders = self.leaders.iter().map(|leader| AtomicU64::new(leader.load(Ordering::Relaxed))).collect();
+        let by_id = nodes.iter().filter_map(|node| Some((node.id()?, node.clone()))).collect();
+        Self { routes: self.routes.clone(), leaders, nodes, by_id, next: AtomicUsize::new(0) }
     }
 
     pub(crate) fn nodes(&self) -> &[Arc<Node>] {

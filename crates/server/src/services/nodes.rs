@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::node::NodeView;
 
 /// How long another node may take to say how it is.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The nodes of the cluster as clients see them: where they are, and how each says it is.
 pub struct Nodes {
