@@ -59,11 +59,15 @@ pub fn start(
     let txn = TxnServer::new(TxnService::new(txn_front)).max_decoding_message_size(message_bytes);
     let internal = InternalServer::new(Arc::clone(&peers), peer_service);
     let (health, health_service) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| NodeError::Failed(format!("the reflection service cannot be built: {error}")))?;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let unbuilt = |error| NodeError::Failed(format!("the reflection service cannot be built: {error}"));
+    // Older clients know the first version of reflection only.
+    let (reflection, reflection_alpha) =
+        (described().build_v1().map_err(unbuilt)?, described().build_v1alpha().map_err(unbuilt)?);
     let streams = u32::try_from(config.server.http2_max_streams).unwrap_or(u32::MAX);
     let window = u32::try_from(config.server.http2_connection_window_bytes.0).unwrap_or(u32::MAX);
     let tuning = &peers.options().tuning;
@@ -77,7 +81,8 @@ pub fn start(
         .add_service(txn)
         .add_service(internal)
         .add_service(health_service)
-        .add_service(reflection);
+        .add_service(reflection)
+        .add_service(reflection_alpha);
     let stop = stop.cancelled_owned();
     let server = match incoming {
         Incoming::Tcp(listener) => {
