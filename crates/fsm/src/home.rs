@@ -80,7 +80,7 @@ impl GroupDir {
     pub fn open(env: StoreEnv, root: &Path) -> io::Result<(Self, Arc<StoreHome>)> {
         fs::create_dir_all(root)?;
         let dir = Self { env, root: root.to_owned(), next_snapshot: AtomicU64::new(1) };
-        let rebuild = "nothing was changed, rebuild this replica from another one";
+        let rebuild = "nothing was changed, replace this replica: drover group remove-replica, then add-replica";
         let number = match dir.active()? {
             Some(number) if number == NONE || dir.store_path(number).is_dir() => number,
             Some(number) => {
@@ -151,7 +151,8 @@ impl GroupDir {
         parse_active(&bytes).map(Some).ok_or_else(|| {
             let text = String::from_utf8_lossy(&bytes);
             let why = format!(
-                "{} is damaged or of a newer version: it holds {text:?}; nothing was changed, rebuild this replica from another one",
+                "{} is damaged or of a newer version: it holds {text:?}; nothing was changed, replace this replica: drover group remove-replica, \
+                 then add-replica",
                 path.display()
             );
             io::Error::new(io::ErrorKind::InvalidData, why)

@@ -9,7 +9,9 @@ use drover_keys::escape;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Bytes on disk are not what was written. Discard this replica's store and let it be rebuilt from its peers.
-    #[error("store is corrupt: {message}; nothing was changed; remove this replica's store and let it be copied again")]
+    #[error(
+        "store is corrupt: {message}; nothing was changed; replace this replica: drover group remove-replica, then add-replica"
+    )]
     Corruption {
         /// What is wrong; names the file and offset, or the row.
         message: String,
