@@ -13,6 +13,8 @@ use drover_server::lifecycle::{Shutdown, abort_on_panic, init_logging, raise_ope
 use drover_server::node::{self, Stopped};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
+use crate::cli::told;
+
 /// Exit status if the node or the cluster cannot start, or cannot go on: a local failure, as in `cli::EXIT_CODES`.
 pub const FAILED: u8 = 5;
 /// Exit status if the configuration is wrong, as for every other wrong use of the command line.
@@ -103,7 +105,7 @@ pub fn run(args: ServerArgs) -> ExitCode {
     match serve(args) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("drover server: {error:#}");
+            eprintln!("drover server: {}", told(&error));
             ExitCode::from(FAILED)
         }
     }

@@ -1,7 +1,7 @@
 //! `drover dump`: all rows of a range as of one moment.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use drover_client::{ScanQuery, Timestamp};
@@ -44,14 +44,50 @@ impl Args {
     }
 }
 
+/// Where a dump goes. What was in a file before stays there until the dump is whole.
+struct Target<'a> {
+    path: &'a Path,
+    /// The rows so far; `None` for something that is no file, such as a pipe.
+    part: Option<PathBuf>,
+}
+
+impl<'a> Target<'a> {
+    fn of(path: &'a Path) -> Self {
+        let special = path.metadata().is_ok_and(|found| !found.is_file());
+        let part = || {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".part");
+            PathBuf::from(name)
+        };
+        Self { path, part: (!special).then(part) }
+    }
+
+    fn create(&self) -> anyhow::Result<File> {
+        match &self.part {
+            Some(part) => File::create(part).with_context(|| format!("cannot create {}", part.display())),
+            None => {
+                let opened = File::options().write(true).open(self.path);
+                opened.with_context(|| format!("cannot write to {}", self.path.display()))
+            }
+        }
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        let Some(part) = self.part else { return Ok(()) };
+        let renamed = File::open(&part).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&part, self.path));
+        renamed.with_context(|| {
+            format!("the dump is in {} and cannot be renamed to {}", part.display(), self.path.display())
+        })
+    }
+}
+
 pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Result<End> {
     let format = args.format(global.json)?;
     let query = ScanQuery { at: args.at, ..ScanQuery::new(args.range.interval(global.notation())?) };
     let mut scan = global.connect().await?.scan(query);
-    let mut file = match &args.output {
-        Some(path) => {
-            Some(Output::to(File::create(path).with_context(|| format!("cannot create {}", path.display()))?))
-        }
+    let target = args.output.as_deref().map(Target::of);
+    let mut file = match &target {
+        Some(target) => Some(Output::to(target.create()?)),
         None => None,
     };
     let sink = file.as_mut().unwrap_or(output);
@@ -74,6 +110,8 @@ pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Re
         spinner.tick();
     }
     sink.flush()?;
+    drop(file);
+    target.map_or(Ok(()), Target::finish)?;
     spinner.finish_and_clear();
     let as_of = read_ts.map_or_else(String::new, |ts| format!(" as of {ts}"));
     notice(&format!("{rows} rows{as_of}"));
@@ -82,7 +120,28 @@ pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Re
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn what_was_in_the_file_stays_until_the_dump_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keep.tsv");
+        fs::write(&path, "the last dump").unwrap();
+        let target = Target::of(&path);
+        let mut file = target.create().unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "the last dump");
+        drop(file);
+        target.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "half");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let null = Target::of(Path::new("/dev/null"));
+        null.create().unwrap().write_all(b"gone").unwrap();
+        null.finish().unwrap();
+        assert!(!Path::new("/dev/null.part").exists());
+    }
 
     #[test]
     fn the_format_is_the_one_asked_for_else_the_files_else_tab_separated() {

@@ -356,6 +356,11 @@ async fn delete_range(global: &Global, range: &RangeArgs, all: bool, output: &mu
     if range.is_unbounded() && !all {
         return Err(UsageError("give --start, --end or --prefix, or --all to delete everything".to_owned()).into());
     }
+    if all && !range.is_unbounded() {
+        return Err(
+            UsageError("--all deletes everything and goes with no range; nothing was deleted".to_owned()).into()
+        );
+    }
     let interval = range.interval(global.notation())?;
     let client: Client = global.connect().await?;
     let spinner = ProgressBar::new_spinner();

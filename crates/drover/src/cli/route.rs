@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Subcommand;
 use drover_client::{
     CatalogVersion, Client, End as KeyEnd, Error, GetRouteOwnershipResponse, GroupId, Interval, MoveRequest, MoveWhat,
-    Ownership, Reason, Route, RouteEvent, RouteEventKind, RouteId, RouteState,
+    Ownership, Reason, Route, RouteEvent, RouteEventKind, RouteId, RouteState, Timestamp,
 };
 use serde_json::{Map, Value, json};
 
@@ -294,9 +294,9 @@ impl Shown {
                 self.key(&owned.start),
                 owned.end.as_ref().map_or_else(|| "-".to_owned(), |end| self.key(end)),
                 owned.acquired_version,
-                owned.floor_ts,
-                owned.history_start,
-                owned.safe_point,
+                Timestamp::from_raw(owned.floor_ts),
+                Timestamp::from_raw(owned.history_start),
+                Timestamp::from_raw(owned.safe_point),
             )),
         }
     }

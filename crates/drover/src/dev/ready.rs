@@ -29,6 +29,21 @@ pub async fn wait_all(nodes: Vec<(NodeId, Address)>, bound: Duration) -> anyhow:
     Ok(())
 }
 
+/// Makes sure that nobody uses the addresses of a node that is about to be started.
+///
+/// # Errors
+/// With the one that is in use.
+pub fn expect_nobody(node: NodeId, addresses: [&Address; 2]) -> anyhow::Result<()> {
+    for address in addresses {
+        if let Err(error) = std::net::TcpListener::bind(address.as_str()) {
+            bail!(
+                "node {node} cannot listen on {address}: {error}; stop what uses it, or choose another --base-port; nothing was started"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Asks once; what it said instead if the node is not ready.
 async fn ask(admin: &Address) -> Result<(), String> {
     match tokio::time::timeout(ANSWER_TIMEOUT, get(admin)).await {

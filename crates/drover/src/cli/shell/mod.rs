@@ -48,7 +48,7 @@ use session::Session;
 
 use super::exit::{End, UsageError, end_of};
 use super::output::Output;
-use super::{Global, notice};
+use super::{Global, notice, told};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -90,7 +90,7 @@ fn open_editor(args: &Args) -> anyhow::Result<Editor> {
     }
     let path = history::default_path(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"));
     Editor::open(path.as_deref()).or_else(|error| {
-        notice(&format!("{error:#}"));
+        notice(&told(&error));
         Editor::open(None)
     })
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::exit::End;
 use super::super::output::Output;
-use super::super::{Global, notice};
+use super::super::{Global, notice, told};
 
 /// Complains on standard error; with `--json` the failure is the line's one object on standard output as well.
 ///
@@ -17,12 +17,12 @@ pub fn complain(global: &Global, output: &mut Output, error: &anyhow::Error, end
     }
     // What was printed before stands before it.
     output.flush()?;
-    notice(&format!("error: {error:#}"));
+    notice(&format!("error: {}", told(error)));
     Ok(())
 }
 
 fn failure_json(error: &anyhow::Error, end: End) -> Value {
-    let message = format!("{error:#}");
+    let message = told(error);
     let found = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let error = match found {
         Some(error) => {
