@@ -11,7 +11,8 @@ use crate::codec::catalog::row;
 use crate::ownership::OwnershipChange;
 
 impl Prepared<'_> {
-    /// Applies one command of the catalog, which stands at `index` in the log, and writes the rows that it changes. Any group but the default one refuses.
+    /// Applies one command of the catalog, which stands at `index` in the log, and writes the rows that it changes. Any group
+    /// but the default one refuses.
     pub(super) fn catalog_command(&mut self, index: u64, command: &CatalogCommand) -> ControlReply {
         if self.applied.group != GroupId::DEFAULT {
             let why = format!("group {} has no catalog; nothing was changed", self.applied.group);
