@@ -5,7 +5,7 @@
 //! would do, but its points can only be switched on for all dependencies at once, and raft-engine does not build with them.)
 //!
 //! [`CrashPoint::all`] is the table of all places: the code can crash nowhere else, and the tests in
-//! `txn_crashes.rs`, `replicas.rs` and `move_crashes.rs` in `crates/e2e/tests` crash at each.
+//! `txn_crashes.rs`, `replicas.rs` and `move_crashes.rs` in `crates/e2e/tests/e2e` crash at each.
 
 /// An enum whose values have names.
 macro_rules! named {
