@@ -9,7 +9,7 @@
 //!
 //! What can be handed to a node when it is composed is not here: the wall clock, the log and the ports come with
 //! `drover_server::node::Surroundings`. The monotonic clock and randomness are replaced below the standard library
-//! (`crates/sim/src/machine.rs`).
+//! (`sim/src/machine.rs`).
 //!
 //! Knows nothing of what is computed, sent or stored.
 
