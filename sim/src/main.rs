@@ -7,7 +7,7 @@
 //! messages. Faults follow a plan that is drawn from the seed ([`plan`]): crashes that lose all that was not durable, cut and
 //! slow links, clocks that jump; a client moves ranges meanwhile. After each tick every property is asked ([`properties`]).
 //!
-//! The same seed gives the same [`trace`], message by message. What that takes, what is real and what is not covered is told in
+//! The same seed gives the same [`trace`], message by message, but for what is in them. What that takes, what is real and what is not covered is told in
 //! `docs/design/0011-simulation.md`.
 //!
 //! # Invariants

@@ -70,7 +70,7 @@ impl AsyncWrite for Traced {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(bytes)) = &written {
-            self.trace.message(self.here, self.there, &buf[..*bytes]);
+            self.trace.message(self.here, self.there, *bytes);
         }
         written
     }

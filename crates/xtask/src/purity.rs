@@ -12,7 +12,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("drover-catalog", &["bytes", "drover-guards", "drover-hlc", "drover-keys", "thiserror", "xxhash-rust"]),
 ];
 
-/// Apply, and what drives it: the store, Raft's types, and the traits and channels by which Raft calls it.
+/// Apply, and what drives it: the store, Raft's types, the traits and channels by which Raft calls it, and where work that blocks
+/// is done.
 const FSM: (&str, &[&str]) = (
     "drover-fsm",
     &[
@@ -24,6 +25,7 @@ const FSM: (&str, &[&str]) = (
         "drover-kv",
         "drover-mvcc",
         "drover-rafttypes",
+        "drover-seams",
         "drover-wire",
         "futures",
         "openraft",
