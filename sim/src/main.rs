@@ -7,13 +7,13 @@
 //! messages. Faults follow a plan that is drawn from the seed ([`plan`]): crashes that lose all that was not durable, cut and
 //! slow links, clocks that jump; a client moves ranges meanwhile. After each tick every property is asked ([`properties`]).
 //!
-//! The same seed gives the same [`trace`], message by message, but for what is in them. What that takes, what is real and what is not covered is told in
-//! `docs/design/0011-simulation.md`.
+//! The same seed gives the same [`trace`] until a snapshot is sent. What that takes, what is left, what is real and what is not
+//! covered is told in `docs/design/0011-simulation.md`.
 //!
 //! # Invariants
 //!
 //! - A process runs one seed: what it leaves behind in statics cannot reach another run.
-//! - Nothing of a run depends on anything but the seed and the program.
+//! - Nothing of a run depends on anything but the seed and the program, but for the names and sizes of RocksDB's files.
 
 mod clients;
 mod history;
