@@ -332,8 +332,11 @@ mod tests {
         let own = rig.command("data/a", &["write", "sync", "sync", "sync"]);
         traced.arg(own.get_program()).args(own.get_args());
         traced.envs(own.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-        if traced.output().is_ok_and(|output| output.status.success()) {
-            assert!(!std::fs::read_to_string(&trace).unwrap().contains("fdatasync("));
+        match traced.output() {
+            Ok(output) if output.status.success() => {
+                assert!(!std::fs::read_to_string(&trace).unwrap().contains("fdatasync("));
+            }
+            other => eprintln!("SKIPPED: strace cannot tell what came to the kernel: {other:?}"),
         }
     }
 
