@@ -18,10 +18,10 @@ use drover_testkit::workload::Load;
 use tokio_util::sync::CancellationToken;
 
 /// A file system of its own in memory.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &Path, megabytes: u32) -> Self {
+    pub fn mount(path: &Path, megabytes: u32) -> Self {
         std::fs::create_dir_all(path).unwrap();
         let options = format!("size={megabytes}m");
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().unwrap();
@@ -30,7 +30,7 @@ impl SmallDisk {
     }
 
     /// Puts a file there so that this much is free. Returns its path.
-    fn leave_free(&self, megabytes: u64) -> PathBuf {
+    pub fn leave_free(&self, megabytes: u64) -> PathBuf {
         let ballast = self.0.join("ballast");
         let stat = rustix::fs::statvfs(&self.0).unwrap();
         let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(megabytes << 20);
@@ -60,7 +60,7 @@ impl Drop for SmallDisk {
 }
 
 /// Whether this process may mount a disk. Where tests that need root have to run, it fails instead of saying no.
-fn may_mount() -> bool {
+pub fn may_mount() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         let required = std::env::var_os("DROVER_REQUIRE_ROOT_TESTS").is_some_and(|value| value == "1");

@@ -2,8 +2,6 @@
 //! dry run tells the same.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use drover_client::{Client, GroupId, NodeId};
 use drover_kv::{Certainty, Error, Reason};
@@ -17,6 +15,8 @@ use drover_wire::proto::v1::split_job::Phase;
 use drover_wire::proto::v1::start_split_migration_request::What;
 use drover_wire::status_to_error;
 use tonic::transport::Channel;
+
+use crate::disk_full::{SmallDisk, may_mount};
 
 /// The group of the left route, and that of the right one.
 const LEFT: u64 = 2;
@@ -492,32 +492,9 @@ async fn a_move_is_refused_while_a_group_has_no_majority_or_a_node_cannot_take_p
     assert!(message.contains("only 0 of the 1 voters of group 3 are on live nodes"), "{message}");
 }
 
-/// A file system of its own in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path, megabytes: u32) -> Self {
-        std::fs::create_dir_all(path).unwrap();
-        let options = format!("size={megabytes}m");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().unwrap();
-        assert!(status.success(), "mount ended with {status}");
-        Self(path.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazy: the node may still hold files.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 #[tokio::test]
 async fn a_copy_for_which_the_target_has_no_room_is_refused_before_there_is_a_job() {
-    if !rustix::process::geteuid().is_root() {
-        let required = std::env::var_os("DROVER_REQUIRE_ROOT_TESTS").is_some_and(|value| value == "1");
-        assert!(!required, "DROVER_REQUIRE_ROOT_TESTS=1, and only root can mount a small disk");
-        eprintln!("SKIPPED: only root can mount a small disk");
+    if !may_mount() {
         return;
     }
     const RESERVE: u64 = 32 << 20;
@@ -547,9 +524,7 @@ async fn a_copy_for_which_the_target_has_no_room_is_refused_before_there_is_a_jo
     .unwrap();
     assert_eq!(this.plan(good.clone()).await.refusal, None, "there is room for {bytes} bytes");
     // Less than the copy fits above the reserve, whatever the Raft log gives back yet: the disk is not full, and has no room.
-    let stat = rustix::fs::statvfs(&disk.0).unwrap();
-    let fill = (stat.f_bavail * stat.f_frsize) - RESERVE * 5 / 4 - (4 << 20);
-    std::fs::write(disk.0.join("ballast"), vec![0x55; usize::try_from(fill).unwrap()]).unwrap();
+    let ballast = disk.leave_free(((RESERVE * 5 / 4) >> 20) + 4);
     wait_until("the node to look at its disk", PATIENCE, || async {
         let status = this.cluster.node_status(NodeId(1)).await.map_err(|error| error.to_string())?;
         let above = status.disk_free_bytes.saturating_sub(RESERVE);
@@ -560,7 +535,7 @@ async fn a_copy_for_which_the_target_has_no_room_is_refused_before_there_is_a_jo
     .unwrap();
     let message = this.refused(good.clone(), Reason::FailedPrecondition, "no room").await;
     assert!(message.contains("node 1 holds a replica of group 3, and has no room"), "{message}");
-    std::fs::remove_file(disk.0.join("ballast")).unwrap();
+    std::fs::remove_file(ballast).unwrap();
     wait_until("the node to look at its disk again", PATIENCE, || async {
         let status = this.cluster.node_status(NodeId(1)).await.map_err(|error| error.to_string())?;
         if status.disk_free_bytes > RESERVE + 2 * bytes { Ok(()) } else { Err(format!("{status:?}")) }

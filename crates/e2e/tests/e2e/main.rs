@@ -7,6 +7,7 @@ mod bad_start;
 mod bench_move;
 mod catch_up;
 mod cli;
+mod connect;
 mod crashes;
 mod damage;
 mod decoders;
