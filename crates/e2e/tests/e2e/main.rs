@@ -20,6 +20,7 @@ mod jobs_bad_input;
 mod large_answers;
 mod linearizable;
 mod membership;
+mod move_courses;
 mod move_crashes;
 mod move_partitions;
 mod move_shapes;
