@@ -50,6 +50,7 @@ mod handshake;
 mod identities;
 mod inbound;
 mod inbound_append;
+mod leaving;
 mod link;
 mod network;
 mod options;

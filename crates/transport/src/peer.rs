@@ -89,6 +89,12 @@ impl Peer {
         matches!(*self.shared.state.borrow(), State::Up(_))
     }
 
+    /// Completes when there is no connection.
+    pub(crate) async fn down(&self) {
+        // A keeper that has ended has left no connection behind.
+        let _ = self.shared.state.subscribe().wait_for(|state| !matches!(state, State::Up(_))).await;
+    }
+
     /// The connection, waiting for an attempt that is under way.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use drover_hlc::Timestamp;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::CallError;
 use crate::identities::PeerIdentities;
+use crate::leaving::Leaving;
 use crate::network::GroupNetworkFactory;
 use crate::options::PeerOptions;
 use crate::peer::Peer;
@@ -30,6 +31,7 @@ pub struct PeerPool {
     stats: Mutex<BTreeMap<NodeId, Arc<PeerStats>>>,
     /// Why this node must not go on, once a peer has told it that its data directory is another one than before.
     pub(crate) replaced: watch::Sender<Option<Error>>,
+    pub(crate) leaving: Leaving,
     pub(crate) snapshot_rate: RateLimit,
     pub(crate) transfers: TransferLocks,
 }
@@ -40,6 +42,7 @@ impl PeerPool {
         Arc::new(Self {
             snapshot_rate: RateLimit::new(options.tuning.snapshot_bytes_per_second),
             transfers: TransferLocks::default(),
+            leaving: Leaving::default(),
             replaced: watch::Sender::new(None),
             me: Arc::new(options),
             identities: Arc::new(identities),
@@ -80,6 +83,11 @@ impl PeerPool {
         }
     }
 
+    /// Ends all connections that this node has made, for good.
+    pub fn close(&self) {
+        self.peers.read().values().for_each(|peer| peer.stop());
+    }
+
     /// Where a peer is believed to be.
     pub fn address(&self, node: NodeId) -> Option<String> {
         self.peers.read().get(&node).map(|peer| peer.address())
@@ -88,6 +96,47 @@ impl PeerPool {
     /// Whether there is a connection to a peer now.
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.peers.read().get(&node).is_some_and(|peer| peer.is_up())
+    }
+
+    /// Tells every peer that this node is being stopped, and returns those that stay. One that does not answer by the deadline is
+    /// none of them; one whose build does not know the question is.
+    pub async fn leave(&self, deadline: Instant) -> BTreeSet<NodeId> {
+        self.leaving.leave();
+        let peers: Vec<Arc<Peer>> = self.peers.read().values().filter(|peer| peer.is_up()).cloned().collect();
+        let told = peers.into_iter().map(|peer| async move {
+            let connection = peer.connection(deadline).await.ok()?;
+            let mut client = connection.client();
+            match timeout_at(deadline, client.leave(connection.request(v1::LeaveRequest {}))).await.ok()? {
+                Ok(answer) if answer.get_ref().leaving => {
+                    self.leaving.left(peer.node);
+                    None
+                }
+                Ok(_) => Some(peer.node),
+                Err(status) => (status.code() == tonic::Code::Unimplemented).then_some(peer.node),
+            }
+        });
+        let staying: BTreeSet<NodeId> = futures::future::join_all(told).await.into_iter().flatten().collect();
+        // Some have said meanwhile that they leave, too.
+        &staying - &self.leaving.peers().borrow()
+    }
+
+    /// Whether a peer has said that it is being stopped, and has not come back since.
+    pub fn is_leaving(&self, node: NodeId) -> bool {
+        self.leaving.peers().borrow().contains(&node)
+    }
+
+    /// Completes when a peer has said that it is being stopped, or the connection to it is lost.
+    pub async fn gone(&self, node: NodeId) {
+        let mut leaving = self.leaving.peers();
+        let said = async {
+            // The sender lives as long as this pool.
+            let _ = leaving.wait_for(|leaving| leaving.contains(&node)).await;
+        };
+        let Ok(peer) = self.peer(node) else { return };
+        tokio::select! {
+            () = said => {}
+            () = peer.down() => {}
+        }
     }
 
     /// What went to and came from each peer.

@@ -111,7 +111,15 @@ impl Internal for InternalServer {
         })?;
         tracing::info!(node = %peer.node, version = request.version, address = request.grpc_address, "peer has connected");
         self.pool.nudge(peer.node);
+        self.pool.leaving.returned(peer.node);
         Ok(Response::new(handshake::response(me, self.sessions.open(peer.node))))
+    }
+
+    async fn leave(&self, request: Request<v1::LeaveRequest>) -> Result<Response<v1::LeaveResponse>, Status> {
+        let node = self.peer(request.metadata())?;
+        tracing::info!(%node, "peer is being stopped");
+        self.pool.leaving.left(node);
+        Ok(Response::new(v1::LeaveResponse { leaving: self.pool.leaving.here() }))
     }
 
     async fn link(&self, request: Request<Streaming<v1::LinkFrame>>) -> Result<Response<Self::LinkStream>, Status> {

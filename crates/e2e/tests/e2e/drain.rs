@@ -1,10 +1,10 @@
-//! A node that is told to stop hands over and finishes first.
+//! A node that is told to stop hands over and finishes first, and waits for nobody who is going, too.
 
 use std::sync::Arc;
 
 use drover_client::Client;
 use drover_testkit::Cluster;
-use drover_testkit::cluster::PATIENCE;
+use drover_testkit::cluster::{Node, PATIENCE};
 use drover_testkit::ledger::Ledger;
 use drover_testkit::workload::Load;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,59 @@ async fn a_rolling_restart_under_load_costs_clients_no_error() {
     assert_eq!((refused, unknown), (0, 0));
     ledger.audit(&cluster.all_rows(cluster.node_ids()[0]).await.unwrap()).assert_clean();
     cluster.assert_replicas_equal().await.unwrap();
+    cluster.assert_quiet_logs(&[]);
+}
+
+/// Lets the leaderships be where every node has some: group 1 on node 1, group 2 on node 2 and so on.
+async fn spread_leaders(cluster: &Cluster) {
+    for (group, node) in cluster.groups().into_iter().zip(cluster.node_ids().into_iter().cycle()) {
+        cluster.lead(group, node, PATIENCE).await.unwrap();
+    }
+}
+
+/// Stops these nodes at the same time. Each ends well.
+async fn terminate_together(nodes: &[Node]) {
+    let ends = futures::future::join_all(nodes.iter().map(|node| node.terminate(PATIENCE))).await;
+    for (node, end) in nodes.iter().zip(ends) {
+        let status = end.unwrap();
+        assert!(status.success(), "node {} ended with {status}", node.id());
+    }
+}
+
+/// What a leader says that has waited in vain for its successor.
+const WAITED: &str = "did not take over";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_stop_all_at_once_wait_for_nobody_to_take_over() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    for _ in 0..3 {
+        spread_leaders(&cluster).await;
+        terminate_together(cluster.nodes()).await;
+        for node in cluster.nodes() {
+            assert!(!node.log().contains(WAITED), "node {} has waited for a node that was going", node.id());
+        }
+        cluster.nodes().iter().for_each(|node| node.start().unwrap());
+        cluster.wait_ready(PATIENCE).await.unwrap();
+    }
+    cluster.assert_quiet_logs(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_five_nodes_two_stop_together_and_hand_over_to_those_that_stay() {
+    let cluster = Cluster::builder().nodes(5).start().await.unwrap();
+    spread_leaders(&cluster).await;
+    let (going, staying) = cluster.nodes().split_at(2);
+    terminate_together(going).await;
+    for node in going {
+        let log = node.log();
+        assert!(!log.contains(WAITED), "node {} has waited for a node that was going", node.id());
+        assert!(!log.contains("nobody is there"), "node {} has found no node that stays", node.id());
+    }
+    for group in cluster.groups() {
+        let leader = cluster.leader(group, PATIENCE).await.unwrap();
+        assert!(staying.iter().any(|node| node.id() == leader), "{leader} leads group {group}");
+    }
+    cluster.assert_quiet_logs(&[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

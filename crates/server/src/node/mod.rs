@@ -238,7 +238,7 @@ pub async fn run_in(
         registered,
         time: TimeParts { oracle, timestamps, wall, clock_lead },
     };
-    let replaced = parts.peers.replaced();
+    let (replaced, pool) = (parts.peers.replaced(), Arc::clone(&parts.peers));
     let replicas = Arc::new(Replicas::new(&config, seeds(&config, &data), parts)?);
     let me = config.advertised_grpc().as_str().to_owned();
     tokio::spawn(topology::remember(followed.topology.subscribe(), Arc::clone(&data), stop.clone()));
@@ -249,7 +249,7 @@ pub async fn run_in(
     tokio::spawn(relief::relieve(Arc::clone(&replicas), watch.subscribe(), stop.clone()));
     let leaving = CancellationToken::new();
     tokio::spawn(tell_health(health.clone(), readiness_view, leaving.clone()));
-    let node = Node { front, service, replicas: Arc::clone(&replicas), health, leaving };
+    let node = Node { front, service, replicas: Arc::clone(&replicas), peers: pool, health, leaving };
     let failure = fail(server, log, tokio::spawn(announced), replaced);
     let ended = shutdown.run(&node, failure).await;
 
@@ -376,6 +376,7 @@ struct Node {
     front: Arc<Front>,
     service: Arc<PeerService>,
     replicas: Arc<Replicas>,
+    peers: Arc<PeerPool>,
     health: tonic_health::server::HealthReporter,
     /// Cancelled when the node begins to stop: from then on it is not healthy, whatever its replicas are.
     leaving: CancellationToken,
@@ -411,6 +412,8 @@ async fn tell_health(health: tonic_health::server::HealthReporter, view: NodeVie
     }
 }
 
+/// How long the others may take to hear that this node leaves, and to say whether they stay.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long handing over leadership may take before requests are refused all the same.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -419,8 +422,13 @@ impl Drain for Node {
         async move {
             self.leaving.cancel();
             set_health(&self.health, false).await;
-            self.replicas.hand_over(Successors::Any, HAND_OVER_TIMEOUT).await;
+            // Of two nodes that begin to leave at the same time at least one hears of the other before it chooses a successor.
+            let staying = self.peers.leave((Instant::now() + TELL_TIMEOUT).into()).await;
+            let staying = Successors::Staying(&staying);
+            self.replicas.hand_over(staying, HAND_OVER_TIMEOUT).await;
             self.front.drain().await;
+            // What came here meanwhile, from a node that had not heard yet that this one leaves.
+            self.replicas.hand_over(staying, HAND_OVER_TIMEOUT).await;
             self.service.idle().await;
         }
         .boxed()

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Followed;
-use super::endpoint::GuardedRaft;
+use super::endpoint::{Door, GuardedRaft};
 use super::membership::CatalogPlan;
 use super::peers::PeerService;
 use super::{NodeError, catalog, millis};
@@ -74,6 +74,7 @@ pub struct TimeParts {
 /// A replica that was opened, and how to end it.
 struct Opened {
     stop: CancellationToken,
+    door: Door,
     tasks: JoinHandle<()>,
 }
 
@@ -98,8 +99,8 @@ pub struct Replicas {
 /// To whom a leadership may be handed over.
 #[derive(Debug, Clone, Copy)]
 pub enum Successors<'a> {
-    /// To whoever votes.
-    Any,
+    /// To these nodes, which are not being stopped.
+    Staying(&'a BTreeSet<NodeId>),
     /// To these nodes, which have space, if they are a majority: otherwise the new leader would take writes until the
     /// others take no entries any more, and then could not even serve reads.
     WithSpace(&'a BTreeSet<NodeId>),
@@ -109,7 +110,7 @@ impl Successors<'_> {
     fn among(self, me: NodeId, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let others = voters.iter().copied().filter(|node| *node != me);
         match self {
-            Successors::Any => others.collect(),
+            Successors::Staying(staying) => others.filter(|node| staying.contains(node)).collect(),
             Successors::WithSpace(roomy) => {
                 let roomy: BTreeSet<NodeId> = others.filter(|node| roomy.contains(node)).collect();
                 if roomy.len() > voters.len() / 2 { roomy } else { BTreeSet::new() }
@@ -197,8 +198,9 @@ impl Replicas {
         let stop = stop.child_token();
         match self.try_open(group).await {
             Ok(running) => {
-                let tasks = tokio::spawn(Arc::clone(self).take_part(running, record, stop.clone()));
-                self.opened.lock().insert(group, Opened { stop, tasks });
+                let door = Door::new(stop.clone());
+                let tasks = tokio::spawn(Arc::clone(self).take_part(running, record, stop.clone(), door.clone()));
+                self.opened.lock().insert(group, Opened { stop, door, tasks });
                 Ok(())
             }
             Err(why) => {
@@ -231,7 +233,7 @@ impl Replicas {
     }
 
     /// Lets a replica take part in its group until `stop`, or until it fails.
-    async fn take_part(self: Arc<Self>, group: Arc<Group>, record: ReplicaRecord, stop: CancellationToken) {
+    async fn take_part(self: Arc<Self>, group: Arc<Group>, record: ReplicaRecord, stop: CancellationToken, door: Door) {
         let id = group.id();
         let mut tasks = tokio::task::JoinSet::new();
         if id == GroupId::DEFAULT {
@@ -245,7 +247,7 @@ impl Replicas {
             while tasks.join_next().await.is_some() {}
             return;
         }
-        let endpoint = Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone()));
+        let endpoint = Arc::new(GuardedRaft::new(Arc::clone(&group), self.disk.clone(), door));
         self.parts.service.deliver(id, record.id, endpoint);
         self.parts.directory.set(id, Replica::Running(Arc::clone(&group)));
         if id == GroupId::DEFAULT {
@@ -461,6 +463,7 @@ impl Replicas {
         let opened = self.opened.lock().remove(&group);
         if let Some(opened) = &opened {
             opened.stop.cancel();
+            opened.door.shut().await;
         }
         if let Some(Replica::Running(running)) = self.parts.directory.remove(group) {
             running.shutdown().await;
@@ -509,36 +512,61 @@ impl Replicas {
     }
 
     /// Hands the leadership of every group that this node leads to the follower that is least behind, of those that are
-    /// wanted.
+    /// wanted and not being stopped themselves. One that goes meanwhile is not waited for; the next one is asked. Returns at once where
+    /// there is none: then the voters elect a leader, or the group stands still, once this node is gone.
     pub async fn hand_over(&self, wanted: Successors<'_>, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        let handed = self.led().map(|group| async move {
-            let Some(to) = self.successor(&group, wanted) else { return };
-            match group.transfer_leader(to, deadline).await {
-                Ok(_) => tracing::info!(group = %group.id(), %to, "leadership handed over"),
-                Err(error) => tracing::info!(group = %group.id(), %to, %error, "leadership was not handed over"),
-            }
-        });
-        futures::future::join_all(handed).await;
+        futures::future::join_all(self.led().map(|group| self.hand_over_group(group, wanted, deadline))).await;
     }
 
-    fn successor(&self, group: &Group, wanted: Successors<'_>) -> Option<NodeId> {
+    async fn hand_over_group(&self, group: Arc<Group>, wanted: Successors<'_>, deadline: Instant) {
+        let id = group.id();
+        let mut asked = BTreeSet::new();
+        while group.is_leader() {
+            let Some(to) = self.successor(&group, wanted, &asked) else {
+                tracing::info!(group = %id, "nobody is there to take the leadership over");
+                return;
+            };
+            asked.insert(to);
+            tokio::select! {
+                biased;
+                handed = group.transfer_leader(to, deadline) => match handed {
+                    Ok(_) => return tracing::info!(group = %id, %to, "leadership handed over"),
+                    Err(error) => tracing::info!(group = %id, %to, %error, "leadership was not handed over"),
+                },
+                () = self.parts.peers.gone(to) => {
+                    tracing::info!(group = %id, %to, "leadership was not handed over: that node is going, too");
+                }
+            }
+        }
+    }
+
+    fn successor(&self, group: &Group, wanted: Successors<'_>, asked: &BTreeSet<NodeId>) -> Option<NodeId> {
         let metrics = group.raft().metrics().borrow_watched().clone();
         let voters: BTreeSet<NodeId> = metrics.membership_config.membership().voter_ids().map(NodeId).collect();
-        let candidates = wanted.among(self.node, &voters);
+        let (peers, mut candidates) = (&self.parts.peers, wanted.among(self.node, &voters));
+        candidates.retain(|node| !asked.contains(node) && peers.is_connected(*node) && !peers.is_leaving(*node));
         let progress = metrics.replication?;
         progress
             .into_iter()
-            .filter(|(node, _)| candidates.contains(&NodeId(*node)) && self.parts.peers.is_connected(NodeId(*node)))
+            .filter(|(node, _)| candidates.contains(&NodeId(*node)))
             .max_by_key(|(_, matched)| matched.map(|log_id| log_id.index))
             .map(|(node, _)| NodeId(node))
     }
 
     /// Stops every replica and makes its state durable, so that the next start replays little.
     pub async fn stop(&self) {
+        // Nothing is asked of others any more, and what they answer would come to a Raft that has ended.
+        self.parts.peers.close();
+        let doors: BTreeMap<GroupId, Door> =
+            self.opened.lock().iter().map(|(group, opened)| (*group, opened.door.clone())).collect();
+        let doors = &doors;
         let stopped = self.parts.directory.replicas().into_iter().map(|(id, replica)| async move {
             if let Replica::Running(group) = replica {
                 self.parts.service.withdraw(id);
+                if let Some(door) = doors.get(&id) {
+                    door.shut().await;
+                }
                 group.shutdown().await;
                 if let Err(error) = group.fsm().flush().await {
                     tracing::warn!(group = %id, %error, "the replica's state was not flushed; the next start replays the log");
@@ -605,6 +633,22 @@ mod tests {
             let among = Successors::WithSpace(&nodes(roomy)).among(me, &nodes(voters));
             assert_eq!(among, nodes(expect), "{voters:?} {roomy:?}");
         }
-        assert_eq!(Successors::Any.among(me, &nodes(&[1, 2, 3])), nodes(&[2, 3]));
+    }
+
+    #[test]
+    fn a_leadership_goes_to_any_other_voter_that_stays_and_to_nobody_where_none_does() {
+        let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        // voters, those that stay, candidates
+        let table: &[(&[u64], &[u64], &[u64])] = &[
+            (&[1, 2, 3], &[2, 3], &[2, 3]),
+            (&[1, 2, 3], &[3], &[3]),
+            (&[1, 2, 3], &[], &[]),
+            (&[1, 2, 3], &[1, 4, 5], &[]),
+            (&[1], &[2, 3], &[]),
+        ];
+        for (voters, staying, expect) in table {
+            let among = Successors::Staying(&nodes(staying)).among(NodeId(1), &nodes(voters));
+            assert_eq!(among, nodes(expect), "{voters:?} {staying:?}");
+        }
     }
 }

@@ -72,6 +72,7 @@ async fn nothing_is_taken_without_a_handshake() {
         client.offer_snapshot(v1::OfferSnapshotRequest::default()).await.map(|_| ()).unwrap_err(),
         client.send_snapshot(tokio_stream::empty()).await.map(|_| ()).unwrap_err(),
         client.install_snapshot(v1::InstallSnapshotRequest::default()).await.map(|_| ()).unwrap_err(),
+        client.leave(v1::LeaveRequest {}).await.map(|_| ()).unwrap_err(),
     ];
     for status in refused {
         let error = status_to_error(&status);

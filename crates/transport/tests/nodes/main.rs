@@ -6,6 +6,7 @@ mod calls;
 mod endpoint;
 mod garbage;
 mod handshake;
+mod leaving;
 mod memory;
 mod node;
 mod proxy;

@@ -70,6 +70,7 @@ fn handshake() -> Vec<Case> {
         case("HandshakeResponse/all", response),
         case("HandshakeRequest/lease_and_store", asked),
         case("HandshakeResponse/lease", told),
+        case("LeaveResponse/leaves", LeaveResponse { leaving: true }),
     ]
 }
 
