@@ -83,8 +83,8 @@ impl FsmHandle {
         view.snapshot.strays(&kept, &lists)
     }
 
-    /// Why the store cannot be trusted any longer, once a read or a digest has found out. Whoever runs the replica stops
-    /// it then; apply stops by itself.
+    /// Why the store cannot be trusted any longer, or apply has stopped. Whoever runs the replica stops it when a read or a digest
+    /// has found out; apply stops Raft by itself, which may tell no more than that it did.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
         self.shared.failure.subscribe()
     }
@@ -145,6 +145,11 @@ impl Shared {
             }
             differs
         });
+    }
+
+    /// Takes note of an error by which Raft stops.
+    pub(crate) fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| self.report_failure(&error.to_string()))
     }
 
     pub(crate) fn raise_flushed(&self, to: Option<LogId>) {

@@ -88,6 +88,29 @@ impl FsmStateMachine {
         }
         Ok(())
     }
+
+    /// Applies what comes, batch by batch, until nothing more does.
+    async fn apply_all<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<(Entry, Option<Responder>)>> + Unpin + Send,
+    {
+        let mut next = entries.next().await;
+        while let Some(item) = next {
+            let mut pending = Pending::default();
+            let (entry, responder) = item?;
+            pending.push(entry, responder)?;
+            // Take what is there already; wait for more only with nothing in hand.
+            while !pending.is_closed()
+                && let Some(Some(item)) = entries.next().now_or_never()
+            {
+                let (entry, responder) = item?;
+                pending.push(entry, responder)?;
+            }
+            self.apply_entries(pending)?;
+            next = entries.next().await;
+        }
+        Ok(())
+    }
 }
 
 /// Jobs whose ranges are kept from garbage collection.
@@ -145,26 +168,12 @@ impl RaftStateMachine<TypeConfig> for FsmStateMachine {
         Ok((applied.log_id, applied.membership.stored().clone()))
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
     where
         S: Stream<Item = io::Result<(Entry, Option<Responder>)>> + Unpin + Send,
     {
-        let mut next = entries.next().await;
-        while let Some(item) = next {
-            let mut pending = Pending::default();
-            let (entry, responder) = item?;
-            pending.push(entry, responder)?;
-            // Take what is there already; wait for more only with nothing in hand.
-            while !pending.is_closed()
-                && let Some(Some(item)) = entries.next().now_or_never()
-            {
-                let (entry, responder) = item?;
-                pending.push(entry, responder)?;
-            }
-            self.apply_entries(pending)?;
-            next = entries.next().await;
-        }
-        Ok(())
+        let applied = self.apply_all(entries).await;
+        self.shared.noted(applied)
     }
 
     async fn get_snapshot_builder(&mut self) -> FlushReporter {
@@ -173,13 +182,15 @@ impl RaftStateMachine<TypeConfig> for FsmStateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotDir>>> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || checkpoint(&shared)).await
+        let made = blocking(move || checkpoint(&shared)).await;
+        self.shared.noted(made)
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let meta = meta.clone();
-        blocking(move || install(&shared, &meta, &snapshot)).await
+        let installed = blocking(move || install(&shared, &meta, &snapshot)).await;
+        self.shared.noted(installed)
     }
 }
 
@@ -257,7 +268,10 @@ impl RaftSnapshotBuilder<TypeConfig> for FlushReporter {
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotDir>> {
         let shared = Arc::clone(&self.shared);
         let durable = match guards::on(Guard::PurgeBehindFlush) {
-            true => blocking(move || shared.flush()).await?,
+            true => {
+                let flushed = blocking(move || shared.flush()).await;
+                self.shared.noted(flushed)?
+            }
             false => shared.cell.load().applied,
         };
         let snapshot = SnapshotDir::new(self.shared.dir.snapshot_path());

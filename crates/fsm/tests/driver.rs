@@ -114,6 +114,7 @@ async fn an_unknown_entry_stops_the_stream_and_what_came_before_it_is_all_or_not
     let good = entry(1, 1, &Command::Write(vec![at(10, put("k", "1"))]));
     let error = machine.apply(vec![good, raw_entry(1, 2, &[8, 9, 16, 1])]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(*machine.handle.failure().borrow(), Some(error.to_string()), "whoever runs the replica is told why");
     assert_eq!(*machine.handle.applied_log_id().borrow(), Some(log_id(1, 0)));
     assert_eq!(value(&machine, "k"), None);
 }

@@ -85,11 +85,13 @@ pub enum LogError {
     },
     /// The disk is full. What was being written is not in the log; earlier writes are. Free space and restart the node.
     #[error(
-        "{place}: the disk is full; the write was not made, earlier ones are safe, free space and restart the node"
+        "{place}: the disk is full: {detail}; the write was not made, earlier ones are safe, free space and restart the node"
     )]
     DiskFull {
         /// Where.
         place: Place,
+        /// What the operating system said: the disk, a quota or a limit on files.
+        detail: String,
     },
     /// The storage engine failed in another way.
     #[error("{place}: {doing} failed: {detail}; what was reported durable still is")]
@@ -142,7 +144,7 @@ impl LogError {
     pub(crate) fn io(place: Place, doing: &'static str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::DiskFull { place }
+                Self::DiskFull { place, detail: source.to_string() }
             }
             _ => Self::Io { place, doing, source: Arc::new(source) },
         }
@@ -154,7 +156,7 @@ impl LogError {
             Self::Corrupt { place, .. }
             | Self::CutOff { place, .. }
             | Self::Io { place, .. }
-            | Self::DiskFull { place }
+            | Self::DiskFull { place, .. }
             | Self::Engine { place, .. } => {
                 place.group.get_or_insert(group);
             }

@@ -305,6 +305,9 @@ async fn child_that_fills_its_disk() {
         durable += 1;
         assert!(durable < 10_000, "the disk never fills");
     }
-    assert!(matches!(node.failure().as_deref(), Some(LogError::DiskFull { .. })), "{:?}", node.failure());
+    let failure = node.failure().unwrap();
+    assert!(matches!(*failure, LogError::DiskFull { .. }), "{failure:?}");
+    // What the operating system said: here it is the limit on files.
+    assert!(failure.to_string().contains("File too large"), "{failure}");
     std::fs::write(dir.join("durable"), durable.to_string()).unwrap();
 }

@@ -39,8 +39,6 @@ const EXPECTED: [(&str, &[Fault]); 23] = [
     ("the log store has stopped after a failed write", &[Fault::WriteError, Fault::SyncError]),
     ("the replica's store failed", &[Fault::WriteError, Fault::SyncError]),
     ("channel closed", &[Fault::WriteError, Fault::SyncError]),
-    // The Raft log panics when it cannot be synced.
-    ("error: \"fdatasync\" }", &[Fault::SyncError]),
     ("error: raft stopped", &[Fault::WriteError, Fault::SyncError]),
     ("the disk is full", &[Fault::DiskFull]),
     ("half of the reserve is gone", &[Fault::DiskFull]),

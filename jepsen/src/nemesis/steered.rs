@@ -21,8 +21,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const STROBE: Duration = Duration::from_millis(60);
 /// How a node says that it ends, or that a replica does. The Raft log panics when it cannot be synced, which ends the node.
 const ENDS: [&str; 3] = ["the replica has stopped", "the Raft log of this node failed", "lifecycle::panic"];
-/// How it says that this is because it cannot write or sync.
-const BECAUSE: [&str; 4] = ["os error 5", "Input/output error", "write failed", "fdatasync"];
+/// How it says that this is because it cannot write or sync: what the operating system says.
+const BECAUSE: [&str; 2] = ["os error 5", "Input/output error"];
 
 /// The rates of clocks, in millionths, of which no two differ by as much as one part in six: a leader that counts 500 ms by the
 /// slowest is done before a voter has counted 600 ms by the fastest.
@@ -181,8 +181,8 @@ mod tests {
         let why = r#"{"level":"ERROR","message":"RaftCore: IO error: Input/output error"}"#;
         let warned =
             r#"{"level":"WARN","message":"the state machine could not be flushed","error":"Input/output error"}"#;
-        let failed = "drover server: the Raft log of this node failed: raftlog: write failed: pwrite";
-        let panicked = r#"{"message":"panic","panic":"\"fdatasync\" }","target":"drover_server::lifecycle::panic"}"#;
+        let failed = "drover server: the Raft log of this node failed: raftlog: write failed: pwrite: Input/output error (os error 5)";
+        let panicked = r#"{"message":"panic","panic":"\"fdatasync: Input/output error (os error 5)\" }","target":"drover_server::lifecycle::panic"}"#;
         assert_eq!(end_for_the_disk(failed), Some(failed));
         assert_eq!(end_for_the_disk(panicked), Some(panicked));
         assert_eq!(end_for_the_disk(&format!("{why}\n{stopped}\n")), Some(stopped));

@@ -5,6 +5,7 @@ mod memory;
 mod noted;
 mod raft_engine;
 mod rocks;
+mod told;
 pub(crate) mod torn;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! - It panics on a failed fsync and on damage it did not expect: panics are caught. After one in a write the engine
 //!   is leaked, since closing it would write again.
 //! - It drops whatever follows a damaged batch in its newest file: see `torn.rs` and `noted.rs`.
+//! - Of an error of the operating system it keeps little: see `told.rs`.
 //! - A read may meet a file that is being given back: it is repeated while nothing is given back.
 //! - It keeps disk space until [`RawEngine::reclaim`] is called.
 
@@ -18,6 +19,7 @@ use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -26,10 +28,12 @@ use drover_rafttypes::Entry;
 use parking_lot::Mutex;
 use protobuf2::reflect::MessageDescriptor;
 use protobuf2::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufError, ProtobufResult, UnknownFields};
+use raft_engine::internals::FilePipeLog;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
 use super::mark::RewrittenEnd;
 use super::noted::{OF_ALL, RawEngine, batch_from_record};
+use super::told::ToldFiles;
 use super::torn::{check_newest_files, first_damage, newest_end};
 use super::{Change, Recovered, check_read};
 use crate::error::{LogError, Place};
@@ -41,10 +45,12 @@ const WINDOW: &[u8] = b"w";
 /// The number of the last batch, in a region of its own.
 const BATCH: &[u8] = b"b";
 
+type FileEngine = Engine<ToldFiles, FilePipeLog<ToldFiles>>;
+
 /// See the module's description.
 pub struct RaftEngineLog {
     /// `None` only while it is being dropped.
-    engine: Option<Engine>,
+    engine: Option<FileEngine>,
     dir: PathBuf,
     reclaiming: Mutex<()>,
     broken: AtomicBool,
@@ -68,7 +74,8 @@ impl RaftEngineLog {
             enable_log_recycle: false,
             ..Config::default()
         };
-        let engine = guarded(Place::file(dir), "open", || Engine::open(config)).map_err(|error| match error {
+        let engine = guarded(Place::file(dir), "open", || Engine::open_with_file_system(config, Arc::new(ToldFiles)));
+        let engine = engine.map_err(|error| match error {
             LogError::Corrupt { place, detail } => {
                 LogError::Corrupt { place: first_damage(dir).unwrap_or(place), detail }
             }
@@ -82,7 +89,7 @@ impl RaftEngineLog {
         })
     }
 
-    fn engine(&self) -> &Engine {
+    fn engine(&self) -> &FileEngine {
         self.engine.as_ref().expect("it is taken in drop only")
     }
 

@@ -79,7 +79,7 @@ fn convert(place: Place, doing: &'static str, error: &rocksdb::Error) -> LogErro
     match error.kind() {
         ErrorKind::Corruption => LogError::corrupt(place, error),
         ErrorKind::IOError if error.as_ref().contains("No space left") || error.as_ref().contains("File too large") => {
-            LogError::DiskFull { place }
+            LogError::DiskFull { place, detail: error.to_string() }
         }
         _ => LogError::engine(place, doing, error),
     }

@@ -345,7 +345,8 @@ impl Replicas {
                         Ok(None) | Err(_) => "its state machine ended".to_owned(),
                     },
                 },
-                Err(error) => error.to_string(),
+                // Of a state machine that has stopped, Raft may know no more than that it has.
+                Err(error) => store.borrow().clone().unwrap_or_else(|| error.to_string()),
             };
             if !stop.is_cancelled() {
                 tracing::error!(group = %group.id(), %why, "the replica has stopped");
