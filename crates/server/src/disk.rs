@@ -1,13 +1,16 @@
-//! Watches the free space of the data directory's file system.
+//! Watches the free space of the data directory's file system, and how much the directory takes.
 //!
 //! The decision is [`is_full`], a pure function with hysteresis: a disk that hovers at the reserve must not let every other
 //! write through. The watch publishes it; whoever accepts writes refuses them while [`DiskState::full`] holds. What a group
 //! needs to go on, its replicas take further down: a leader without timestamps and proofs serves no reads either.
 
+use std::collections::HashSet;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use drover_seams::{blocking, is_simulated};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -16,7 +19,7 @@ use tokio::task::JoinHandle;
 pub struct DiskState {
     /// Bytes that this process can still write.
     pub free_bytes: u64,
-    /// Bytes in use on the file system, by whomever.
+    /// Bytes of the files in the directory.
     pub used_bytes: u64,
     /// Whether writes are to be refused.
     pub full: bool,
@@ -39,27 +42,46 @@ pub fn is_full(was_full: bool, free_bytes: u64, reserve_bytes: u64) -> bool {
 /// Free space of a simulated disk.
 const SIMULATED_BYTES: u64 = 1 << 40;
 
-/// Looks once.
+/// How often the files of the directory are counted: each is asked for its size.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Looks once, but for the bytes in use, which stay what they were.
 ///
 /// # Errors
 /// If the file system cannot be asked.
 pub fn measure(path: &Path, before: Option<DiskState>, reserve_bytes: u64) -> io::Result<DiskState> {
-    let (free_bytes, used_bytes) = match drover_seams::is_simulated() {
+    let free_bytes = match is_simulated() {
         // What others do to this machine's disk is no part of a simulation.
-        true => (SIMULATED_BYTES, 0),
+        true => SIMULATED_BYTES,
         false => {
             let stat = rustix::fs::statvfs(path)?;
-            let used_blocks = stat.f_blocks.saturating_sub(stat.f_bfree);
-            (stat.f_bavail.saturating_mul(stat.f_frsize), used_blocks.saturating_mul(stat.f_frsize))
+            stat.f_bavail.saturating_mul(stat.f_frsize)
         }
     };
     let (was_full, was_exhausted) = before.map_or((false, false), |before| (before.full, before.exhausted));
     Ok(DiskState {
         free_bytes,
-        used_bytes,
+        used_bytes: before.map_or(0, |before| before.used_bytes),
         full: is_full(was_full, free_bytes, reserve_bytes),
         exhausted: is_full(was_exhausted, free_bytes, reserve_bytes / 2),
     })
+}
+
+/// Bytes of all files below a folder, each counted once, by whatever names it has; what cannot be read counts as nothing.
+pub fn used_bytes(folder: &Path) -> u64 {
+    fn below(folder: &Path, linked: &mut HashSet<u64>) -> u64 {
+        let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+        entries
+            .flatten()
+            .map(|entry| match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => below(&entry.path(), linked),
+                Ok(metadata) if metadata.nlink() > 1 && !linked.insert(metadata.ino()) => 0,
+                Ok(metadata) => metadata.len(),
+                Err(_) => 0,
+            })
+            .sum()
+    }
+    below(folder, &mut HashSet::new())
 }
 
 /// Looks again and again until dropped.
@@ -97,10 +119,17 @@ async fn run(path: PathBuf, reserve_bytes: u64, interval: Duration, sender: watc
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
+    let mut counted: Option<Instant> = None;
     loop {
         ticks.tick().await;
         let before = *sender.borrow();
-        match measure(&path, Some(before), reserve_bytes) {
+        let mut used = before.used_bytes;
+        if !is_simulated() && counted.is_none_or(|counted| counted.elapsed() >= COUNT_INTERVAL) {
+            let folder = path.clone();
+            used = blocking::aside(move || used_bytes(&folder)).await.unwrap_or(used);
+            counted = Some(Instant::now());
+        }
+        match measure(&path, Some(DiskState { used_bytes: used, ..before }), reserve_bytes) {
             Ok(after) => {
                 failing = false;
                 report(Some(before), after, reserve_bytes);
@@ -169,11 +198,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_watch_tells_the_space_of_a_real_file_system() {
+    async fn the_watch_tells_the_space_of_a_real_file_system_and_the_size_of_the_folder() {
         let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("file"), vec![1; 3_000]).unwrap();
         let roomy = DiskWatch::start(temp.path().to_owned(), 0, Duration::from_millis(10)).unwrap();
-        let state = *roomy.subscribe().borrow();
-        assert!(state.free_bytes > 0 && state.used_bytes > 0 && !state.full, "{state:?}");
+        let state = *roomy.subscribe().wait_for(|state| state.used_bytes > 0).await.unwrap();
+        assert!(state.free_bytes > 0 && state.used_bytes == 3_000 && !state.full, "{state:?}");
         let greedy = DiskWatch::start(temp.path().to_owned(), u64::MAX / 2, Duration::from_millis(10)).unwrap();
         assert!(greedy.subscribe().borrow().full);
     }
@@ -183,12 +213,25 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let watch = DiskWatch::start(temp.path().to_owned(), 0, Duration::from_millis(1)).unwrap();
         let mut states = watch.subscribe();
-        let before = states.borrow_and_update().used_bytes;
+        let before = states.borrow_and_update().free_bytes;
         std::fs::write(temp.path().join("fill"), vec![1; 1 << 20]).unwrap();
         std::fs::File::open(temp.path().join("fill")).unwrap().sync_all().unwrap();
         // Others use the disk too, so only a change is certain, not its size.
-        let after = states.wait_for(|state| state.used_bytes != before).await.unwrap();
-        assert_ne!(after.used_bytes, before);
+        let after = states.wait_for(|state| state.free_bytes != before).await.unwrap();
+        assert_ne!(after.free_bytes, before);
+    }
+
+    #[test]
+    fn a_file_counts_once_by_whatever_names_and_in_whatever_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, folder) = (temp.path().join("one"), temp.path().join("folder"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(&one, vec![1; 5_000]).unwrap();
+        std::fs::write(folder.join("two"), vec![1; 70]).unwrap();
+        assert_eq!(used_bytes(temp.path()), 5_070);
+        std::fs::hard_link(&one, folder.join("one again")).unwrap();
+        assert_eq!(used_bytes(temp.path()), 5_070);
+        assert_eq!(used_bytes(&temp.path().join("nothing")), 0);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use drover_client::{Client, Interval, RetryPolicy};
 use drover_keys::NodeId;
 use drover_kv::Reason;
 use drover_testkit::Cluster;
-use drover_testkit::cluster::{Node, PATIENCE};
+use drover_testkit::cluster::{Node, PATIENCE, http_get};
 use drover_testkit::ledger::Ledger;
 use drover_testkit::wait::wait_until;
 use drover_testkit::workload::Load;
@@ -68,6 +68,26 @@ pub fn may_mount() -> bool {
         eprintln!("SKIPPED: only root can mount a small disk");
     }
     root
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_and_the_status_of_a_node_tell_the_same_size_of_its_directory() {
+    let cluster = Cluster::builder().nodes(1).data_groups(1).start().await.unwrap();
+    let node = NodeId(1);
+    wait_until("both to tell the same", PATIENCE, async || {
+        let status = async || cluster.node_status(node).await.map(|status| status.disk_used_bytes).unwrap();
+        let before = status().await;
+        let metrics = http_get(&cluster.node(node).admin_address(), "/metrics").await.unwrap().body;
+        let named = metrics.lines().find_map(|line| line.strip_prefix("drover_disk_used_bytes ")).unwrap();
+        let (told, after) = (named.parse::<u64>().unwrap(), status().await);
+        // It is counted now and then, perhaps in between.
+        match before == after && before > 0 {
+            true if told == before => Ok(()),
+            _ => Err(format!("{before} and {after} in the status, {told} in the metrics")),
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

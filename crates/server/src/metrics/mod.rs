@@ -67,7 +67,7 @@ pub struct RaftLogMetrics {
 pub struct DiskMetrics {
     /// Bytes that can still be written.
     pub free_bytes: IntGauge,
-    /// Bytes in use.
+    /// Bytes of the files in the directory.
     pub used_bytes: IntGauge,
     /// 1 while writes are refused.
     pub full: IntGauge,
@@ -199,7 +199,7 @@ impl DiskMetrics {
     fn register(families: &Families<'_>) -> Self {
         Self {
             free_bytes: families.gauge("drover_disk_free_bytes", "Bytes that can still be written"),
-            used_bytes: families.gauge("drover_disk_used_bytes", "Bytes in use on the data directory's file system"),
+            used_bytes: families.gauge("drover_disk_used_bytes", "Bytes of the files in the data directory"),
             full: families.gauge("drover_disk_full", "1 while writes are refused for want of space"),
         }
     }

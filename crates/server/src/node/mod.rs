@@ -194,7 +194,6 @@ pub async fn run_in(
         grpc_address: config.advertised_grpc().as_str().to_owned(),
         admin_address: config.advertised_admin().as_str().to_owned(),
         started,
-        data_dir: data.root().to_owned(),
         directory: Arc::clone(&directory),
         records: Arc::clone(&records),
         topology: Arc::clone(&followed.topology),

@@ -1,6 +1,5 @@
 //! What this node says of itself.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +9,6 @@ use drover_fsm::moving::Fence;
 use drover_keys::{GroupId, NodeId};
 use drover_raftgroup::Group;
 use drover_rafttypes::LogId;
-use drover_seams::is_simulated;
 use drover_wire::proto::v1;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -36,8 +34,6 @@ pub struct NodeView {
     pub admin_address: String,
     /// When the process started.
     pub started: Instant,
-    /// Its data directory.
-    pub data_dir: PathBuf,
     /// Its replicas.
     pub directory: Arc<GroupDirectory>,
     /// Which replicas it holds.
@@ -64,7 +60,7 @@ impl NodeView {
             admin_address: self.admin_address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            disk_used_bytes: if is_simulated() { 0 } else { directory_bytes(&self.data_dir) },
+            disk_used_bytes: disk.used_bytes,
             disk_free_bytes: disk.free_bytes,
             disk_full: disk.full,
             disk_reserve_bytes: self.disk_reserve_bytes,
@@ -211,17 +207,4 @@ fn replica_status(id: GroupId, replica: &Replica) -> v1::ReplicaStatus {
         follower_lag: follower_lag.map(|(node, matched)| (*node, lag(matched))).collect(),
         error: String::new(),
     }
-}
-
-/// Bytes of all files below a folder; what cannot be read counts as nothing.
-fn directory_bytes(dir: &std::path::Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
