@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use drover_catalog::Catalog;
 use drover_guards::{self as guards, Guard};
-use drover_keys::GroupId;
+use drover_keys::{GroupId, Interval, JobId, ShardId};
 use drover_kv::{Error, Reason};
 use drover_mvcc::{Digest, GcRule, GcRules, GroupStore, StoreError};
 use drover_rafttypes::LogId;
@@ -69,18 +69,21 @@ impl FsmHandle {
         Arc::clone(self.shared.cell.load().home.store())
     }
 
+    /// What the store is to hold rows of.
+    pub fn kept(&self) -> Kept {
+        Kept::of(&self.state())
+    }
+
     /// How many places of the store hold rows although the group neither owns them nor takes them in: what a move has left
-    /// behind. Blocks on the disk for a few rows of each interval.
+    /// behind; and what the store is to hold instead. Blocks on the disk for a few rows of each interval.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn strays(&self) -> Result<u64, StoreError> {
+    pub fn strays(&self) -> Result<(Kept, u64), StoreError> {
         let view = self.shared.cell.view();
-        let owned = view.state.owned.iter().map(|owned| (owned.shard, owned.interval.clone()));
-        let imports = view.state.moves.imports.iter().map(|import| (import.shard, import.interval.clone()));
-        let kept: Vec<_> = owned.chain(imports).collect();
-        let lists: Vec<_> = view.state.moves.sources.iter().map(|source| (source.shard, source.job)).collect();
-        view.snapshot.strays(&kept, &lists)
+        let kept = Kept::of(&view.state);
+        let strays = view.snapshot.strays(&kept.intervals, &kept.lists)?;
+        Ok((kept, strays))
     }
 
     /// Why the store cannot be trusted any longer, or apply has stopped. Whoever runs the replica stops it when a read or a digest
@@ -116,6 +119,24 @@ impl FsmHandle {
     }
 }
 
+/// What a store is to hold rows of. While it stays the same, no entry puts rows elsewhere, or removes some there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What the group owns, and what is copied to it.
+    pub intervals: Vec<(ShardId, Interval)>,
+    /// Jobs that move a range away, whose writes are listed.
+    pub lists: Vec<(ShardId, JobId)>,
+}
+
+impl Kept {
+    fn of(state: &GroupState) -> Self {
+        let owned = state.owned.iter().map(|owned| (owned.shard, owned.interval.clone()));
+        let imports = state.moves.imports.iter().map(|import| (import.shard, import.interval.clone()));
+        let lists = state.moves.sources.iter().map(|source| (source.shard, source.job));
+        Self { intervals: owned.chain(imports).collect(), lists: lists.collect() }
+    }
+}
+
 impl Shared {
     /// Flushes the store in use; what is durable then.
     pub(crate) fn flush(&self) -> Result<Applied, ApplyError> {
@@ -124,6 +145,11 @@ impl Shared {
         let durable = Applied::decode(self.group, durable.as_deref())?;
         self.raise_flushed(durable.log_id);
         Ok(durable)
+    }
+
+    /// Takes note of an error by which Raft stops.
+    pub(crate) fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| self.report_failure(&error.to_string()))
     }
 
     fn report_failure(&self, why: &str) {
@@ -145,11 +171,6 @@ impl Shared {
             }
             differs
         });
-    }
-
-    /// Takes note of an error by which Raft stops.
-    pub(crate) fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
-        done.inspect_err(|error| self.report_failure(&error.to_string()))
     }
 
     pub(crate) fn raise_flushed(&self, to: Option<LogId>) {

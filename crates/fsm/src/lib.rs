@@ -73,7 +73,7 @@ pub use codec::moving::{decode_move_command, encode_move_command};
 pub use crash::{MoveCrash, TxnCrash};
 pub use error::{ApplyError, ReadError};
 pub use fingerprint::txn_fingerprint;
-pub use handle::{FsmHandle, gc_rules};
+pub use handle::{FsmHandle, Kept, gc_rules};
 pub use home::StoreHome;
 pub use machine::{FlushReporter, FsmStateMachine};
 pub use ownership::OwnershipChange;

@@ -20,6 +20,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use drover_seams::blocking;
 use tokio::net::TcpListener;
 
 pub use readiness::{Check, Readiness, ReadinessReport, ReadinessSlot};
@@ -83,7 +84,9 @@ async fn ready(State(shared): State<Shared>) -> Response {
 }
 
 async fn render(State(shared): State<Shared>) -> Response {
-    match shared.metrics.render() {
+    // A scrape may read from the disk.
+    let rendered = blocking::aside(move || shared.metrics.render()).await;
+    match rendered.map_err(|error| error.to_string()).and_then(|text| text.map_err(|error| error.to_string())) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot render metrics");

@@ -16,6 +16,7 @@ mod relief;
 mod replicas;
 mod serve;
 mod status;
+mod strays;
 mod surroundings;
 mod topology;
 

@@ -19,6 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::peers::PeerService;
 use super::status::{NodeView, sample};
+use super::strays::Strays;
 use super::{NodeClock, NodeError};
 use crate::config::Config;
 use crate::disk::DiskState;
@@ -111,16 +112,13 @@ pub fn export(
         }
     });
     metrics.on_scrape(move |metrics| metrics.disk.set(*disk.borrow()));
-    let directory = Arc::clone(directory);
+    let (directory, strays) = (Arc::clone(directory), Strays::default());
     metrics.on_scrape(move |metrics| {
         follow_total(&metrics.failed_drivers, directory.jobs().failed_drivers());
         for (id, replica) in directory.replicas() {
             if let Replica::Running(group) = replica {
                 metrics.replicas.observe(id, &sample(&group));
-                let strays = group.fsm().strays().inspect_err(|error| {
-                    tracing::warn!(group = %id, %error, "the store could not be looked through for what moves left behind");
-                });
-                metrics.replicas.observe_strays(id, strays.ok());
+                metrics.replicas.observe_strays(id, strays.of(id, group.fsm()));
             }
         }
     });
