@@ -17,13 +17,15 @@ use drover_transport::{NodeService, PeerPool};
 use drover_wire::proto::v1::{ImportRangeVersionsRequest, ImportRangeVersionsResponse};
 use drover_wire::{GroupAnswer, GroupOp};
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream};
+use futures::stream::{self, BoxStream, FuturesUnordered};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::brake::Slowdown;
 
 /// How long a replica may take to say that it has what is asked for.
 const FIRST_PORTION: Duration = Duration::from_secs(5);
+/// After how long without an answer the next replica is asked as well: a hedged request (Dean and Barroso, *The Tail at Scale*, 2013).
+const HEDGE: Duration = Duration::from_millis(500);
 /// How often it is looked whether a node that is to take rows in still leads.
 const LEADER_LOOK: Duration = Duration::from_millis(50);
 /// Pause before the next node is asked who leads.
@@ -153,7 +155,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<BaseSum, Error> {
         let mut last = no_replica(group);
-        for node in self.replicas(group, Prefer::Followers) {
+        for node in self.reachable_first(group, Prefer::Followers) {
             let op = GroupOp::SumRange { job, armed_at };
             let asked: BoxFuture<'_, _> =
                 Box::pin(self.parts.coordinator.dispatcher().call_one(node, group, op, deadline));
@@ -166,26 +168,42 @@ impl Cluster {
         Err(last)
     }
 
-    /// What a range that moves away holds, portion by portion, from the first replica that has what is asked for.
+    /// What a range that moves away holds, portion by portion, from the first replica that has what is asked for. One that takes its
+    /// time is not waited for alone: whoever answers first is read from.
     pub(crate) async fn export(
         &self,
         request: &ExportRequest,
         prefer: Prefer,
     ) -> Result<BoxStream<'static, Result<Exported, Error>>, Error> {
+        let mut others = self.reachable_first(request.group, prefer).into_iter();
+        let mut asked = FuturesUnordered::new();
         let mut last = no_replica(request.group);
-        for node in self.replicas(request.group, prefer) {
-            let deadline = Instant::now() + FIRST_PORTION;
-            let opened = tokio::time::timeout_at(deadline.into(), self.open_export(node, request, deadline)).await;
-            match opened {
-                Ok(Ok(portions)) => return Ok(portions),
-                Ok(Err(error)) => last = error,
-                Err(_) => {
-                    let message = format!("node {node} gives no rows of group {}", request.group);
-                    last = Error::definite(Reason::Timeout, message);
-                }
+        loop {
+            if let Some(node) = others.next() {
+                let opened: BoxFuture<'_, _> = Box::pin(self.open_in_time(node, request));
+                asked.push(opened);
+            }
+            tokio::select! {
+                biased;
+                opened = asked.next() => match opened {
+                    Some(Ok(portions)) => return Ok(portions),
+                    Some(Err(error)) => last = error,
+                    None => return Err(last),
+                },
+                () = tokio::time::sleep(HEDGE), if others.len() > 0 => {}
             }
         }
-        Err(last)
+    }
+
+    async fn open_in_time(
+        &self,
+        node: NodeId,
+        request: &ExportRequest,
+    ) -> Result<BoxStream<'static, Result<Exported, Error>>, Error> {
+        let deadline = Instant::now() + FIRST_PORTION;
+        tokio::time::timeout_at(deadline.into(), self.open_export(node, request, deadline)).await.unwrap_or_else(|_| {
+            Err(Error::definite(Reason::Timeout, format!("node {node} gives no rows of group {}", request.group)))
+        })
     }
 
     /// The portions of one replica, once the first of them is there.
@@ -285,19 +303,38 @@ impl Cluster {
     /// The nodes with a replica of a group, in the order in which to ask them.
     fn replicas(&self, group: GroupId, prefer: Prefer) -> Vec<NodeId> {
         let dispatcher = self.parts.coordinator.dispatcher();
-        let leader = dispatcher.believed_leader(group);
-        let mut nodes = dispatcher.directory().members(group).to_vec();
-        nodes.sort_by_key(|node| {
-            let leads = Some(*node) == leader;
-            let last = match prefer {
-                Prefer::Followers => leads,
-                Prefer::Leader => !leads,
-            };
-            // What is here crosses no network.
-            (last, *node != self.parts.node)
-        });
-        nodes
+        let members = dispatcher.directory().members(group).to_vec();
+        in_order(members, prefer, self.parts.node, dispatcher.believed_leader(group), |_| true)
     }
+
+    /// As [`Cluster::replicas`], and those last of which it is known that they cannot be reached now, or will not be for long.
+    fn reachable_first(&self, group: GroupId, prefer: Prefer) -> Vec<NodeId> {
+        let dispatcher = self.parts.coordinator.dispatcher();
+        let members = dispatcher.directory().members(group).to_vec();
+        let (me, peers) = (self.parts.node, &self.parts.peers);
+        let reachable = |node| node == me || peers.is_connected(node) && !peers.is_leaving(node);
+        in_order(members, prefer, me, dispatcher.believed_leader(group), reachable)
+    }
+}
+
+/// The order in which to ask nodes: those that can be reached first, then by what is preferred, and what is here crosses no
+/// network.
+fn in_order(
+    mut nodes: Vec<NodeId>,
+    prefer: Prefer,
+    me: NodeId,
+    leader: Option<NodeId>,
+    reachable: impl Fn(NodeId) -> bool,
+) -> Vec<NodeId> {
+    nodes.sort_by_key(|node| {
+        let leads = Some(*node) == leader;
+        let last = match prefer {
+            Prefer::Followers => leads,
+            Prefer::Leader => !leads,
+        };
+        (!reachable(*node), last, *node != me)
+    });
+    nodes
 }
 
 /// A step of a move has come to this moment: ends the process, or waits, if a test has asked for that here.

@@ -1,18 +1,21 @@
-//! Who is asked for a group: whoever answered as its leader last, for as long as that is right.
+//! Who is asked for a group: whoever answered as its leader last, for as long as that is right; for rows another one as well when the
+//! first takes its time.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use drover_catalog::{Route, RouteMap, RouteState};
 use drover_coordinator::{CoordinatorOptions, Dispatcher, RouteCache};
-use drover_fsm::moving::{Chunk, ChunkRows, MoveStep};
-use drover_fsm::{encode_import_answer, encode_move_facts};
+use drover_fsm::moving::{Chunk, ChunkRows, ExportRows, MoveStep};
+use drover_fsm::{encode_exported, encode_import_answer, encode_move_facts};
 use drover_keys::{CatalogVersion, ClusterId, ReplicaId, RouteId, ShardId, StoreId};
+use drover_mvcc::{ExportBudget, RowSum};
 use drover_raftgroup::TimestampSource;
 use drover_transport::{InternalServer, LeaseTerms, PeerIdentities, PeerOptions, RaftEndpoint, Tuning, server_builder};
 use drover_wire::proto::v1;
 use drover_wire::{decode_group_request, encode_group_response};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -29,6 +32,8 @@ struct Nodes {
     /// Whether the others know who that is.
     known: bool,
     asked: Mutex<Vec<u64>>,
+    /// Somebody else than the first one was asked for rows.
+    hedged: Notify,
 }
 
 /// One of them.
@@ -65,11 +70,24 @@ impl NodeService for Peer {
         unreachable!("nobody needs a timestamp")
     }
 
+    /// The first one has rows when another one was asked as well; the others never have.
     fn export(
         &self,
         _: v1::ExportRangeVersionsRequest,
     ) -> BoxStream<'static, Result<v1::ExportRangeVersionsResponse, Error>> {
-        unreachable!("nobody reads rows")
+        self.nodes.asked.lock().unwrap().push(self.node.0);
+        if self.node != PEERS[0] {
+            self.nodes.hedged.notify_one();
+            return stream::pending().boxed();
+        }
+        let (nodes, rows) = (Arc::clone(&self.nodes), ChunkRows::Tracked { from: 0, to: 0, rows: Vec::new() });
+        let chunk = Chunk { armed_at: self.node.0, rows, close: None };
+        let portion = encode_exported(&Exported { chunk, done: true, change: RowSum::default() });
+        let once_hedged = async move {
+            nodes.hedged.notified().await;
+            Ok(portion)
+        };
+        stream::once(once_hedged).boxed()
     }
 
     async fn import(&self, _: v1::ImportRangeVersionsRequest) -> Result<v1::ImportRangeVersionsResponse, Error> {
@@ -107,7 +125,8 @@ impl Fixture {
             };
             PeerPool::new(options, PeerIdentities::open(dir.path().join(format!("peers-{node}"))).unwrap())
         };
-        let nodes = Arc::new(Nodes { leader: Mutex::new(PEERS[0]), known, asked: Mutex::default() });
+        let nodes =
+            Arc::new(Nodes { leader: Mutex::new(PEERS[0]), known, asked: Mutex::default(), hedged: Notify::new() });
         let peer = |node| Arc::new(Peer { node, nodes: Arc::clone(&nodes) });
         let (peers, stop) = (pool(ME), CancellationToken::new());
         for node in PEERS {
@@ -173,5 +192,46 @@ async fn a_leader_that_was_found_without_a_hint_is_asked_first_and_a_former_one_
         let asked = fixture.asked(imports).await;
         assert_eq!((asked.first(), asked.last()), (Some(&3), Some(&4)), "imports: {imports}");
         assert_eq!(fixture.asked(imports).await, [4], "imports: {imports}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_replica_is_asked_for_rows_while_the_first_one_takes_its_time_and_whoever_answers_is_read_from() {
+    let fixture = Fixture::new(true).await;
+    let peers = &fixture.cluster.parts.peers;
+    let until = Instant::now() + Duration::from_secs(30);
+    // Who has no connection is asked last.
+    while !PEERS.iter().all(|node| peers.is_connected(*node)) {
+        assert!(Instant::now() < until, "the nodes are not connected");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let rows = ExportRows::Tracked { from: 0, sealed_at: None };
+    let budget = ExportBudget { bytes: 1, scanned_bytes: 1 };
+    let request = ExportRequest { group: GROUP, job: JOB, armed_at: 1, rows, budget };
+    let portions = fixture.cluster.export(&request, Prefer::Followers).await.unwrap();
+    let from: Vec<u64> = portions.map(|portion| portion.unwrap().chunk.armed_at).collect().await;
+    assert_eq!(from, [2]);
+    assert_eq!(*fixture.nodes.asked.lock().unwrap(), [2, 3]);
+}
+
+#[test]
+fn nodes_are_asked_in_the_order_of_what_is_known_of_them() {
+    let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
+    // leader, out of reach, order for followers, order for the leader; this node is node 3
+    let table: &[(Option<u64>, &[u64], &[u64], &[u64])] = &[
+        (None, &[], &[3, 1, 2], &[3, 1, 2]),
+        (Some(1), &[], &[3, 2, 1], &[1, 3, 2]),
+        (Some(3), &[], &[1, 2, 3], &[3, 1, 2]),
+        (Some(1), &[2], &[3, 1, 2], &[1, 3, 2]),
+        (Some(2), &[2], &[3, 1, 2], &[3, 1, 2]),
+        (Some(3), &[1], &[2, 3, 1], &[3, 2, 1]),
+        (Some(3), &[1, 2], &[3, 1, 2], &[3, 1, 2]),
+    ];
+    for (leader, lost, followers, leaders) in table {
+        for (prefer, expect) in [(Prefer::Followers, followers), (Prefer::Leader, leaders)] {
+            let reachable = |node: NodeId| !lost.contains(&node.0);
+            let order = in_order(nodes(&[1, 2, 3]), prefer, NodeId(3), leader.map(NodeId), reachable);
+            assert_eq!(order, nodes(expect), "{leader:?} {lost:?} {prefer:?}");
+        }
     }
 }
