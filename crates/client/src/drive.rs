@@ -239,6 +239,7 @@ fn without_answer(at: &str, class: Class, none: NoAnswer) -> Error {
         NoAnswer::NotSent(why) => {
             Error::definite(Reason::Unavailable, format!("{at} cannot be reached ({why}); nothing was sent or changed"))
         }
+        NoAnswer::Refused(error) => *error,
         NoAnswer::Lost(why) => Error::unknown(
             Reason::Unavailable,
             format!("the connection to {at} was lost before the answer ({why}); {effect}"),

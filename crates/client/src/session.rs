@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::kv_client::KvClient;
 use drover_wire::proto::v1::session_call::Call;
 use drover_wire::proto::v1::{SessionAnswer, SessionCall, SessionRequest, SessionResponse};
+use drover_wire::status_to_error;
 use futures::Stream;
 use parking_lot::Mutex;
 use slab::Slab;
@@ -36,6 +38,8 @@ pub(crate) enum NoAnswer {
     NotSent(Arc<str>),
     /// The call was handed to the network, then the stream ended.
     Lost(Arc<str>),
+    /// The server does not read messages as large as the one of this call.
+    Refused(Box<Error>),
     /// The deadline passed before the call was handed to the network. It never will be.
     TimedOutUnsent,
     /// The deadline passed without an answer to a call that was handed to the network.
@@ -51,6 +55,8 @@ struct Waiting {
     generation: u32,
     /// Taken when the call is sent.
     call: Option<Call>,
+    /// Of its keys and values, once it is sent.
+    bytes: usize,
     reply: oneshot::Sender<Reply>,
 }
 
@@ -78,7 +84,7 @@ impl State {
     fn enqueue(&mut self, call: Call, reply: oneshot::Sender<Reply>) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
-        let slot = self.waiting.insert(Waiting { generation, call: Some(call), reply });
+        let slot = self.waiting.insert(Waiting { generation, call: Some(call), bytes: 0, reply });
         let id = id_of(generation, slot);
         self.queue.push_back(id);
         id
@@ -99,12 +105,29 @@ impl State {
         let mut bytes = 0;
         while calls.len() < MAX_BATCH_CALLS && bytes < MAX_BATCH_BYTES {
             let Some(id) = self.queue.pop_front() else { break };
-            if let Some(call) = self.find(id).and_then(|waiting| waiting.call.take()) {
-                bytes += payload_bytes(&call);
+            let Some(waiting) = self.find(id) else { continue };
+            if let Some(call) = waiting.call.take() {
+                waiting.bytes = payload_bytes(&call);
+                bytes += waiting.bytes;
                 calls.push(SessionCall { id, call: Some(call) });
             }
         }
         (!calls.is_empty()).then_some(SessionRequest { calls })
+    }
+
+    /// The server has not read a message, nor anything behind it, and has answered all before it: of the calls that wait none has
+    /// happened. The largest one was too large; what stands around a call in its message is small beside that.
+    fn refuse(&mut self, error: Error) {
+        let sent = self.waiting.iter().filter(|(_, waiting)| waiting.call.is_none());
+        let largest = sent.max_by_key(|(_, waiting)| waiting.bytes).map(|(slot, _)| slot);
+        let why: Arc<str> = error.message.as_str().into();
+        let mut error = Some(error);
+        for (slot, waiting) in std::mem::take(&mut self.waiting) {
+            let refused = error.take_if(|_| Some(slot) == largest).map(|error| NoAnswer::Refused(Box::new(error)));
+            // A caller that has given up meanwhile needs no answer.
+            let _ = waiting.reply.send(Err(refused.unwrap_or_else(|| NoAnswer::NotSent(why.clone()))));
+        }
+        self.close(why);
     }
 
     /// Ends the stream: whoever waits learns whether the call was sent.
@@ -125,6 +148,29 @@ impl State {
     }
 }
 
+/// Why a stream has ended.
+enum End {
+    Lost(Arc<str>),
+    /// A message was too large for the server.
+    Refused(Error),
+}
+
+impl From<&str> for End {
+    fn from(why: &str) -> Self {
+        End::Lost(why.into())
+    }
+}
+
+impl From<&tonic::Status> for End {
+    fn from(status: &tonic::Status) -> Self {
+        let error = status_to_error(status);
+        match error.reason == Reason::BatchTooLarge && !error.is_unknown() {
+            true => End::Refused(error),
+            false => End::Lost(describe(status).into()),
+        }
+    }
+}
+
 /// What callers and both halves of the stream share.
 #[derive(Debug, Default)]
 struct Shared {
@@ -134,9 +180,12 @@ struct Shared {
 }
 
 impl Shared {
-    fn close(&self, why: Arc<str>) {
+    fn close(&self, end: End) {
         self.ended.store(true, Ordering::Relaxed);
-        self.state.lock().close(why);
+        match end {
+            End::Lost(why) => self.state.lock().close(why),
+            End::Refused(error) => self.state.lock().refuse(error),
+        }
     }
 }
 
@@ -243,14 +292,14 @@ impl Stream for Outbound {
 async fn run(channel: Channel, shared: Arc<Shared>) {
     let mut client = KvClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let outbound = Outbound { shared: shared.clone() };
-    let why = match client.session(outbound).await {
+    let end = match client.session(outbound).await {
         Ok(response) => receive(response.into_inner(), &shared.state).await,
-        Err(status) => describe(&status),
+        Err(status) => End::from(&status),
     };
-    shared.close(why.into());
+    shared.close(end);
 }
 
-async fn receive(mut inbound: tonic::Streaming<SessionResponse>, state: &Mutex<State>) -> String {
+async fn receive(mut inbound: tonic::Streaming<SessionResponse>, state: &Mutex<State>) -> End {
     let mut ready = Vec::new();
     loop {
         match inbound.message().await {
@@ -267,8 +316,8 @@ async fn receive(mut inbound: tonic::Streaming<SessionResponse>, state: &Mutex<S
                     let _ = reply.send(Ok(answer));
                 }
             }
-            Ok(None) => return "the server closed the stream".to_owned(),
-            Err(status) => return describe(&status),
+            Ok(None) => return "the server closed the stream".into(),
+            Err(status) => return End::from(&status),
         }
     }
 }
@@ -313,6 +362,24 @@ mod tests {
             std::iter::from_fn(|| state.next_batch()).map(|r| r.calls.iter().map(|c| c.id).collect()).collect();
         assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_BATCH_CALLS, 4, 1]);
         assert_eq!(batches.concat(), ids);
+    }
+
+    #[test]
+    fn of_the_calls_behind_a_message_that_was_not_read_the_largest_is_refused_and_the_others_may_be_sent_again() {
+        let mut state = State::default();
+        let (_, mut small) = queued(&mut state, get(1));
+        let (_, mut large) = queued(&mut state, get(MAX_BATCH_BYTES));
+        state.next_batch().unwrap();
+        let (_, mut behind) = queued(&mut state, get(10));
+        state.next_batch().unwrap();
+        let (_, mut unsent) = queued(&mut state, get(2 * MAX_BATCH_BYTES));
+        let error = Error::definite(Reason::BatchTooLarge, "too large");
+        state.refuse(error.clone());
+        assert_eq!(large.try_recv().unwrap(), Err(NoAnswer::Refused(Box::new(error))));
+        for answer in [&mut small, &mut behind, &mut unsent] {
+            assert_eq!(answer.try_recv().unwrap(), Err(NoAnswer::NotSent("too large".into())));
+        }
+        assert!(state.closed.is_some() && state.next_batch().is_none());
     }
 
     #[test]

@@ -60,8 +60,8 @@ pub use topology::{decode_topology, encode_replicas, encode_topology};
 pub use txn::{decode_attempt, decode_txn_id, decode_update, encode_attempt, encode_txn_id, encode_update};
 pub use version::{decode_version, encode_version};
 
-/// Largest message that a client sends and reads, and that a server reads. Limits on requests lie far below; what breaks them
-/// is refused with the limit in the message, and what breaks this does not leave the client.
+/// Largest message that a client sends and reads, and that a server reads whatever its limits on requests are. They lie far below;
+/// what breaks them is refused with the limit in the message, and what breaks this does not leave the client.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// Keys and values of one request, or of one answer, to which a limit may be raised. What stands around them in a message
 /// takes less than as much again.

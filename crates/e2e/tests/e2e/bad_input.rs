@@ -59,14 +59,39 @@ async fn keys_values_and_batches_beyond_the_limits_are_refused_and_write_nothing
     assert_refused(client.put("k", vec![0; 100_001]).await, Reason::ValueTooLarge);
     let keys: Vec<Bytes> = (0..40u32).map(|n| format!("{n:04000}").into()).collect();
     assert_refused(client.batch_get(keys, None).await, Reason::BatchTooLarge);
-    // Far larger than any limit: still told which one, by a stream that goes on.
-    let huge = client.put("k", vec![0; 40 << 20]).await.unwrap_err();
+    // Far larger than the limit: still told which one, by a stream that goes on.
+    let huge = client.put("k", vec![0; 10 << 20]).await.unwrap_err();
     assert!(!huge.is_unknown() && huge.message.contains("100000"), "{huge}");
     assert_eq!(huge.reason, Reason::ValueTooLarge);
-    refused(kv.put(put("k".into(), vec![0; 40 << 20].into())).await, Reason::ValueTooLarge);
+    refused(kv.put(put("k".into(), vec![0; 10 << 20].into())).await, Reason::ValueTooLarge);
+    // Larger than a node with these limits reads.
+    let unread = client.put("k", vec![0; 40 << 20]).await.unwrap_err();
+    assert!(
+        unread.message.contains("limits.batch_bytes") && unread.message.contains("nothing was changed"),
+        "{unread}"
+    );
+    assert_refused(Err::<(), _>(unread), Reason::BatchTooLarge);
+    refused(kv.put(put("k".into(), vec![0; 40 << 20].into())).await, Reason::BatchTooLarge);
     assert_refused(client.put("k", vec![0; 300 << 20]).await, Reason::BatchTooLarge);
     client.put(vec![b'k'; 4096], vec![0; 100_000]).await.unwrap();
     assert_eq!(cluster.all_rows(NodeId(1)).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_to_be_read_costs_the_calls_beside_it_nothing() {
+    let cluster = cluster().await;
+    let client = Client::connect(cluster.endpoints()).await.unwrap();
+    for round in 0..3 {
+        let small = (0..200).map(|n| client.put(format!("{round} {n:03}"), "v"));
+        let (unread, small) = tokio::join!(client.put("huge", vec![0; 40 << 20]), futures::future::join_all(small));
+        assert_refused(unread, Reason::BatchTooLarge);
+        for written in small {
+            written.unwrap();
+        }
+    }
+    let rows = cluster.all_rows(NodeId(1)).await.unwrap();
+    assert!(rows.len() == 600 && !rows.contains_key(&b"huge"[..]), "{} rows", rows.len());
+    cluster.assert_quiet_logs(&[]);
 }
 
 /// Requests that would write `k` or remove it, each with something that is too large.

@@ -93,7 +93,23 @@ impl Config {
     }
 }
 
+/// How much larger than its keys and values the message of a request may be: around a key of one byte stand a tag and a length.
+const MESSAGE_TO_PAYLOAD: usize = 4;
+/// What stands around one key of a transaction: tags and lengths, an expectation, a time to live.
+const AROUND_A_KEY: usize = 64;
+/// What stands around a request besides, and the small ones that a client puts into one message with it.
+const AROUND_A_REQUEST: usize = 1 << 20;
+
 impl Config {
+    /// The largest message that is read from a client. One that keeps to the limits fits, and of one that breaks a limit by less than
+    /// as much again it is told which one, and by how much.
+    pub fn message_bytes(&self) -> usize {
+        let limits = self.request_limits();
+        let payload = limits.batch_bytes.saturating_mul(MESSAGE_TO_PAYLOAD);
+        let around = limits.txn_mutations.saturating_add(limits.txn_reads).saturating_mul(AROUND_A_KEY);
+        payload.saturating_add(around).saturating_add(AROUND_A_REQUEST).min(drover_wire::MAX_MESSAGE_BYTES)
+    }
+
     /// What a move is allowed if whoever begins it does not say.
     pub fn job_options(&self) -> drover_catalog::job::JobOptions {
         let max_bytes_per_second = self.migration.bytes_per_second.0;

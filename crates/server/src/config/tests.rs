@@ -390,3 +390,20 @@ fn the_escapes_of_bounds_are_told_as_they_have_to_be_written() {
     }
     assert_eq!(told.next(), None);
 }
+
+#[test]
+fn what_is_read_from_a_client_follows_from_the_limits_and_never_exceeds_what_a_client_sends() {
+    const MIB: usize = 1 << 20;
+    let table: &[(&[(&'static str, &str)], usize)] = &[
+        (&[], 4 * 16 * MIB + 64 * 200_000 + MIB),
+        (&[("limits.batch_bytes", "20MiB")], 4 * 20 * MIB + 64 * 200_000 + MIB),
+        (&[("txn.max_mutations", "10"), ("txn.max_reads", "20")], 4 * 16 * MIB + 64 * 30 + MIB),
+        (&[("limits.batch_bytes", "64MiB")], drover_wire::MAX_MESSAGE_BYTES),
+    ];
+    for (flags, expect) in table {
+        let config = parse(&render::example(), &[], flags).unwrap();
+        assert_eq!(config.message_bytes(), *expect, "{flags:?}");
+        let limits = config.request_limits();
+        assert!(config.message_bytes() >= 2 * limits.batch_bytes, "{flags:?}");
+    }
+}

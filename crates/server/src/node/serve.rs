@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use super::peers::PeerService;
 use super::status::{NodeView, sample};
@@ -25,7 +26,7 @@ use crate::config::Config;
 use crate::disk::DiskState;
 use crate::listen::Incoming;
 use crate::metrics::{Metrics, follow_total};
-use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService};
+use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService, oversize};
 
 /// Starts to answer what comes in, until `stop`.
 ///
@@ -42,9 +43,7 @@ pub fn start(
     let front = Arc::clone(&view.front);
     let view_front = Arc::clone(&view.front);
     let txn_front = Arc::clone(&view.front);
-    // Whatever a client can send is read, so that what breaks a limit is told which, and by how much. A message that could
-    // not be read would end the stream, and with it the calls of others.
-    let message_bytes = drover_wire::MAX_MESSAGE_BYTES;
+    let message_bytes = config.message_bytes();
     let kv = KvServer::new(KvService::new(Arc::clone(&front)))
         .max_decoding_message_size(message_bytes)
         .max_encoding_message_size(usize::MAX);
@@ -73,6 +72,7 @@ pub fn start(
     let window = u32::try_from(config.server.http2_connection_window_bytes.0).unwrap_or(u32::MAX);
     let tuning = &peers.options().tuning;
     let router = server_builder(tuning)
+        .layer(MapResponseLayer::new(oversize::told))
         .max_concurrent_streams(Some(streams))
         .initial_connection_window_size(window.max(tuning.stream_window_bytes.saturating_mul(4)))
         .add_service(kv)

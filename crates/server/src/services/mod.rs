@@ -10,6 +10,7 @@ mod jobs;
 mod kv;
 mod membership;
 mod nodes;
+pub mod oversize;
 mod room;
 mod session;
 mod txn;

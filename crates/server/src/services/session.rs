@@ -10,21 +10,22 @@ use drover_coordinator::Answer;
 use drover_kv::Error;
 use drover_wire::proto::v1::{self, session_answer, session_call::Call};
 use drover_wire::{Request, error_to_status_bytes};
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use super::front::Front;
-use super::kv;
+use super::{kv, oversize};
 
 /// Answers that go into one message at most.
 const ANSWERS_PER_MESSAGE: usize = 256;
 /// No answer is added to a message that has reached this size. One answer alone may be larger.
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// Serves a session until its client ends it, or until this node has drained.
+/// Serves a session until its client ends it, or until this node has drained. A message that is too large to be read ends it as well:
+/// what came before is answered, and the end says that what came with it and after it was not looked at.
 pub fn serve(
     front: Arc<Front>,
     mut incoming: Streaming<v1::SessionRequest>,
@@ -32,6 +33,7 @@ pub fn serve(
     // Bounded by the number of requests that the front admits.
     let (answers, outgoing) = mpsc::unbounded_channel();
     let drained = front.drained();
+    let (farewell, last_words) = oneshot::channel();
     tokio::spawn(async move {
         loop {
             let message = tokio::select! {
@@ -45,11 +47,18 @@ pub fn serve(
                     }
                 }
                 // The client went away; what it asked for goes on and its answers are dropped.
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                Err(status) => {
+                    if let Some(refusal) = oversize::refusal(&status) {
+                        let _ = farewell.send(refusal);
+                    }
+                    return;
+                }
             }
         }
     });
-    Messages { answers: outgoing }.map(Ok).boxed()
+    let last_words = stream::once(last_words).filter_map(|status| async { status.ok().map(Err) });
+    Messages { answers: outgoing }.map(Ok).chain(last_words).boxed()
 }
 
 /// The answers of a session, packed: each message takes what is ready, up to a number and a size.
