@@ -6,13 +6,14 @@ use drover_catalog::job::SplitJob;
 use drover_fsm::MoveCommand;
 use drover_fsm::moving::{Chunk, ChunkRows, ExportRequest, ExportRows, ImportJob, MoveStep};
 use drover_kv::{Error, Reason};
-use drover_mvcc::{ExportBudget, RowSum};
+use drover_mvcc::{ExportBudget, RowKind, RowSum};
 use drover_transport::RateLimit;
 use futures::StreamExt;
 
 use crate::cluster::{Cluster, Prefer};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
+use crate::portion::PortionSize;
 
 /// How long the next portion may take.
 const STALL: Duration = Duration::from_secs(10);
@@ -85,7 +86,8 @@ impl Rest {
 
 impl Round<'_> {
     /// Copies until nothing is left, until the round ends, or until `off` is over: the job takes another course. `note` is told how
-    /// far the copy is. `rest` is what pacing owes from the portion before, and what it owes behind the last one.
+    /// far the copy is. `rest` is what pacing owes from the portion before, and what it owes behind the last one; `size`, how large
+    /// portions are, which what they take decides while nobody waits for the last one.
     ///
     /// # Errors
     /// If a side cannot be reached, or refuses a portion: whoever drives the job looks again.
@@ -93,15 +95,17 @@ impl Round<'_> {
         self,
         measures: &mut Measures,
         rest: &mut Rest,
+        size: &mut PortionSize,
         off: impl Future<Output = ()>,
         note: impl Fn(&Measures, &ImportJob),
     ) -> Result<Came, Error> {
-        let request = ExportRequest {
+        let bytes = if self.close.is_some() { self.options.chunk_bytes } else { size.bytes() };
+        let mut request = ExportRequest {
             group: self.job.source,
             job: self.job.id,
             armed_at: self.armed_at,
             rows: self.rows,
-            budget: ExportBudget { bytes: self.options.chunk_bytes, scanned_bytes: self.options.scanned_bytes },
+            budget: ExportBudget { bytes, scanned_bytes: self.options.scanned_bytes },
         };
         tokio::pin!(off);
         let mut began = Instant::now();
@@ -150,7 +154,24 @@ impl Round<'_> {
             if portion.done {
                 return Ok(self.end.came(import.tracked));
             }
+            if self.close.is_none() && size.took(bytes, worked) {
+                request.budget.bytes = size.bytes();
+                request.rows = match request.rows {
+                    ExportRows::Copied { kind, .. } => rows_behind(&import, Some(kind), None),
+                    ExportRows::Tracked { sealed_at, .. } => rows_behind(&import, None, sealed_at),
+                };
+                portions = self.cluster.export(&request, self.prefer).await?;
+            }
         }
+    }
+}
+
+/// What the target does not have yet of one kind of rows, or of the source's list.
+pub(crate) fn rows_behind(import: &ImportJob, kind: Option<RowKind>, sealed_at: Option<u64>) -> ExportRows {
+    match kind {
+        Some(kind @ RowKind::Version) => ExportRows::Copied { kind, after: import.versions.cursor.clone() },
+        Some(kind @ RowKind::Record) => ExportRows::Copied { kind, after: import.records.cursor.clone() },
+        None => ExportRows::Tracked { from: import.tracked, sealed_at },
     }
 }
 

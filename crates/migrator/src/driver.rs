@@ -9,7 +9,7 @@ use drover_catalog::job::{
 };
 use drover_catalog::{Catalog, MOVES_RANGES};
 use drover_fsm::MoveCommand;
-use drover_fsm::moving::{Activation, ExportRows, ImportJob, MoveStep, SourceFacts};
+use drover_fsm::moving::{Activation, ImportJob, MoveStep, SourceFacts};
 use drover_keys::{GroupId, JobId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_mvcc::{RowKind, RowSum};
@@ -21,10 +21,11 @@ use tokio::sync::watch;
 use crate::brake::{Brake, Slowdown};
 use crate::cluster::{Cluster, Prefer};
 use crate::convergence::writers_limit;
-use crate::copy::{Came, Rest, Round, RoundEnd};
+use crate::copy::{Came, Rest, Round, RoundEnd, rows_behind};
 use crate::look::{Lists, Look};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
+use crate::portion::PortionSize;
 use crate::report::Report;
 use crate::turn::may_begin;
 
@@ -68,6 +69,8 @@ struct Memory {
     replica_lags: bool,
     /// What pacing owes from the last portion.
     rest: Rest,
+    /// How large portions are, once something was copied.
+    portion: Option<PortionSize>,
     /// When a commit was last measured because commits are what is in the way.
     probed: Option<Instant>,
     /// The copy did not gain on the writers in the last round.
@@ -357,13 +360,7 @@ impl Driver {
     ) -> Result<(), Error> {
         let source = source(job, look)?;
         let import = look.target.as_ref().and_then(|facts| facts.import.as_ref()).ok_or_else(|| gone(job))?;
-        let rows = match kind {
-            Some(RowKind::Version) => {
-                ExportRows::Copied { kind: RowKind::Version, after: import.versions.cursor.clone() }
-            }
-            Some(RowKind::Record) => ExportRows::Copied { kind: RowKind::Record, after: import.records.cursor.clone() },
-            None => ExportRows::Tracked { from: import.tracked, sealed_at: close.then_some(source.job.sealed_at) },
-        };
+        let rows = rows_behind(import, kind, close.then_some(source.job.sealed_at));
         let base = job.base.ok_or_else(|| gone(job));
         let close = match close {
             true => Some(base.map(|base| RowSum { hash: base.hash, rows: base.rows })?),
@@ -372,7 +369,8 @@ impl Driver {
         let size = memory.size.unwrap_or(0);
         // Where nothing may change any more, the leader knows first; and where a follower lags, it knows more.
         let prefer = if close.is_some() || memory.replica_lags { Prefer::Leader } else { Prefer::Followers };
-        let Memory { measures, rate, limit: writers, rest, .. } = memory;
+        let Memory { measures, rate, limit: writers, rest, portion, .. } = memory;
+        let portion = portion.get_or_insert_with(|| PortionSize::new(self.options.chunk_bytes));
         let limit = Some(job.options.max_bytes_per_second).filter(|rate| *rate > 0);
         let rate: &RateLimit = rate.get_or_insert_with(|| RateLimit::new(limit));
         let end = match kind {
@@ -399,7 +397,7 @@ impl Driver {
                 board.set(report.during(known, import, behind));
             }
         };
-        let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, rest, off, note));
+        let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, rest, portion, off, note));
         memory.replica_lags = copied.await? == Came::ToWhereTheReplicaIs;
         if memory.replica_lags {
             // That it stood still is not the writers' doing.

@@ -30,6 +30,7 @@ mod look;
 mod measure;
 mod migrator;
 mod options;
+mod portion;
 mod projection;
 mod report;
 mod respawn;

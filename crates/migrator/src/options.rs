@@ -5,7 +5,7 @@ use crate::convergence::SLOWEST_WRITERS;
 /// Settings of a migrator.
 #[derive(Debug, Clone)]
 pub struct MigratorOptions {
-    /// Bytes of rows in one portion of a copy, and so in one entry of the target's log.
+    /// Most bytes of rows in one portion of a copy, and so in one entry of the target's log.
     pub chunk_bytes: usize,
     /// Bytes of rows that a replica of the source looks at for one portion.
     pub scanned_bytes: usize,

@@ -338,7 +338,8 @@ group = 3
     /// Ranges that move between groups. What a job does is decided by the node that leads group 1, so these are the same on all
     /// nodes.
     migration: Migration {
-        /// Bytes of rows that are copied at a time: one entry of the target's log.
+        /// Most bytes of rows that are copied at a time: one entry of the target's log. Who commits or reads behind it waits for it,
+        /// so less is copied at a time, down to 256KiB, while an entry takes long.
         "chunk_bytes" => chunk_bytes: ByteSize, default "1MiB", range 16 * KIB..=4 * MIB;
         /// Bytes of a range that are copied per second if whoever begins to move it does not say. Zero: as fast as it goes.
         "bytes_per_second" => bytes_per_second: ByteSize, default "50MiB", range 0..=u64::MAX;
