@@ -1,16 +1,28 @@
 //! What a cluster consists of when it starts for the first time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use drover_keys::{End, GroupId, Interval, NodeId, RouteId, ShardId, unescape};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::read::Reader;
+use super::read::{Reader, nearest};
 use super::table::Bootstrap;
 use super::tiling::{self, TilingError};
 use super::value::{Address, BadValue, Kind, SettingValue};
+
+const NODES: &str = "bootstrap.nodes";
+const GROUPS: &str = "bootstrap.groups";
+const ROUTES: &str = "bootstrap.routes";
+
+/// Which lists the others can be compared with.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    nodes: bool,
+    groups: bool,
+}
 
 /// A node of the new cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,24 +95,34 @@ impl Bootstrap {
 
     /// Notes everything about the lists that cannot be. A node that joins a cluster has none.
     pub(super) fn check(&self, this_node: NodeId, joins: bool, reader: &mut Reader<'_>) {
-        let lists = [
-            ("bootstrap.nodes", self.nodes.is_empty()),
-            ("bootstrap.groups", self.groups.is_empty()),
-            ("bootstrap.routes", self.routes.is_empty()),
-        ];
-        let odd: Vec<_> = lists.into_iter().filter(|(_, is_empty)| *is_empty != joins).collect();
-        for (path, _) in &odd {
-            match joins {
-                true => reader.refuse(*path, "leave it out: this node joins a cluster that exists (cluster.join)"),
-                false => reader.lacks(path),
-            }
-        }
-        if joins || !odd.is_empty() {
+        if reader.is_wrong("cluster.join") {
             return;
         }
-        self.check_nodes(this_node, reader);
-        self.check_groups(reader);
-        self.check_routes(reader);
+        let lists =
+            [(NODES, self.nodes.is_empty()), (GROUPS, self.groups.is_empty()), (ROUTES, self.routes.is_empty())];
+        for (path, is_empty) in lists {
+            match joins {
+                _ if reader.is_wrong(path) => {}
+                true if is_empty => {}
+                true => reader.refuse(path, "leave it out: this node joins a cluster that exists (cluster.join)"),
+                false if is_empty => reader.lacks(path),
+                false => {}
+            }
+        }
+        if joins {
+            return;
+        }
+        // A list that cannot be read is not compared with the others: it might hold what they name.
+        let known = Known { nodes: !self.nodes.is_empty(), groups: !self.groups.is_empty() };
+        if known.nodes {
+            self.check_nodes(this_node, reader);
+        }
+        if known.groups {
+            self.check_groups(known, reader);
+        }
+        if !self.routes.is_empty() {
+            self.check_routes(known, reader);
+        }
     }
 
     fn check_nodes(&self, this_node: NodeId, reader: &mut Reader<'_>) {
@@ -122,11 +144,11 @@ impl Bootstrap {
         }
         if self.node(this_node).is_none() {
             let message = format!("node {this_node}, which is this one (node.id), is not listed");
-            reader.refuse("bootstrap.nodes", message);
+            reader.refuse_relation(NODES, &["node.id"], message);
         }
     }
 
-    fn check_groups(&self, reader: &mut Reader<'_>) {
+    fn check_groups(&self, known: Known, reader: &mut Reader<'_>) {
         let mut ids = BTreeSet::new();
         for (i, group) in self.groups.iter().enumerate() {
             if group.id == GroupId(0) {
@@ -144,7 +166,7 @@ impl Bootstrap {
                     let message = format!("node {node} is listed twice");
                     reader.refuse(format!("bootstrap.groups[{i}].replicas"), message);
                 }
-                if self.node(*node).is_none() {
+                if known.nodes && self.node(*node).is_none() {
                     let message = format!("node {node} is not in bootstrap.nodes");
                     reader.refuse(format!("bootstrap.groups[{i}].replicas"), message);
                 }
@@ -152,21 +174,21 @@ impl Bootstrap {
         }
         if !ids.contains(&GroupId::DEFAULT) {
             let message = "group 1 is missing; it holds the catalog and the timestamp oracle";
-            reader.refuse("bootstrap.groups", message);
+            reader.refuse(GROUPS, message);
         }
     }
 
-    fn check_routes(&self, reader: &mut Reader<'_>) {
+    fn check_routes(&self, known: Known, reader: &mut Reader<'_>) {
         for (i, route) in self.routes.iter().enumerate() {
-            if !self.groups.iter().any(|group| group.id == route.group) {
+            if known.groups && !self.groups.iter().any(|group| group.id == route.group) {
                 let message = format!("group {} is not in bootstrap.groups", route.group);
                 reader.refuse(format!("bootstrap.routes[{i}].group"), message);
             }
         }
         let intervals: Vec<&Interval> = self.routes.iter().map(|route| &route.interval).collect();
-        if let Err(error) = tiling::check(&intervals) {
+        for error in tiling::check(&intervals) {
             let field = match error {
-                TilingError::Empty => "bootstrap.routes".to_owned(),
+                TilingError::Empty => ROUTES.to_owned(),
                 TilingError::FirstStart { index, .. }
                 | TilingError::Gap { index, .. }
                 | TilingError::Overlap { index, .. }
@@ -177,86 +199,127 @@ impl Bootstrap {
     }
 }
 
-/// The fields of one table of a list.
+/// The fields of one table of a list, and what is wrong with them.
 struct Fields<'a, 'i> {
     item: &'a Spanned<DeValue<'i>>,
     table: &'a DeTable<'i>,
+    bad: Vec<BadValue>,
+    /// Fields that were probably meant by names that there are not.
+    meant: Vec<&'static str>,
 }
 
 impl<'a, 'i> Fields<'a, 'i> {
-    /// Refuses what is not a table, and fields that are not in `known`.
-    fn open(item: &'a Spanned<DeValue<'i>>, known: &[&str]) -> Result<Self, BadValue> {
+    /// Refuses what is not a table, and notes fields that are not in `known`.
+    fn open(item: &'a Spanned<DeValue<'i>>, known: &[&'static str]) -> Result<Self, Vec<BadValue>> {
         let DeValue::Table(table) = item.as_ref() else {
-            return Err(BadValue::new(item.span(), format!("expected a table, found {}", item.as_ref().type_str())));
+            let message = format!("expected a table, found {}", item.as_ref().type_str());
+            return Err(vec![BadValue::new(item.span(), message)]);
         };
-        match table.keys().find(|name| !known.contains(&name.as_ref().as_ref())) {
-            Some(name) => {
-                let message = format!("there is no such field; the fields are {}", known.join(", "));
-                Err(BadValue::new(name.span(), message).inside(&format!(".{}", name.as_ref())))
+        let mut fields = Self { item, table, bad: Vec::new(), meant: Vec::new() };
+        for name in table.keys().filter(|name| !known.contains(&name.as_ref().as_ref())) {
+            fields.meant.extend(nearest(name.as_ref(), known.iter().copied()));
+            let message = format!("there is no such field; the fields are {}", known.join(", "));
+            fields.refuse(name.as_ref(), name.span(), message);
+        }
+        Ok(fields)
+    }
+
+    /// Notes that a field is wrong.
+    fn refuse(&mut self, name: &str, span: Range<usize>, message: impl Into<String>) {
+        self.bad.push(BadValue::new(span, message).inside(&format!(".{name}")));
+    }
+
+    /// A field that may be left out: `None` if it is wrong.
+    fn optional<T: SettingValue>(&mut self, name: &str) -> Option<Option<T>> {
+        match self.table.get(name).map(T::from_toml).transpose() {
+            Ok(value) => Some(value),
+            Err(all) => {
+                self.bad.extend(all.into_iter().map(|bad| bad.inside(&format!(".{name}"))));
+                None
             }
-            None => Ok(Self { item, table }),
         }
     }
 
-    fn optional<T: SettingValue>(&self, name: &str) -> Result<Option<T>, BadValue> {
-        self.table.get(name).map(T::from_toml).transpose().map_err(|bad| bad.inside(&format!(".{name}")))
+    fn required<T: SettingValue>(&mut self, name: &str) -> Option<T> {
+        let value = self.optional(name)?;
+        if value.is_none() {
+            self.lacks(name, "is missing");
+        }
+        value
     }
 
-    fn required<T: SettingValue>(&self, name: &str) -> Result<T, BadValue> {
-        self.optional(name)?.ok_or_else(|| BadValue::new(self.item.span(), "is missing").inside(&format!(".{name}")))
+    /// Notes that a field is missing, unless it may have been given under a wrong name.
+    fn lacks(&mut self, name: &str, message: &str) {
+        if !self.meant.contains(&name) {
+            self.refuse(name, self.item.span(), message);
+        }
     }
 
     /// A bound, under its own name as escaped text or with `_hex` behind it as digits.
-    fn bound(&self, name: &str) -> Result<Option<Bytes>, BadValue> {
+    fn bound(&mut self, name: &str) -> Option<Option<Bytes>> {
         let hex_name = format!("{name}_hex");
-        match (self.optional::<EscapedKey>(name)?, self.optional::<HexKey>(&hex_name)?) {
+        let (text, digits) = (self.optional::<EscapedKey>(name), self.optional::<HexKey>(&hex_name));
+        match (text?, digits?) {
             (Some(_), Some(_)) => {
                 let message = format!("{name} and {hex_name} are both given; give one");
-                Err(BadValue::new(self.item.span(), message).inside(&format!(".{hex_name}")))
+                self.refuse(&hex_name, self.item.span(), message);
+                None
             }
-            (Some(EscapedKey(key)), None) | (None, Some(HexKey(key))) => Ok(Some(key)),
-            (None, None) => Ok(None),
+            (Some(EscapedKey(key)), None) | (None, Some(HexKey(key))) => Some(Some(key)),
+            (None, None) => Some(None),
         }
+    }
+
+    /// The element, if nothing was wrong with its fields.
+    fn close<T>(self, element: Option<T>) -> Result<T, Vec<BadValue>> {
+        element.filter(|_| self.bad.is_empty()).ok_or(self.bad)
     }
 }
 
 /// A list element that is read from the tables of a list.
 trait Item: Sized {
-    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, BadValue>;
+    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>>;
 }
 
 impl Item for BootstrapNode {
-    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, BadValue> {
-        let fields = Fields::open(item, &["id", "grpc", "admin"])?;
-        Ok(Self { id: fields.required("id")?, grpc: fields.required("grpc")?, admin: fields.required("admin")? })
+    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>> {
+        let mut fields = Fields::open(item, &["id", "grpc", "admin"])?;
+        let (id, grpc, admin) = (fields.required("id"), fields.required("grpc"), fields.required("admin"));
+        fields.close((|| Some(Self { id: id?, grpc: grpc?, admin: admin? }))())
     }
 }
 
 impl Item for BootstrapGroup {
-    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, BadValue> {
-        let fields = Fields::open(item, &["id", "replicas"])?;
-        Ok(Self { id: fields.required("id")?, replicas: fields.required("replicas")? })
+    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>> {
+        let mut fields = Fields::open(item, &["id", "replicas"])?;
+        let (id, replicas) = (fields.required("id"), fields.required("replicas"));
+        fields.close((|| Some(Self { id: id?, replicas: replicas? }))())
     }
 }
 
 impl Item for RouteSpec {
-    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, BadValue> {
-        let fields = Fields::open(item, &["start", "start_hex", "end", "end_hex", "group"])?;
-        let start = fields.bound("start")?.ok_or_else(|| {
-            BadValue::new(item.span(), "is missing; the first route has the start ''").inside(".start")
-        })?;
-        let end = fields.bound("end")?.map_or(End::Unbounded, End::Key);
-        if end == End::Key(Bytes::new()) {
-            let message = "the end is empty, so no key is below it; leave it out for a route without upper bound";
-            return Err(BadValue::new(item.span(), message).inside(".end"));
+    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>> {
+        let mut fields = Fields::open(item, &["start", "start_hex", "end", "end_hex", "group"])?;
+        let (start, end, group) = (fields.bound("start"), fields.bound("end"), fields.required("group"));
+        if start == Some(None) {
+            fields.lacks("start", "is missing; the first route has the start ''");
         }
-        let interval = Interval::new(start, end).map_err(|error| BadValue::new(item.span(), error.to_string()))?;
-        Ok(Self { interval, group: fields.required("group")? })
+        if end == Some(Some(Bytes::new())) {
+            let message = "the end is empty, so no key is below it; leave it out for a route without upper bound";
+            fields.refuse("end", item.span(), message);
+        } else if let (Some(Some(start)), Some(end)) = (&start, &end)
+            && let Err(error) = Interval::new(start.clone(), end.clone().map_or(End::Unbounded, End::Key))
+        {
+            fields.bad.push(BadValue::new(item.span(), error.to_string()));
+        }
+        let interval = || Interval::new(start??, end?.map_or(End::Unbounded, End::Key)).ok();
+        let interval = interval();
+        fields.close((|| Some(Self { interval: interval?, group: group? }))())
     }
 }
 
 impl Item for NodeId {
-    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, BadValue> {
+    fn read(item: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>> {
         Self::from_toml(item)
     }
 }
@@ -271,17 +334,26 @@ impl<T: Item> SettingValue for Vec<T> {
 
     fn from_text(text: &str) -> Result<Self, String> {
         let value = DeValue::parse(text).map_err(|error| format!("not a list as in TOML: {}", error.message()))?;
-        Self::from_toml(&value).map_err(|bad| match bad.at.as_str() {
+        let told = |bad: BadValue| match bad.at.as_str() {
             "" => bad.message,
             at => format!("{at}: {}", bad.message),
-        })
+        };
+        Self::from_toml(&value).map_err(|all| all.into_iter().map(told).collect::<Vec<_>>().join("; "))
     }
 
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, BadValue> {
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>> {
         let DeValue::Array(items) = value.as_ref() else {
-            return Err(BadValue::new(value.span(), format!("expected a list, found {}", value.as_ref().type_str())));
+            let message = format!("expected a list, found {}", value.as_ref().type_str());
+            return Err(vec![BadValue::new(value.span(), message)]);
         };
-        items.iter().enumerate().map(|(i, item)| T::read(item).map_err(|bad| bad.inside(&format!("[{i}]")))).collect()
+        let (mut read, mut bad) = (Vec::new(), Vec::new());
+        for (i, item) in items.iter().enumerate() {
+            match T::read(item) {
+                Ok(item) => read.push(item),
+                Err(all) => bad.extend(all.into_iter().map(|bad| bad.inside(&format!("[{i}]")))),
+            }
+        }
+        if bad.is_empty() { Ok(read) } else { Err(bad) }
     }
 }
 

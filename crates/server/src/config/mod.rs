@@ -9,7 +9,10 @@
 //! # Invariants
 //!
 //! - A name that is not in the table is refused, in the file, and in the environment if it starts like a section.
-//! - Every problem found is reported at once, each with file, line and column, or with the variable or flag.
+//! - Every problem found is reported at once, each with file, line and column, or with the variable or flag. What only follows from
+//!   another problem is none: a relation is checked between settings that could be read, and a setting is missing if nothing that
+//!   was given may have been meant for it. A file that is not TOML is read no further than to the place
+//!   where it is not: what would follow from that cannot be told apart.
 //! - A [`Config`] that exists holds together: ranges and relations between settings have been checked.
 
 mod bootstrap;
@@ -53,15 +56,12 @@ impl Config {
     pub(crate) fn from_text(file: Option<(&Path, &str)>, sources: &Sources) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(file, sources);
         let config = Self::read(&mut reader);
-        if let Some(config) = &config {
+        if reader.is_read() {
             config.bootstrap.check(config.node.id, !config.cluster.join.0.is_empty(), &mut reader);
-            rules::check(config, &mut reader);
+            rules::check(&config, &mut reader);
         }
         let problems = reader.into_problems();
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::Wrong(problems)),
-        }
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
     }
 
     /// Where clients and other nodes reach this node.

@@ -1,6 +1,6 @@
 //! Collects what file, variables and flags say about each setting, and reads typed values out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -33,12 +33,26 @@ pub(super) struct Reader<'i> {
     given: BTreeMap<&'static str, Raw<'i>>,
     origins: BTreeMap<String, Origin>,
     problems: Vec<Problem>,
+    /// Settings whose values are wrong or missing: something else stands in their places.
+    wrong: BTreeSet<&'static str>,
+    /// Settings and sections that were probably meant by names that there are not.
+    meant: BTreeSet<String>,
+    /// Whether the file is TOML, or there is none.
+    is_read: bool,
 }
 
 impl<'i> Reader<'i> {
     /// Reads the text of the file, if there is one, then the variables, then the flags: the later wins.
     pub fn new(file: Option<(&'i Path, &'i str)>, sources: &Sources) -> Self {
-        let mut reader = Self { file, given: BTreeMap::new(), origins: BTreeMap::new(), problems: Vec::new() };
+        let mut reader = Self {
+            file,
+            given: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            problems: Vec::new(),
+            wrong: BTreeSet::new(),
+            meant: BTreeSet::new(),
+            is_read: true,
+        };
         reader.read_file();
         reader.read_variables(&sources.env);
         for (path, text) in &sources.flags {
@@ -52,6 +66,23 @@ impl<'i> Reader<'i> {
     pub fn refuse(&mut self, field: impl Into<String>, message: impl Into<String>) {
         let field = field.into();
         self.problems.push(Problem { origin: self.origin(&field), field, message: message.into() });
+    }
+
+    /// Notes that a setting does not fit others, unless the value of one of them is wrong anyway.
+    pub fn refuse_relation(&mut self, field: &'static str, others: &[&'static str], message: impl Into<String>) {
+        if !self.is_wrong(field) && !others.iter().any(|other| self.is_wrong(other)) {
+            self.refuse(field, message);
+        }
+    }
+
+    /// Whether the value of a setting is wrong or missing, so that nothing can be told from it.
+    pub fn is_wrong(&self, path: &str) -> bool {
+        self.wrong.contains(path)
+    }
+
+    /// Whether what was given could be read at all.
+    pub fn is_read(&self) -> bool {
+        self.is_read
     }
 
     /// What is wrong.
@@ -74,9 +105,17 @@ impl<'i> Reader<'i> {
         }
     }
 
-    /// The value of a setting; `None` if it is wrong, which is then noted.
-    pub fn take<T: SettingValue>(&mut self, path: &'static str) -> Option<T> {
+    /// The value of a setting. If it is wrong, that is noted, and another value stands in its place.
+    pub fn take<T: SettingValue>(&mut self, path: &'static str) -> T {
         let setting = table::find(path).expect("the table is made from the same list as the callers of this function");
+        self.take_right(setting).unwrap_or_else(|| {
+            self.wrong.insert(path);
+            stand_in(setting)
+        })
+    }
+
+    fn take_right<T: SettingValue>(&mut self, setting: &'static Setting) -> Option<T> {
+        let path = setting.path;
         let value = match self.given.remove(path) {
             Some(Raw::Toml(value)) => self.take_toml(path, &value),
             Some(Raw::Text(text)) => self.take_text(path, &text),
@@ -98,8 +137,12 @@ impl<'i> Reader<'i> {
         }
     }
 
-    /// Notes that a setting has no value and needs one.
+    /// Notes that a setting has no value and needs one, unless it may have been given under a wrong name.
     pub fn lacks(&mut self, path: &str) {
+        let section = path.split('.').next().unwrap_or(path);
+        if !self.is_read || self.meant.contains(path) || self.meant.contains(section) {
+            return;
+        }
         let message = table::find(path).map(missing).unwrap_or_default();
         self.problems.push(Problem { field: path.to_owned(), origin: Origin::Missing, message });
     }
@@ -112,9 +155,11 @@ impl<'i> Reader<'i> {
         self.note_places(path, value);
         match T::from_toml(value) {
             Ok(value) => Some(value),
-            Err(bad) => {
-                let origin = self.place(&bad.span);
-                self.problems.push(Problem { field: format!("{path}{}", bad.at), origin, message: bad.message });
+            Err(all) => {
+                for bad in all {
+                    let origin = self.place(&bad.span);
+                    self.problems.push(Problem { field: format!("{path}{}", bad.at), origin, message: bad.message });
+                }
                 None
             }
         }
@@ -150,6 +195,7 @@ impl<'i> Reader<'i> {
         let root = match DeTable::parse(text) {
             Ok(root) => root.into_inner(),
             Err(error) => {
+                self.is_read = false;
                 let origin = self.place(&error.span().unwrap_or(0..0));
                 let message = error.message().to_owned();
                 self.problems.push(Problem { field: String::new(), origin, message });
@@ -161,13 +207,15 @@ impl<'i> Reader<'i> {
             let span = value.span();
             match (known, value.into_inner()) {
                 (Some(section), DeValue::Table(fields)) => self.read_section(section, fields),
-                (Some(_), other) => {
+                (Some(section), other) => {
+                    self.meant.insert(section.name.to_owned());
                     let message = format!("expected a section [{}], found {}", name.as_ref(), other.type_str());
                     self.refuse_at(&span, name.as_ref(), message);
                 }
                 (None, _) => {
-                    let message = unknown("section", name.as_ref(), SECTIONS.iter().map(|section| section.name));
-                    self.refuse_at(&name.span(), name.as_ref(), message);
+                    let near = nearest(name.as_ref(), SECTIONS.iter().map(|section| section.name));
+                    self.meant.extend(near.map(str::to_owned));
+                    self.refuse_at(&name.span(), name.as_ref(), unknown("section", name.as_ref(), near));
                 }
             }
         }
@@ -183,7 +231,9 @@ impl<'i> Reader<'i> {
                 }
                 None => {
                     let names = section.settings.iter().map(|setting| setting.section_and_field().1);
-                    let message = unknown("setting", name.as_ref(), names);
+                    let near = nearest(name.as_ref(), names);
+                    self.meant.extend(near.map(|near| format!("{}.{near}", section.name)));
+                    let message = unknown("setting", name.as_ref(), near);
                     self.refuse_at(&name.span(), &format!("{}.{}", section.name, name.as_ref()), message);
                 }
             }
@@ -201,7 +251,10 @@ impl<'i> Reader<'i> {
                     rest.strip_prefix(&section.name.to_uppercase()).is_some_and(|rest| rest.starts_with('_'))
                 })
             }) {
-                let message = unknown("variable", variable, names.iter().map(|(name, _)| name.as_str()));
+                let near = nearest(variable, names.iter().map(|(name, _)| name.as_str()));
+                let meant = names.iter().find(|(name, _)| Some(name.as_str()) == near);
+                self.meant.extend(meant.map(|(_, path)| (*path).to_owned()));
+                let message = unknown("variable", variable, near);
                 self.problems.push(Problem { field: String::new(), origin, message });
             }
         }
@@ -235,14 +288,24 @@ fn missing(setting: &Setting) -> String {
     )
 }
 
+/// A value that everything else can be checked with.
+fn stand_in<T: SettingValue>(setting: &Setting) -> T {
+    let default = || T::from_text(setting.default?).ok();
+    let example = || T::from_toml(&DeValue::parse(setting.example?).ok()?).ok();
+    T::absent().or_else(default).or_else(example).expect("a setting that must be given has an example")
+}
+
+/// The name that may have been meant.
+pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let (distance, other) = known.map(|other| (distance(name, other), other)).min()?;
+    (distance <= 1 + name.len() / 4).then_some(other)
+}
+
 /// Says that there is no such name, and which one may have been meant.
-fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let nearest = known.map(|other| (distance(name, other), other)).min();
+fn unknown(what: &str, name: &str, nearest: Option<&str>) -> String {
     match nearest {
-        Some((distance, other)) if distance <= 1 + name.len() / 4 => {
-            format!("there is no {what} {name}; did you mean {other}?")
-        }
-        _ => format!("there is no {what} {name}"),
+        Some(other) => format!("there is no {what} {name}; did you mean {other}?"),
+        None => format!("there is no {what} {name}"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Relations between settings. Each rule is noted under the setting that should be changed, with the figures.
+//! Relations between settings. Each rule is noted under the setting that should be changed, with the figures, if all the settings
+//! that it compares could be read.
 
 use std::time::Duration;
 
@@ -16,14 +17,15 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
 
 fn migration(config: &Config, reader: &mut Reader<'_>) {
     if let Err(why) = config.job_options().check() {
-        reader.refuse("migration.bytes_per_second", why);
+        reader.refuse_relation("migration.bytes_per_second", &[], why);
     }
 }
 
 fn addresses(config: &Config, reader: &mut Reader<'_>) {
     let (grpc, admin) = (config.node.grpc_listen, config.node.admin_listen);
     if grpc.port() != 0 && grpc.port() == admin.port() && (grpc.ip() == admin.ip() || grpc.ip().is_unspecified()) {
-        reader.refuse("node.admin_listen", format!("{admin} is taken by node.grpc_listen ({grpc}); use another port"));
+        let message = format!("{admin} is taken by node.grpc_listen ({grpc}); use another port");
+        reader.refuse_relation("node.admin_listen", &["node.grpc_listen"], message);
     }
 }
 
@@ -32,19 +34,23 @@ fn elections(config: &Config, reader: &mut Reader<'_>) {
     at_least(
         reader,
         ("raft.election_min_ms", raft.election_min),
-        ("twice raft.heartbeat_ms", raft.heartbeat * 2),
+        ("twice raft.heartbeat_ms", &["raft.heartbeat_ms"], raft.heartbeat * 2),
         "a single late heartbeat must not start an election",
     );
     below(
         reader,
         ("raft.election_min_ms", raft.election_min),
-        ("raft.election_max_ms", raft.election_max),
+        ("raft.election_max_ms", &["raft.election_max_ms"], raft.election_max),
         "the random time between them keeps followers from running against each other",
     );
     below(
         reader,
         ("raft.lease_margin_ms", raft.lease_margin),
-        ("raft.election_max_ms less raft.heartbeat_ms", raft.election_max.saturating_sub(raft.heartbeat)),
+        (
+            "raft.election_max_ms less raft.heartbeat_ms",
+            &["raft.election_max_ms", "raft.heartbeat_ms"],
+            raft.election_max.saturating_sub(raft.heartbeat),
+        ),
         "a leader must get a heartbeat answered before it stops to trust its lease",
     );
 }
@@ -52,9 +58,10 @@ fn elections(config: &Config, reader: &mut Reader<'_>) {
 fn sizes(config: &Config, reader: &mut Reader<'_>) {
     let (limits, raft, storage, txn) = (&config.limits, &config.raft, &config.storage, &config.txn);
     let (key, value, batch) = (limits.key_bytes.0, limits.value_bytes.0, limits.batch_bytes.0);
-    let table = [
+    let table: [(_, &[_], _, _); 9] = [
         (
             "limits.batch_bytes",
+            &["limits.key_bytes", "limits.value_bytes"],
             batch >= key + value,
             format!(
                 "{} is below limits.key_bytes plus limits.value_bytes ({} + {}): the largest value could not be written",
@@ -63,6 +70,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "raft.max_inflight_bytes",
+            &["limits.batch_bytes"],
             raft.max_inflight_bytes.0 >= batch,
             format!(
                 "{} is below limits.batch_bytes ({}): the largest request could never be accepted",
@@ -71,6 +79,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "limits.parked_bytes",
+            &["limits.batch_bytes"],
             limits.parked_bytes.0 >= batch,
             format!(
                 "{} is below limits.batch_bytes ({}): the largest request could never wait for its range",
@@ -79,6 +88,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "storage.raftlog_queue_bytes",
+            &["limits.batch_bytes"],
             storage.raftlog_queue_bytes.0 >= batch,
             format!(
                 "{} is below limits.batch_bytes ({}): the largest request could never reach the log",
@@ -87,6 +97,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "storage.raftlog_max_bytes",
+            &["storage.raftlog_file_bytes"],
             storage.raftlog_max_bytes.0 / 2 >= storage.raftlog_file_bytes.0,
             format!(
                 "{} is below two files of storage.raftlog_file_bytes ({}): there would be nothing to free",
@@ -95,6 +106,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "raft.purge_batch_entries",
+            &["raft.snapshot_entries"],
             raft.purge_batch_entries <= raft.snapshot_entries,
             format!(
                 "{} is above raft.snapshot_entries ({}): the log would never be cut",
@@ -103,6 +115,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "txn.max_validated_rows",
+            &["txn.max_reads"],
             txn.max_validated_rows >= txn.max_reads,
             format!(
                 "{} is below txn.max_reads ({}): as many ranges of one row each could be read, and not committed",
@@ -111,6 +124,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "txn.max_validated_keys",
+            &["txn.max_validated_rows"],
             txn.max_validated_keys >= txn.max_validated_rows,
             format!(
                 "{} is below txn.max_validated_rows ({}): each row has a key",
@@ -119,6 +133,7 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
         ),
         (
             "server.http2_connection_window_bytes",
+            &["server.http2_stream_window_bytes"],
             config.server.http2_connection_window_bytes >= config.server.http2_stream_window_bytes,
             format!(
                 "{} is below server.http2_stream_window_bytes ({}): one request would hold up all others",
@@ -126,9 +141,9 @@ fn sizes(config: &Config, reader: &mut Reader<'_>) {
             ),
         ),
     ];
-    for (field, holds, message) in table {
+    for (field, others, holds, message) in table {
         if !holds {
-            reader.refuse(field, message);
+            reader.refuse_relation(field, others, message);
         }
     }
 }
@@ -138,36 +153,39 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
     at_least(
         reader,
         ("oracle.ceiling_ahead_ms", oracle.ceiling_ahead),
-        ("twice oracle.ceiling_renew_ms", oracle.ceiling_renew * 2),
+        ("twice oracle.ceiling_renew_ms", &["oracle.ceiling_renew_ms"], oracle.ceiling_renew * 2),
         "a single late renewal must not stop the timestamps",
     );
     at_least(
         reader,
         ("oracle.max_clock_step_ms", oracle.max_clock_step),
-        ("oracle.ceiling_ahead_ms", oracle.ceiling_ahead),
+        ("oracle.ceiling_ahead_ms", &["oracle.ceiling_ahead_ms"], oracle.ceiling_ahead),
         "a clock that is as far ahead as a failed leader's ceiling is no error",
     );
     at_least(
         reader,
         ("storage.gc_retention_ms", config.storage.gc_retention),
-        ("limits.default_deadline_ms", config.limits.default_deadline),
+        ("limits.default_deadline_ms", &["limits.default_deadline_ms"], config.limits.default_deadline),
         "a request must find its snapshot until its deadline",
     );
 }
 
-fn at_least(reader: &mut Reader<'_>, it: (&str, Duration), bound: (&str, Duration), why: &str) {
-    if it.1 < bound.1 {
+/// A bound in words, the settings that it is made of, and its value.
+type Bound<'a> = (&'a str, &'a [&'static str], Duration);
+
+fn at_least(reader: &mut Reader<'_>, it: (&'static str, Duration), bound: Bound<'_>, why: &str) {
+    if it.1 < bound.2 {
         refuse(reader, it, "below", bound, why);
     }
 }
 
-fn below(reader: &mut Reader<'_>, it: (&str, Duration), bound: (&str, Duration), why: &str) {
-    if it.1 >= bound.1 {
+fn below(reader: &mut Reader<'_>, it: (&'static str, Duration), bound: Bound<'_>, why: &str) {
+    if it.1 >= bound.2 {
         refuse(reader, it, "not below", bound, why);
     }
 }
 
-fn refuse(reader: &mut Reader<'_>, it: (&str, Duration), how: &str, bound: (&str, Duration), why: &str) {
-    let text = humantime::format_duration;
-    reader.refuse(it.0, format!("{} is {how} {} ({}): {why}", text(it.1), bound.0, text(bound.1)));
+fn refuse(reader: &mut Reader<'_>, it: (&'static str, Duration), how: &str, bound: Bound<'_>, why: &str) {
+    let (text, (words, settings, value)) = (humantime::format_duration, bound);
+    reader.refuse_relation(it.0, settings, format!("{} is {how} {words} ({}): {why}", text(it.1), text(value)));
 }

@@ -103,10 +103,8 @@ macro_rules! settings {
             }
 
             impl $Section {
-                fn read(reader: &mut Reader<'_>) -> Option<Self> {
-                    // Two steps, so that one bad setting does not hide the next.
-                    $( let $field = reader.take::<$ty>(concat!(stringify!($section), ".", $name)); )+
-                    Some(Self { $( $field: $field?, )+ })
+                fn read(reader: &mut Reader<'_>) -> Self {
+                    Self { $( $field: reader.take::<$ty>(concat!(stringify!($section), ".", $name)), )+ }
                 }
             }
         )+
@@ -118,9 +116,9 @@ macro_rules! settings {
         }
 
         impl Config {
-            pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
-                $( let $section = $Section::read(reader); )+
-                Some(Self { $( $section: $section?, )+ })
+            /// With something else in place of each value that is wrong: the reader knows which.
+            pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+                Self { $( $section: $Section::read(reader), )+ }
             }
         }
 

@@ -276,10 +276,142 @@ fn what_makes_no_sense_for_a_move_is_refused_with_line_and_field() {
     assert_eq!(unlimited.job_options().max_bytes_per_second, 0);
 }
 
+/// Where each problem is and what it is about.
+fn problems(error: &ConfigError) -> Vec<(Option<usize>, &str)> {
+    let line = |origin: &Origin| match origin {
+        Origin::File { line, .. } => Some(*line),
+        _ => None,
+    };
+    error.problems().iter().map(|problem| (line(&problem.origin), problem.field.as_str())).collect()
+}
+
 #[test]
 fn every_problem_is_reported_at_once() {
     let error = parse(&render::example(), &[("DROVER_LOG_FORMAT", "xml")], &[("raft.heartbeat_ms", "x")]).unwrap_err();
     assert_eq!(error.problems().len(), 2, "{error}");
+
+    let text = "\
+[node]
+id = 1
+data_dir = 3
+grpc_listen = 'here'
+[cluster]
+id = '6e1f'
+[raft]
+heartbeat_ms = 'often'
+election_min_ms = '2s'
+election_max_ms = '1s'
+lease = 5
+[limits]
+value_bytes = '16MiB'
+[[bootstrap.nodes]]
+id = 'one'
+grpc = 'a'
+[[bootstrap.nodes]]
+id = 2
+grpc = 'b:1'
+admin = 'b:2'
+port = 7
+[[bootstrap.groups]]
+id = 2
+replicas = [1, 'x', 3, 'y']
+[[bootstrap.routes]]
+start = 'a'
+end = 'c'
+group = 9
+[[bootstrap.routes]]
+start = 'b'
+end = 'd'
+group = 2
+";
+    let error = parse(text, &[], &[]).unwrap_err();
+    let mut found = problems(&error);
+    found.sort();
+    let expect = [
+        // The relation between the two that could be read.
+        (None, "limits.batch_bytes"),
+        (Some(3), "node.data_dir"),
+        (Some(4), "node.grpc_listen"),
+        (Some(6), "cluster.id"),
+        (Some(8), "raft.heartbeat_ms"),
+        (Some(9), "raft.election_min_ms"),
+        (Some(11), "raft.lease"),
+        (Some(14), "bootstrap.nodes[0].admin"),
+        (Some(15), "bootstrap.nodes[0].id"),
+        (Some(16), "bootstrap.nodes[0].grpc"),
+        (Some(21), "bootstrap.nodes[1].port"),
+        (Some(24), "bootstrap.groups[0].replicas[1]"),
+        (Some(24), "bootstrap.groups[0].replicas[3]"),
+        // No first key, an overlap, no last key.
+        (Some(25), "bootstrap.routes[0]"),
+        (Some(29), "bootstrap.routes[1]"),
+        (Some(29), "bootstrap.routes[1]"),
+    ];
+    assert_eq!(found, expect, "{error}");
+
+    // Lists that can be read are compared with each other.
+    let text = BOOTSTRAP.replacen("id = 1\nreplicas = [1]", "id = 2\nreplicas = [1, 8]", 1).replacen(
+        "group = 1",
+        "group = 7",
+        1,
+    );
+    let error = bootstrap(&text).unwrap_err();
+    let expect = [
+        (Some(7), "bootstrap.groups[0].replicas"),
+        (Some(5), "bootstrap.groups"),
+        (Some(11), "bootstrap.routes[0].group"),
+        (Some(14), "bootstrap.routes[1].group"),
+    ];
+    assert_eq!(problems(&error), expect, "{error}");
+}
+
+/// What follows from another mistake is none of its own.
+#[test]
+fn a_problem_brings_no_false_ones_with_it() {
+    let example = render::example();
+    let table: [(String, usize, &[&str]); 13] = [
+        (example.replacen("[node]\n", "[node]\nid = = 3\n", 1), 1, &[""]),
+        (example.replacen("[node]", "[node", 1), 1, &[""]),
+        (example.replacen("[node]", "[nodes]", 1), 1, &["nodes"]),
+        (format!("node = 3\n{}", without_section(&example, "node")), 1, &["node"]),
+        (example.replacen("data_dir = ", "datadir = ", 1), 1, &["node.datadir"]),
+        (example.replace("[[bootstrap.nodes]]", "[[bootstrap.node]]"), 1, &["bootstrap.node"]),
+        (example.replacen("id = 1", "id = 'x'", 1), 1, &["node.id"]),
+        (example.replacen("grpc = \"10", "grpc = \"@10", 1), 1, &["bootstrap.nodes[0].grpc"]),
+        (example.replacen("grpc = \"10", "grcp = \"10", 1), 1, &["bootstrap.nodes[0].grcp"]),
+        (example.replacen("replicas = [1, 2, 3]", "replicas = 1", 1), 1, &["bootstrap.groups[0].replicas"]),
+        (example.replacen("end = 'm'", "end = 3", 1), 1, &["bootstrap.routes[0].end"]),
+        (example.replacen("[raft]\n", "[raft]\nheartbeat_ms = '1h'\n", 1), 1, &["raft.heartbeat_ms"]),
+        (
+            example
+                .replacen("[cluster]\n", "[cluster]\njoin = 'nowhere'\n", 1)
+                .replace("[[bootstrap.routes]]", "[[bootstrap.rout]]"),
+            2,
+            &["bootstrap.rout", "cluster.join"],
+        ),
+    ];
+    for (text, count, fields) in table {
+        assert_ne!(text, example, "{fields:?}");
+        let error = parse(&text, &[], &[]).unwrap_err();
+        assert_eq!(error.problems().len(), count, "{fields:?}: {error}");
+        for problem in error.problems() {
+            assert!(fields.contains(&problem.field.as_str()), "{fields:?}: {error}");
+            assert!(matches!(problem.origin, Origin::File { .. }), "{error}");
+        }
+    }
+    let misspelt = parse(&without(&example, "node", "data_dir"), &[("DROVER_NODE_DATADIR", "d")], &[]).unwrap_err();
+    assert_eq!(misspelt.problems().len(), 1, "{misspelt}");
+    assert_eq!(misspelt.problems()[0].origin, Origin::Variable("DROVER_NODE_DATADIR".into()));
+    // A flag that does not fit what stands in a file that cannot be read.
+    let unread = parse("[raft]\nelection_max_ms = = '2s'\n", &[], &[("raft.election_min_ms", "1s")]).unwrap_err();
+    assert_eq!(problems(&unread), [(Some(2), "")], "{unread}");
+}
+
+/// The example without a section.
+fn without_section(example: &str, section: &str) -> String {
+    let from = example.find(&format!("[{section}]")).unwrap();
+    let length = example[from + 1..].find("\n[").unwrap();
+    [&example[..from], &example[from + 1 + length..]].concat()
 }
 
 const BOOTSTRAP: &str = "\

@@ -46,35 +46,40 @@ pub enum TilingError {
     },
 }
 
-/// Checks that each key lies in exactly one of the intervals, in whatever order they are given.
-///
-/// # Errors
-/// The first place, in key order, where that is not so.
-pub fn check(intervals: &[&Interval]) -> Result<(), TilingError> {
+/// The places, in key order, where a key does not lie in exactly one of the intervals, in whatever order they are given.
+pub fn check(intervals: &[&Interval]) -> Vec<TilingError> {
     let mut sorted: Vec<(usize, &Interval)> = intervals.iter().copied().enumerate().collect();
     sorted.sort_by(|(_, a), (_, b)| a.start().cmp(b.start()));
-    let (Some(&(first_index, first)), Some(&(last_index, last))) = (sorted.first(), sorted.last()) else {
-        return Err(TilingError::Empty);
-    };
-    if !first.start().is_empty() {
-        return Err(TilingError::FirstStart { index: first_index, start: escape(first.start()) });
+    // The one that reaches furthest so far.
+    let Some((&(mut highest), rest)) = sorted.split_first() else { return vec![TilingError::Empty] };
+    let mut errors = Vec::new();
+    if !highest.1.start().is_empty() {
+        errors.push(TilingError::FirstStart { index: highest.0, start: escape(highest.1.start()) });
     }
-    for pair in sorted.windows(2) {
-        let ((_, lower), (index, upper)) = (pair[0], pair[1]);
-        match lower.end() {
+    for &(index, upper) in rest {
+        match highest.1.end() {
             End::Key(end) if end < upper.start() => {
-                return Err(TilingError::Gap { index, from: escape(end), to: escape(upper.start()) });
+                errors.push(TilingError::Gap { index, from: escape(end), to: escape(upper.start()) });
             }
             End::Key(end) if end == upper.start() => {}
             End::Key(_) | End::Unbounded => {
-                return Err(TilingError::Overlap { index, interval: upper.to_string(), other: lower.to_string() });
+                let (interval, other) = (upper.to_string(), highest.1.to_string());
+                errors.push(TilingError::Overlap { index, interval, other });
             }
         }
+        let reaches_further = match (highest.1.end(), upper.end()) {
+            (End::Unbounded, _) => false,
+            (End::Key(_), End::Unbounded) => true,
+            (End::Key(end), End::Key(further)) => further > end,
+        };
+        if reaches_further {
+            highest = (index, upper);
+        }
     }
-    match last.end() {
-        End::Unbounded => Ok(()),
-        End::Key(end) => Err(TilingError::LastEnd { index: last_index, end: escape(end) }),
+    if let End::Key(end) = highest.1.end() {
+        errors.push(TilingError::LastEnd { index: highest.0, end: escape(end) });
     }
+    errors
 }
 
 #[cfg(test)]
@@ -87,7 +92,7 @@ mod tests {
         Interval::new(start.to_vec(), end.map_or(End::Unbounded, |e| End::Key(e.to_vec().into()))).unwrap()
     }
 
-    fn verdict(intervals: &[Interval]) -> Result<(), TilingError> {
+    fn verdict(intervals: &[Interval]) -> Vec<TilingError> {
         check(&intervals.iter().collect::<Vec<_>>())
     }
 
@@ -95,16 +100,23 @@ mod tests {
     fn each_defect_is_named_with_the_interval_that_shows_it() {
         let (low, mid, high) = (interval(b"", Some(b"b")), interval(b"b", Some(b"c")), interval(b"c", None));
         let tiled = [high.clone(), low.clone(), mid.clone()];
-        assert_eq!(verdict(&tiled), Ok(()));
-        assert_eq!(verdict(&[]), Err(TilingError::Empty));
-        assert_eq!(verdict(&[high.clone(), mid.clone()]), Err(TilingError::FirstStart { index: 1, start: "b".into() }));
+        assert_eq!(verdict(&tiled), []);
+        assert_eq!(verdict(&[]), [TilingError::Empty]);
+        let first_start = |index| TilingError::FirstStart { index, start: "b".into() };
+        assert_eq!(verdict(&[high.clone(), mid.clone()]), [first_start(1)]);
         let gap = TilingError::Gap { index: 0, from: "b".into(), to: "c".into() };
-        assert_eq!(verdict(&[high.clone(), low.clone()]), Err(gap));
-        assert_eq!(verdict(&[low.clone(), mid.clone()]), Err(TilingError::LastEnd { index: 1, end: "c".into() }));
+        assert_eq!(verdict(&[high.clone(), low.clone()]), [gap]);
+        let last_end = |index, end: &str| TilingError::LastEnd { index, end: end.into() };
+        assert_eq!(verdict(&[low.clone(), mid.clone()]), [last_end(1, "c")]);
+        // One that lies within another leaves no gap behind itself.
+        let within = [interval(b"b", Some(b"x")), interval(b"d", Some(b"e")), interval(b"y", Some(b"z"))];
+        let overlap = TilingError::Overlap { index: 1, interval: "[d, e)".into(), other: "[b, x)".into() };
+        let gap = TilingError::Gap { index: 2, from: "x".into(), to: "y".into() };
+        assert_eq!(verdict(&within), [first_start(0), overlap, gap, last_end(2, "z")]);
         for double in [mid.clone(), interval(b"a", Some(b"aa")), Interval::all(), interval(b"d", None)] {
             let mut intervals = tiled.to_vec();
             intervals.push(double.clone());
-            assert!(matches!(verdict(&intervals), Err(TilingError::Overlap { .. })), "{double}");
+            assert!(matches!(verdict(&intervals)[..], [TilingError::Overlap { .. }, ..]), "{double}");
         }
     }
 
@@ -122,7 +134,7 @@ mod tests {
                 .collect();
             let keys = (0u8..8).flat_map(|k| [vec![k], vec![k, 0]]).chain([vec![]]);
             let once = keys.into_iter().all(|key| intervals.iter().filter(|i| i.contains(&key)).count() == 1);
-            prop_assert_eq!(verdict(&intervals).is_ok(), once);
+            prop_assert_eq!(verdict(&intervals).is_empty(), once);
         }
     }
 }

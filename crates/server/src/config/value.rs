@@ -76,11 +76,11 @@ pub(super) trait SettingValue: Sized {
     /// Reads the text of a variable, a flag or a default.
     fn from_text(text: &str) -> Result<Self, String>;
 
-    /// Reads a value of a file.
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, BadValue> {
+    /// Reads a value of a file. A list may be wrong in several places.
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<BadValue>> {
         scalar_text(value, Self::KIND)
             .and_then(|text| Self::from_text(&text))
-            .map_err(|message| BadValue::new(value.span(), message))
+            .map_err(|message| vec![BadValue::new(value.span(), message)])
     }
 
     /// The value that stands for a setting that is left out.
