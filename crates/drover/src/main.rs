@@ -34,7 +34,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let drover = Drover::parse();
+    let drover = match Drover::try_parse() {
+        Ok(drover) => drover,
+        Err(error) => return cli::without_command(&error),
+    };
     match drover.command {
         Command::Server(args) => server_cmd::run(args),
         Command::Dev(args) => dev::run(args),

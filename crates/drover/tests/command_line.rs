@@ -6,9 +6,15 @@ mod memory;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use memory::Memory;
+use memory::{Memory, SILENT};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a server may take to be asked.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn drover(server: SocketAddr, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drover"));
@@ -177,6 +183,129 @@ fn an_unknown_outcome_has_its_own_code_and_says_how_to_settle_it() {
     let arguments: Vec<&str> = ["kv", "settle"].into_iter().chain(line.split(' ')).collect();
     let settled = run(server, &arguments);
     assert_eq!((code(&settled), out(&settled)), (1, "it did not happen and never will\n"), "{}", err(&settled));
+}
+
+/// Runs a command until the server has what it asks for, then sends it a signal.
+fn signalled(args: &[&str], input: &[u8], signal: Signal) -> (SocketAddr, Output) {
+    let (server, asked) = Memory::start_silent();
+    let mut child =
+        drover(server, args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A load that is to be interrupted has not seen the end of its input.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input).unwrap();
+    let open = args.contains(&"load").then_some(stdin);
+    asked.recv_timeout(PATIENCE).unwrap();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    drop(open);
+    (server, ended)
+}
+
+/// The command that a complaint says to run, without the name of the program.
+fn advised(output: &Output) -> Vec<String> {
+    let command = err(output).lines().find_map(|line| line.strip_prefix("to find out what became of it: drover "));
+    command.unwrap_or_else(|| panic!("no advice: {}", err(output))).split(' ').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_write_that_a_signal_ends_is_unknown_and_says_how_to_settle_it() {
+    let lines: [&[&str]; 4] = [
+        &["kv", "put", SILENT, "v"],
+        &["kv", "delete", SILENT],
+        &["kv", "cas", SILENT, "v", "--expect-absent"],
+        &["shell"],
+    ];
+    for signal in [Signal::INT, Signal::TERM] {
+        for line in lines {
+            let (server, lost) = signalled(line, b"put silent v\n", signal);
+            assert_eq!((code(&lost), out(&lost)), (3, ""), "{line:?}: {}", err(&lost));
+            assert!(err(&lost).contains("interrupted before the answer came"), "{}", err(&lost));
+            let settled = match line {
+                ["shell"] => {
+                    let settle = err(&lost).lines().last().unwrap().strip_prefix("to find out what became of it: ");
+                    fed(server, &["shell"], settle.unwrap().as_bytes())
+                }
+                _ => run(server, &advised(&lost).iter().map(String::as_str).collect::<Vec<_>>()),
+            };
+            assert_eq!((code(&settled), out(&settled)), (1, "it did not happen and never will\n"), "{}", err(&settled));
+        }
+    }
+}
+
+#[test]
+fn whatever_else_changes_something_says_what_to_do_when_a_signal_ends_it() {
+    let script = b"expect-absent other\nput silent v\n";
+    let rows = b"a\t1\nsilent\t2\n";
+    let again = "to make sure of it: do the same again, which does no harm";
+    let table: [(&[&str], &[u8], &str); 4] = [
+        (&["txn", "run"], script, "to find out what became of it: drover txn status --hex "),
+        (&["node", "remove", "4"], b"", "to find out what became of it: drover node list --endpoints "),
+        (&["kv", "delete-range", "--start", SILENT], b"", again),
+        (&["load", "-", "--format", "tsv", "--parallel", "1"], rows, again),
+    ];
+    for (line, input, advice) in table {
+        let (_, lost) = signalled(line, input, Signal::INT);
+        assert_eq!((code(&lost), out(&lost)), (3, ""), "{line:?}: {}", err(&lost));
+        assert!(err(&lost).contains("interrupted before the answer came"), "{line:?}: {}", err(&lost));
+        assert!(err(&lost).lines().last().unwrap().starts_with(advice), "{line:?}: {}", err(&lost));
+        if line[0] == "load" {
+            assert!(err(&lost).contains("1 rows were written before the load stopped; run it again"), "{}", err(&lost));
+        }
+    }
+}
+
+#[test]
+fn what_changes_nothing_ends_with_the_signal() {
+    for line in [&["kv", "get", SILENT][..], &["txn", "run"]] {
+        let (_, ended) = signalled(line, b"get silent\nput silent v\n", Signal::TERM);
+        assert_eq!(ended.status.signal(), Some(Signal::TERM.as_raw()), "{line:?}: {}", err(&ended));
+        assert_eq!((out(&ended), err(&ended)), ("", ""), "{line:?}");
+    }
+}
+
+#[test]
+fn with_json_a_failure_is_one_object_whatever_the_command() {
+    let object = |ended: &Output| -> serde_json::Value {
+        assert_eq!(out(ended).lines().count(), 1, "{} {}", out(ended), err(ended));
+        let object: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!(object["exit_code"], code(ended), "{object}");
+        let message = object["error"]["message"].as_str().unwrap();
+        assert!(err(ended).starts_with("error: ") && err(ended).contains(message), "{object}: {}", err(ended));
+        object
+    };
+    let lost = object(&signalled(&["kv", "put", SILENT, "v", "--json"], b"", Signal::INT).1);
+    let error = &lost["error"];
+    assert_eq!((&error["reason"], &error["certainty"]), (&"TIMEOUT_INDEFINITE".into(), &"unknown".into()));
+    assert_eq!((&error["retry"], &error["settle"]["key_hex"]), (&"settle".into(), &"73696c656e74".into()), "{lost}");
+
+    let server = Memory::start();
+    let refused = object(&run(server, &["kv", "get", &"k".repeat(5_000), "--json"]));
+    let error = &refused["error"];
+    assert_eq!((&error["reason"], &error["certainty"]), (&"KEY_TOO_LARGE".into(), &"definite".into()), "{refused}");
+    assert_eq!((&error["retry"], error.get("settle")), (&"no".into(), None), "{refused}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for line in [&["kv", "put", "k", "v"][..], &["kv", "scan"], &["dump"], &["txn", "list"], &["bench"]] {
+        let refused = object(&run(nobody, &[line, &["--timeout", "300ms", "--json"]].concat()));
+        let error = &refused["error"];
+        assert_eq!((&error["reason"], &error["certainty"]), (&"UNAVAILABLE".into(), &"definite".into()), "{refused}");
+        assert_eq!((&error["retry"], error.get("settle")), (&"later".into(), None), "{refused}");
+    }
+    let others: [(&[&str], i32); 6] = [
+        (&["status"], 4),
+        (&["node", "list"], 4),
+        (&["route", "list"], 4),
+        (&["kv", "get", ""], 2),
+        (&["load", "/nowhere.tsv"], 5),
+        (&["kv", "put", "k", "v", "--frobnicate"], 2),
+    ];
+    for (line, expect) in others {
+        let refused = run(server, &[line, &["--json"]].concat());
+        object(&refused);
+        assert_eq!(code(&refused), expect, "{line:?}: {}", err(&refused));
+    }
+    // A no is an answer.
+    let absent = run(server, &["kv", "get", "k", "--json"]);
+    assert_eq!((code(&absent), out(&absent)), (1, "{\"key\":\"k\",\"value\":null}\n"));
 }
 
 #[test]

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::Global;
 use super::exit::End;
+use super::interrupt::change;
 use super::output::Output;
+use super::settle::Settle;
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Command {
@@ -24,7 +26,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::Freeze => CompatAction::Freeze,
         Command::Unfreeze => CompatAction::Unfreeze,
     };
-    let state = global.connect().await?.compat(action, &global.actor()).await?;
+    let (client, actor) = (global.connect().await?, global.actor());
+    let state = change(Settle::Look("compat show".to_owned()), client.compat(action, &actor)).await?;
     show(global.json, output, &state)?;
     Ok(End::Done)
 }

@@ -12,9 +12,12 @@ Exit codes:
   1  the answer is no: key not found, comparison failed, copies differ, verification failed; a move would be refused,
      a job was called off; a transaction of which nothing is known, an operation that never happened
   2  wrong usage: arguments that cannot be read, an empty key, an endpoint that is no address; nothing was sent
-  3  the outcome is unknown: the operation may have happened or may still happen
+  3  the outcome is unknown: the operation may have happened or may still happen; Ctrl-C or SIGTERM came while it was
+     under way, or no answer did
   4  the cluster refused or cannot be reached; the operation did not happen
-  5  a local failure: a file that cannot be read or written, malformed input";
+  5  a local failure: a file that cannot be read or written, malformed input
+  130, 143  ended by Ctrl-C or SIGTERM (128 and the signal's number, as shells count) while nothing was under way that
+     changes the cluster";
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,15 @@ impl From<End> for ExitCode {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
+
+/// What clap complains of, without the word that complaints begin with anyway.
+pub fn misread(error: &clap::Error) -> UsageError {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    // The advice to say --help fits no object and no line of the shell.
+    let text = text.split("\n\nFor more information").next().unwrap_or(text);
+    UsageError(text.trim_end().to_owned())
+}
 
 /// How a command that failed with `error` ended. A reader that closed our standard output has seen enough: that is no
 /// failure.
@@ -106,8 +118,8 @@ mod tests {
     fn the_help_text_and_the_page_say_the_same_of_every_code() {
         let page = include_str!("../../../../docs/cli.md");
         let help = EXIT_CODES.split_whitespace().collect::<Vec<_>>().join(" ");
-        for end in [End::Done, End::No, End::Usage, End::Unknown, End::Refused, End::Local] {
-            let code = end.code();
+        let ends = [End::Done, End::No, End::Usage, End::Unknown, End::Refused, End::Local];
+        for code in ends.map(|end| end.code().to_string()).into_iter().chain(["130, 143".to_owned()]) {
             let listed = page.lines().find_map(|line| line.strip_prefix(&format!("| {code} | "))).unwrap();
             let meaning = listed.split(" | ").next().unwrap();
             assert!(help.contains(&format!(" {code} {meaning}")), "{code} {meaning}: {help}");

@@ -8,8 +8,10 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::exit::End;
+use super::interrupt::change;
 use super::notation::format_hex;
 use super::output::Output;
+use super::settle::Settle;
 use super::{Global, notice};
 
 #[derive(Debug, Subcommand)]
@@ -48,7 +50,7 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
     let client = global.connect().await?;
     match command {
         Command::TransferLeader { group, to } => {
-            let now = client.transfer_leader(group, to).await?;
+            let now = change(Settle::Again, client.transfer_leader(group, to)).await?;
             match global.json {
                 true => output.json(&json!({ "group_id": group.0, "leader": now.leader.0, "term": now.term }))?,
                 false => output.line(&format!("node {} leads group {group} in term {}", now.leader, now.term))?,
@@ -60,7 +62,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             Ok(End::Done)
         }
         Command::AddReplica { group, node, no_wait } => {
-            let mut info = client.add_replica(group, node, &global.actor()).await?;
+            let actor = global.actor();
+            let mut info = change(look(), client.add_replica(group, node, &actor)).await?;
             let added =
                 info.replicas.iter().find(|replica| replica.node_id == node.0).map(|replica| replica.replica_id);
             let mut end = End::Done;
@@ -81,7 +84,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             Ok(end)
         }
         Command::RemoveReplica { group, nodes, no_wait } => {
-            let mut info = client.remove_replicas(group, &nodes, &global.actor()).await?;
+            let actor = global.actor();
+            let mut info = change(look(), client.remove_replicas(group, &nodes, &actor)).await?;
             if !no_wait {
                 let what = format!("group {group}: replicas are leaving");
                 let is_named = |found: &&GroupReplica| nodes.contains(&NodeId(found.node_id));
@@ -98,6 +102,11 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             Ok(if comparison.equal { End::Done } else { End::No })
         }
     }
+}
+
+/// Where it shows whether the replicas of a group were changed.
+fn look() -> Settle {
+    Settle::Look("group list".to_owned())
 }
 
 /// The replica of a group with this number. Its node may hold another one later.

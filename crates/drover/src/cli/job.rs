@@ -15,8 +15,10 @@ use serde_json::{Map, Value, json};
 use super::Global;
 use super::compat::shown_time;
 use super::exit::End;
+use super::interrupt::change;
 use super::notation::Notation;
 use super::output::Output;
+use super::settle::Settle;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -131,7 +133,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::Pause { job } => (job, JobAction::Pause),
         Command::Resume { job } => (job, JobAction::Resume),
     };
-    shown.job(output, client.change_job(job, action, &global.actor()).await?)?;
+    let look = Settle::Look(format!("job show {job}"));
+    shown.job(output, change(look, client.change_job(job, action, &global.actor())).await?)?;
     Ok(End::Done)
 }
 

@@ -13,6 +13,8 @@ use serde_json::json;
 
 use super::Global;
 use super::exit::{End, UsageError};
+use super::interrupt::change;
+use super::node::look;
 use super::output::Output;
 
 /// `drover node join`.
@@ -63,7 +65,7 @@ pub async fn run(global: &Global, args: JoinArgs, output: &mut Output) -> anyhow
         version: (version.major, version.minor),
         capabilities: CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
     };
-    let registered = client.register_node(&node, &global.actor()).await;
+    let registered = change(look(), client.register_node(&node, &global.actor())).await;
     if registered.is_err() {
         // Only the file that was just made here, and is empty.
         let _ = std::fs::remove_file(&args.config);

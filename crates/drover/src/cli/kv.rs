@@ -8,15 +8,17 @@ use anyhow::Context;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use drover_client::{
-    Client, CompareAndSet, Entry, Error, Expectation, Idempotency, ScanQuery, Settled, Timestamp, Update, Versioned,
+    Client, CompareAndSet, Entry, Expectation, Idempotency, ScanQuery, Settled, Timestamp, Update, Versioned,
     WriteAnswer, WriteKind, WriteOptions,
 };
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
 use super::exit::{End, UsageError};
+use super::interrupt::change;
 use super::notation::{Notation, RangeArgs, format_hex, parse_duration, parse_hex};
 use super::output::Output;
+use super::settle::Settle;
 use super::{Global, notice};
 
 #[derive(Debug, Subcommand)]
@@ -213,7 +215,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::DeleteRange { range, all } => delete_range(global, &range, all, output).await,
         Command::Settle(args) => {
             let key = notation.parse_key(&args.key)?;
-            let settled = global.connect().await?.settle(key, &args.name()).await?;
+            let (client, name) = (global.connect().await?, args.name());
+            let settled = change(Settle::Again, client.settle(key, &name)).await?;
             print_settled(global, output, settled)
         }
     }
@@ -238,9 +241,20 @@ pub fn row_json(notation: Notation, key: &[u8], version: &Versioned, keys_only: 
     Value::Object(object)
 }
 
+/// That a key has no value, as JSON.
+pub fn no_value_json(notation: Notation, key: &[u8]) -> Value {
+    let mut object = Map::new();
+    notation.add_json(&mut object, "key", key);
+    object.insert("value".to_owned(), Value::Null);
+    Value::Object(object)
+}
+
 fn print_found(global: &Global, output: &mut Output, key: &[u8], found: Option<Versioned>) -> anyhow::Result<End> {
     let notation = global.notation();
     let Some(version) = found else {
+        if global.json {
+            output.json(&no_value_json(notation, key))?;
+        }
         notice(&format!("{} has no value", notation.format(key)));
         return Ok(End::No);
     };
@@ -258,24 +272,8 @@ async fn write(global: &Global, kind: WriteKind, output: &mut Output) -> anyhow:
     let name = client.new_idempotency();
     let key = kind.record_key().clone();
     let options = WriteOptions { idempotency: Some(name.clone()), ..WriteOptions::default() };
-    let answer = client.write(kind, options).await.inspect_err(|error| advise(global, &key, &name, error))?;
+    let answer = change(Settle::Write { key: key.clone(), name }, client.write(kind, options)).await?;
     print_written(global, output, &key, answer)
-}
-
-fn advise(global: &Global, key: &[u8], name: &Idempotency, error: &Error) {
-    if error.is_unknown() {
-        notice(&format!(
-            "to find out what became of it: drover kv settle --hex {} {} --endpoints {}",
-            format_hex(key),
-            settle_flags(name),
-            global.endpoints.join(",")
-        ));
-    }
-}
-
-/// The flags that tell [`SettleArgs`] the name of a write.
-pub fn settle_flags(name: &Idempotency) -> String {
-    format!("--idempotency-key {} --not-after {}", format_hex(&name.key), name.not_after)
 }
 
 /// What a count came to.
@@ -364,9 +362,9 @@ async fn delete_range(global: &Global, range: &RangeArgs, all: bool, output: &mu
     let interval = range.interval(global.notation())?;
     let client: Client = global.connect().await?;
     let spinner = ProgressBar::new_spinner();
-    let done = client
-        .delete_range(interval, |progress| spinner.set_message(format!("{} keys deleted", progress.deleted)))
-        .await?;
+    let deleted =
+        client.delete_range(interval, |progress| spinner.set_message(format!("{} keys deleted", progress.deleted)));
+    let done = change(Settle::Again, deleted).await?;
     spinner.finish_and_clear();
     match global.json {
         true => output.json(&json!({ "deleted": done.deleted, "batches": done.batches }))?,

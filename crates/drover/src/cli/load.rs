@@ -8,6 +8,8 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -18,9 +20,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::exit::{End, UsageError};
+use super::interrupt::{Signals, unanswered};
 use super::notation::Notation;
 use super::output::Output;
 use super::records::{Column, Format, Layout, Malformed, Row, rows};
+use super::settle::Settle;
 use super::{Global, notice};
 
 /// Malformed or differing rows that are shown one by one; the rest is only counted.
@@ -144,28 +148,34 @@ async fn write_all(
     parallel: u16,
     bar: &ProgressBar,
 ) -> anyhow::Result<Written> {
+    let (flight, mut signals) = Signals::listen()?;
+    let written = Arc::new(AtomicU64::new(0));
     let mut writers = JoinSet::new();
     let mut lanes = Vec::with_capacity(parallel.into());
     for _ in 0..parallel {
         let (lane, waiting) = mpsc::channel(LANE_ROWS);
         lanes.push(lane);
-        writers.spawn(write_lane(client.clone(), waiting));
+        writers.spawn(write_lane(client.clone(), waiting, Arc::clone(&written)));
     }
     // Reading blocks: a file, or a person at a terminal.
     let bar = bar.clone();
     let reader = tokio::task::spawn_blocking(move || deal(rows, &lanes, &bar));
-    let mut written = 0;
-    let mut failure = None;
-    while let Some(lane) = writers.join_next().await {
-        let (rows, error) = lane?;
-        written += rows;
-        failure = failure.or(error);
-    }
-    // A lane that failed has closed: the reader has stopped there, if it was not through.
-    let (read, malformed) = reader.await??;
-    match failure {
-        Some(error) => Err(error.context(format!("{written} rows were written before the load stopped; run it again"))),
-        None => Ok(Written { read, written, malformed }),
+    let all = async {
+        let mut failure = None;
+        while let Some(lane) = writers.join_next().await {
+            failure = failure.or(lane?);
+        }
+        // A lane that failed has closed: the reader has stopped there, if it was not through.
+        let (read, malformed) = reader.await??;
+        failure.map_or(Ok((read, malformed)), Err)
+    };
+    flight.take_off();
+    let done = signals.unless(all).await.unwrap_or_else(|| Err(Settle::Again.add_to(unanswered())));
+    flight.land();
+    let written = written.load(Ordering::Relaxed);
+    match done {
+        Ok((read, malformed)) => Ok(Written { read, written, malformed }),
+        Err(error) => Err(error.context(format!("{written} rows were written before the load stopped; run it again"))),
     }
 }
 
@@ -206,15 +216,15 @@ fn complain(so_far: u64, bad: &Malformed) {
     }
 }
 
-async fn write_lane(client: Client, mut rows: mpsc::Receiver<Row>) -> (u64, Option<anyhow::Error>) {
-    let mut written = 0;
+/// Writes one row after the other and counts them; what it has failed with.
+async fn write_lane(client: Client, mut rows: mpsc::Receiver<Row>, written: Arc<AtomicU64>) -> Option<anyhow::Error> {
     while let Some(Row { line, key, value }) = rows.recv().await {
         match client.put(key, value).await {
-            Ok(_) => written += 1,
-            Err(error) => return (written, Some(anyhow::Error::from(error).context(format!("line {line}")))),
+            Ok(_) => drop(written.fetch_add(1, Ordering::Relaxed)),
+            Err(error) => return Some(Settle::Again.add_to(error).context(format!("line {line}"))),
         }
     }
-    (written, None)
+    None
 }
 
 async fn verify(global: &Global, args: &Args, layout: &Layout, output: &mut Output) -> anyhow::Result<End> {

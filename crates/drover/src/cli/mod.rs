@@ -10,13 +10,18 @@
 //!
 //! - Nothing panics when the reader of standard output or error goes away.
 //! - A definite failure and an unknown outcome never share an exit code.
+//! - Whatever ends a command while something is under way that changes the cluster, an error or a signal: it says that the outcome is
+//!   unknown, and how to find it out ([`interrupt`], [`settle`]).
+//! - With `--json` a failure is an object like every answer ([`failure`]).
 //! - Whatever one command prints of keys and values, another can read back ([`notation`]).
 
 mod bench;
 mod compat;
 mod dump;
 mod exit;
+mod failure;
 mod group;
+mod interrupt;
 mod job;
 mod join;
 mod kv;
@@ -26,6 +31,7 @@ mod notation;
 mod output;
 mod records;
 mod route;
+mod settle;
 mod shell;
 mod status;
 mod txn;
@@ -36,8 +42,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use drover_client::{Client, ClientBuilder, Reason};
-pub use exit::EXIT_CODES;
-use exit::{End, UsageError, end_of};
+pub use exit::{EXIT_CODES, UsageError};
+use exit::{End, end_of, misread};
+pub use failure::told;
+use failure::{Asked, complain, print_failure};
 use notation::Notation;
 use output::Output;
 
@@ -133,10 +141,14 @@ pub enum Command {
 
 /// Runs a command to its end.
 pub fn run(global: &Global, command: Command) -> ExitCode {
-    let result = tokio::runtime::Runtime::new()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(dispatch(global, command)));
-    result.unwrap_or_else(|error| complain(&error)).into()
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(global, &error.into()).into(),
+    };
+    let done = runtime.block_on(dispatch(global, command));
+    // A thread that reads standard input may never come back.
+    runtime.shutdown_background();
+    done.unwrap_or_else(|error| failed(global, &error)).into()
 }
 
 async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
@@ -160,54 +172,26 @@ async fn dispatch(global: &Global, command: Command) -> anyhow::Result<End> {
     Ok(end)
 }
 
-fn complain(error: &anyhow::Error) -> End {
-    let end = end_of(error);
-    if end != End::Done {
-        notice(&format!("error: {}", told(error)));
+/// Ends without a command: the arguments cannot be read, or ask for help.
+pub fn without_command(error: &clap::Error) -> ExitCode {
+    // Whoever closed an output does not want to hear it.
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let _ = print_failure(Asked::OfNodes(&[]), &mut Output::stdout(), &misread(error).into(), End::Usage);
     }
-    end
+    let _ = error.print();
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// An error with its causes, each once: many name their cause themselves.
-pub fn told(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
-        cause if text.is_empty() => cause,
-        cause if text.contains(&cause) => text,
-        cause => format!("{text}: {cause}"),
-    })
+fn failed(global: &Global, error: &anyhow::Error) -> End {
+    let end = end_of(error);
+    if end != End::Done {
+        // Whoever closed standard output does not want to hear it.
+        let _ = complain(global, Asked::OfNodes(&global.endpoints), &mut Output::stdout(), error, end);
+    }
+    end
 }
 
 /// A line for people. Whoever closed standard error does not want to hear it.
 fn notice(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use anyhow::Context;
-
-    use super::*;
-
-    #[test]
-    fn every_cause_of_an_error_is_told_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot lock x: {source}")]
-        struct NamesItsCause {
-            source: io::Error,
-        }
-        let cause = || io::Error::other("no space");
-        let table = [
-            (anyhow::Error::from(cause()), "no space"),
-            (NamesItsCause { source: cause() }.into(), "cannot lock x: no space"),
-            (
-                Err::<(), _>(NamesItsCause { source: cause() }).context("line 7").unwrap_err(),
-                "line 7: cannot lock x: no space",
-            ),
-        ];
-        for (error, expect) in table {
-            assert_eq!(told(&error), expect);
-        }
-    }
 }

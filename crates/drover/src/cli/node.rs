@@ -7,7 +7,9 @@ use serde_json::json;
 use super::Global;
 use super::compat::{shown_time, shown_version};
 use super::exit::End;
+use super::interrupt::change;
 use super::output::Output;
+use super::settle::Settle;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -36,7 +38,7 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::Join(_) => unreachable!("it was taken out above"),
         Command::List => list(global.json, output, &client.nodes().await?)?,
         Command::Drain { node, undo } => {
-            let changed = client.drain_node(node, !undo, &global.actor()).await?;
+            let changed = change(look(), client.drain_node(node, !undo, &global.actor())).await?;
             match global.json {
                 true => output.json(&json!({ "node": node.0, "draining": !undo, "changed": changed }))?,
                 false => {
@@ -47,7 +49,7 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             }
         }
         Command::Remove { node } => {
-            client.remove_node(node, &global.actor()).await?;
+            change(look(), client.remove_node(node, &global.actor())).await?;
             match global.json {
                 true => output.json(&json!({ "node": node.0, "removed": true }))?,
                 false => output.line(&format!("node {node} was removed"))?,
@@ -55,6 +57,11 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         }
     }
     Ok(End::Done)
+}
+
+/// Where it shows whether a node was changed.
+pub fn look() -> Settle {
+    Settle::Look("node list".to_owned())
 }
 
 fn list(as_json: bool, output: &mut Output, nodes: &[RegisteredNode]) -> std::io::Result<()> {

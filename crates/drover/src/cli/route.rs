@@ -11,8 +11,10 @@ use drover_client::{
 use serde_json::{Map, Value, json};
 
 use super::exit::{End, UsageError};
+use super::interrupt::unless_interrupted;
 use super::notation::{Notation, parse_duration};
 use super::output::Output;
+use super::settle::Settle;
 use super::{Global, job};
 
 #[derive(Debug, Subcommand)]
@@ -132,19 +134,24 @@ async fn split(
     key: bytes::Bytes,
     expect: Option<CatalogVersion>,
     actor: &str,
-) -> Result<drover_client::SplitRangeResponse, Error> {
+) -> anyhow::Result<drover_client::SplitRangeResponse> {
     let mut last = None;
     for _ in 0..SPLIT_ATTEMPTS {
         let version = match expect {
             Some(version) => version,
             None => client.route_ownership(key.clone()).await.map(|found| CatalogVersion(found.version))?,
         };
-        match client.split_route(version, route, key.clone(), actor).await {
-            Err(error) if expect.is_none() && error.reason == Reason::VersionMismatch => last = Some(error),
-            done => return done,
+        match unless_interrupted(client.split_route(version, route, key.clone(), actor)).await? {
+            Err(error) if expect.is_none() && is_overtaken(&error) => last = Some(error),
+            done => return done.map_err(|error| Settle::Look("route list".to_owned()).add_to(error)),
         }
     }
-    Err(last.expect("there was an attempt"))
+    Err(last.expect("there was an attempt").into())
+}
+
+/// Whether the catalog has changed meanwhile, and certainly not by this request.
+fn is_overtaken(error: &Error) -> bool {
+    error.reason == Reason::VersionMismatch && !error.is_unknown()
 }
 
 /// A move, but for the range.
@@ -193,11 +200,9 @@ async fn moved(
             shown.plan(output, &plan)?;
             return Ok(if plan.refusal.is_none() { End::Done } else { End::No });
         }
-        match client.start_move(&request, &global.actor()).await {
-            Err(error) if asked.expect_version.is_none() && error.reason == Reason::VersionMismatch => {
-                last = Some(error);
-            }
-            Err(error) => return Err(error.into()),
+        match unless_interrupted(client.start_move(&request, &global.actor())).await? {
+            Err(error) if asked.expect_version.is_none() && is_overtaken(&error) => last = Some(error),
+            Err(error) => return Err(Settle::Look("job list".to_owned()).add_to(error)),
             Ok(job) => {
                 shown.job(output, job)?;
                 return Ok(End::Done);
@@ -404,6 +409,14 @@ mod tests {
         assert_eq!(range(2, None, None), Some(("m".into(), None)));
         assert_eq!(range(9, Some("c"), None), Some(("c".into(), None)), "the cluster will not know it");
         assert_eq!(range(2, Some("p"), Some("n")), None);
+    }
+
+    /// Another attempt has another name: beside one that may have been carried out it would divide or move once more.
+    #[test]
+    fn only_what_was_certainly_not_carried_out_is_tried_again_with_a_newer_version() {
+        assert!(is_overtaken(&Error::definite(Reason::VersionMismatch, "")));
+        assert!(!is_overtaken(&Error::unknown(Reason::VersionMismatch, "")));
+        assert!(!is_overtaken(&Error::definite(Reason::FailedPrecondition, "")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `drover txn`: several operations at once, and transactions that were left behind.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -11,11 +12,13 @@ use drover_client::{
 };
 use serde_json::{Map, Value, json};
 
-use super::Global;
 use super::exit::{End, UsageError};
+use super::interrupt::{Signals, change, unanswered};
 use super::notation::Notation;
 use super::output::Output;
+use super::settle::Settle;
 use super::shell::words;
+use super::{Global, notice};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -81,7 +84,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
             Ok(if status == TransactionStatus::Nothing { End::No } else { End::Done })
         }
         Command::Resolve { id, force } => {
-            let status = global.connect().await?.resolve_transaction(id, force).await?;
+            let client = global.connect().await?;
+            let status = change(Settle::Again, client.resolve_transaction(id, force)).await?;
             show_status(global.json, output, id, status)?;
             Ok(End::Done)
         }
@@ -147,8 +151,7 @@ async fn script(global: &Global, file: Option<PathBuf>, output: &mut Output) -> 
     };
     let operations = parse(&text, global.notation())?;
     let client = global.connect().await?;
-    let ran = client.transaction(|txn| perform(txn, &operations)).await?;
-    match ran {
+    match commit(&client, &operations).await? {
         Ran::Rows(rows) => {
             for (key, value) in rows {
                 print(global, output, &key, value.as_ref())?;
@@ -156,13 +159,42 @@ async fn script(global: &Global, file: Option<PathBuf>, output: &mut Output) -> 
             Ok(End::Done)
         }
         Ran::No(key) => {
-            eprintln!("{} is not as expected; nothing was changed", global.notation().format(&key));
+            if global.json {
+                let mut object = Map::from_iter([("succeeded".to_owned(), false.into())]);
+                global.notation().add_json(&mut object, "key", &key);
+                output.json(&object)?;
+            }
+            notice(&format!("{} is not as expected; nothing was changed", global.notation().format(&key)));
             Ok(End::No)
         }
     }
 }
 
-async fn perform(txn: Transaction, operations: &[Operation]) -> Result<Ran, Error> {
+/// Runs the operations until they are committed, or a signal comes while a commit is under way.
+async fn commit(client: &Client, operations: &[Operation]) -> anyhow::Result<Ran> {
+    let (flight, mut signals) = Signals::listen()?;
+    let last: RefCell<Option<Transaction>> = RefCell::default();
+    let run = |txn: Transaction| async {
+        // The run before was refused for certain.
+        flight.land();
+        let ran = perform(&txn, operations).await?;
+        last.replace(Some(txn));
+        flight.take_off();
+        Ok(ran)
+    };
+    let runs = client.transaction(run);
+    let done = signals.unless(runs).await.unwrap_or_else(|| Err(unanswered()));
+    flight.land();
+    done.map_err(|error| {
+        let written = last.take().and_then(|txn| Some((txn.id(), txn.contents().writes.first()?.0.clone())));
+        match written {
+            Some((id, primary)) => Settle::Txn { id, primary }.add_to(error),
+            None => error.into(),
+        }
+    })
+}
+
+async fn perform(txn: &Transaction, operations: &[Operation]) -> Result<Ran, Error> {
     let mut rows = Vec::new();
     for operation in operations {
         match operation.clone() {

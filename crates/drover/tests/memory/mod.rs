@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Bound;
 use std::pin::Pin;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use drover_kv::{Error, Expectation, Limits, Reason, ScanLimits, Update, WriteKind};
@@ -13,6 +15,9 @@ use drover_wire::proto::v1::session_answer::Answer;
 use drover_wire::proto::v1::*;
 use drover_wire::{Request as Asked, ScanPageRequest};
 use futures::{Stream, StreamExt};
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Rows on one page at most: small, so that scans have many.
@@ -29,7 +34,12 @@ pub struct Memory {
     rows: Arc<Mutex<Rows>>,
     /// Keys whose writes get no answer but a lost stream.
     losing: Option<&'static str>,
+    /// Told of what is asked of [`SILENT`], which gets no answer at all.
+    asked: Option<Sender<()>>,
 }
+
+/// A key whose requests are never answered.
+pub const SILENT: &str = "silent";
 
 impl Memory {
     /// Starts a server on a port of its own, in a thread of its own.
@@ -40,6 +50,16 @@ impl Memory {
     /// As [`start`](Self::start); writes to `key` are lost.
     pub fn start_losing(key: &'static str) -> SocketAddr {
         Self::serve(Memory { losing: Some(key), ..Memory::default() })
+    }
+
+    /// As [`start`](Self::start); what is asked of the key [`SILENT`], and every removal of a node, is never answered, but told to
+    /// the receiver.
+    pub fn start_silent() -> (SocketAddr, Receiver<()>) {
+        let (sender, asked) = channel();
+        // A transaction has a snapshot.
+        let rows = Rows { clock: 1 << 16, ..Rows::default() };
+        let memory = Memory { rows: Arc::new(Mutex::new(rows)), losing: None, asked: Some(sender) };
+        (Self::serve(memory), asked)
     }
 
     fn serve(memory: Memory) -> SocketAddr {
@@ -53,6 +73,7 @@ impl Memory {
                     tonic::transport::server::TcpIncoming::from(tokio::net::TcpListener::from_std(listener).unwrap())
                         .with_nodelay(Some(true));
                 tonic::transport::Server::builder()
+                    .add_service(SilentCluster(memory.asked.clone()))
                     .add_service(KvServer::new(memory).max_decoding_message_size(64 << 20))
                     .serve_with_incoming(incoming)
                     .await
@@ -60,6 +81,23 @@ impl Memory {
             });
         });
         address
+    }
+
+    /// Whether nobody is to get an answer to this.
+    fn is_silent(&self, request: &SessionRequest) -> bool {
+        let asks_of_silent = |call: &SessionCall| match Asked::try_from(call.clone()) {
+            Ok(Asked::Get { key, .. }) => key == SILENT,
+            Ok(Asked::BatchGet { keys, .. }) => keys.iter().any(|key| key == SILENT),
+            Ok(Asked::Write { kind, .. }) => kind.record_key() == SILENT,
+            Ok(Asked::DeleteRange { interval, .. }) => interval.start() == SILENT,
+            Ok(Asked::Commit(commit)) => commit.mutations.iter().any(|mutation| mutation.key == SILENT),
+            _ => false,
+        };
+        let silent = self.asked.is_some() && request.calls.iter().any(asks_of_silent);
+        if let (true, Some(asked)) = (silent, &self.asked) {
+            asked.send(()).unwrap();
+        }
+        silent
     }
 
     fn answer_all(&self, request: SessionRequest) -> Result<SessionResponse, Status> {
@@ -181,6 +219,35 @@ impl Rows {
     }
 }
 
+/// `Cluster`, which serves nothing, and does not even say so to those that want a node removed.
+#[derive(Clone)]
+struct SilentCluster(Option<Sender<()>>);
+
+impl NamedService for SilentCluster {
+    const NAME: &'static str = "drover.v1.Cluster";
+}
+
+impl Service<http::Request<Body>> for SilentCluster {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let asked = self.0.clone().filter(|_| request.uri().path().ends_with("/RemoveNode"));
+        Box::pin(async move {
+            if let Some(asked) = asked {
+                asked.send(()).unwrap();
+                std::future::pending::<()>().await;
+            }
+            Ok(Status::unimplemented("there is no cluster").into_http())
+        })
+    }
+}
+
 /// The whole of `Kv`, of which only sessions are served.
 macro_rules! serve_sessions_only {
     ($($name:ident: $request:ty => $response:ty),* $(,)?) => {
@@ -193,7 +260,13 @@ macro_rules! serve_sessions_only {
                 request: Request<Streaming<SessionRequest>>,
             ) -> Result<Response<Self::SessionStream>, Status> {
                 let this = self.clone();
-                let answers = request.into_inner().map(move |request| this.answer_all(request?));
+                let answers = request.into_inner().filter_map(move |request| {
+                    let answer = match request {
+                        Ok(request) if this.is_silent(&request) => None,
+                        request => Some(request.and_then(|request| this.answer_all(request))),
+                    };
+                    std::future::ready(answer)
+                });
                 Ok(Response::new(Box::pin(answers)))
             }
 

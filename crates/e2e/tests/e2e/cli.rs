@@ -63,11 +63,19 @@ impl Cli {
 
     /// The cluster says no, and that nothing was changed.
     async fn refused(&self, line: &str, reason: &str) {
-        for line in [line.to_owned(), format!("{line} --json")] {
+        for (line, as_json) in [(line.to_owned(), false), (format!("{line} --json"), true)] {
             let ended = self.run(&line).await;
-            assert_eq!((ended.code, ended.out.as_str()), (4, ""), "{line}: {}", ended.err);
+            assert_eq!(ended.code, 4, "{line}: {}", ended.err);
             let named = ended.err.starts_with(&format!("error: {reason}: "));
             assert!(named && ended.err.contains("nothing was changed"), "{line}: {}", ended.err);
+            if !as_json {
+                assert_eq!(ended.out, "", "{line}");
+                continue;
+            }
+            let failure: Value = serde_json::from_str(&ended.out).unwrap();
+            let error = &failure["error"];
+            let told = (&error["reason"], &error["certainty"], &failure["exit_code"]);
+            assert_eq!(told, (&reason.into(), &"definite".into(), &4.into()), "{line}: {failure}");
         }
     }
 }

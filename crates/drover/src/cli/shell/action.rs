@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use drover_client::{Expectation, Idempotency, Interval, Timestamp, TxnId, Update};
 
-use super::super::exit::UsageError;
+use super::super::exit::{UsageError, misread};
 use super::super::kv::ttl_ms;
 use super::super::notation::{self, Notation};
 use super::grammar::{CasArgs, Command, Line, RangeArgs, ScanArgs, Txn, Watch};
@@ -96,7 +96,7 @@ impl Action {
         match Line::try_parse_from(&words) {
             Ok(line) => Action::of(line.command, notation).map(Some),
             Err(help) if help.kind() == ErrorKind::DisplayHelp => Ok(Some(Action::Explain(help.to_string()))),
-            Err(error) => Err(UsageError(told(&error))),
+            Err(error) => Err(misread(&error)),
         }
     }
 
@@ -160,15 +160,6 @@ impl Action {
             _ => None,
         }
     }
-}
-
-/// What clap complains of, without the word that complaints begin with anyway.
-fn told(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    // The advice to say --help names no program here.
-    let text = text.split("\n\nFor more information").next().unwrap_or(text);
-    text.trim_end().to_owned()
 }
 
 fn cas(args: CasArgs, notation: Notation) -> Result<Action, UsageError> {

@@ -15,7 +15,7 @@
 //!
 //! - A transaction that is open exists in this process alone; leaving drops it, and says so.
 //! - Ctrl-C ends the line or what is under way, never the shell with somebody at it. A write that it ends has an unknown outcome,
-//!   and the message says how to find out.
+//!   and the message says how to find out. In a script SIGTERM does the same.
 //! - Without a terminal the first line that does not end with 0 ends the shell, with the code of that line.
 //! - With `--json` every command but `quit` prints one object, whether it fails or not; `watch` one for each look.
 
@@ -27,7 +27,6 @@ mod history;
 mod interrupt;
 mod known;
 mod reads;
-mod reply;
 mod script;
 mod session;
 mod state;
@@ -47,8 +46,9 @@ use script::Script;
 use session::Session;
 
 use super::exit::{End, UsageError, end_of};
+use super::failure::{Asked, complain, told};
 use super::output::Output;
-use super::{Global, notice, told};
+use super::{Global, notice};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -73,10 +73,10 @@ pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Re
     if attended {
         // Before anything is sent: a history that cannot be kept is a mistake of whoever named the file.
         let editor = open_editor(&args)?;
-        let session = Session::new(global.connect().await?, global, Interrupts::listen()?, attended);
+        let session = Session::new(global.connect().await?, global, Interrupts::listen(attended)?, attended);
         return converse(global, editor, session, output).await;
     }
-    let session = Session::new(global.connect().await?, global, Interrupts::listen()?, attended);
+    let session = Session::new(global.connect().await?, global, Interrupts::listen(attended)?, attended);
     follow(global, Script::read(BufReader::new(std::io::stdin())), session, output).await
 }
 
@@ -122,7 +122,7 @@ async fn converse(
                 Ok(Led::On(_)) => output.flush()?,
                 Ok(Led::Out) => break 'lines,
                 Err(error) => {
-                    reply::complain(global, output, &error, end_of(&error))?;
+                    complain(global, Asked::InShell(global.notation()), output, &error, end_of(&error))?;
                     // What was pasted behind it may depend on it.
                     break;
                 }
@@ -156,7 +156,7 @@ async fn follow(
                 None => break End::Done,
                 Some(text) => {
                     let error = UsageError(format!("the script ends within a transaction: {text}")).into();
-                    reply::complain(global, output, &error, End::Usage)?;
+                    complain(global, Asked::InShell(global.notation()), output, &error, End::Usage)?;
                     break End::Usage;
                 }
             },
@@ -164,7 +164,13 @@ async fn follow(
                 let end = end_of(&error);
                 // Whoever reads the answers has seen enough.
                 if end != End::Done {
-                    reply::complain(global, output, &error.context(format!("line {}", script.number())), end)?;
+                    complain(
+                        global,
+                        Asked::InShell(global.notation()),
+                        output,
+                        &error.context(format!("line {}", script.number())),
+                        end,
+                    )?;
                 }
                 break end;
             }

@@ -42,9 +42,8 @@ impl Session<'_> {
             }
         };
         let Some(value) = value else {
-            let mut object = self.named(&key);
-            object.insert("value".to_owned(), Value::Null);
-            self.refuse(output, &format!("{} has no value", notation.format(&key)), object.into())?;
+            let object = kv::no_value_json(notation, &key);
+            self.refuse(output, &format!("{} has no value", notation.format(&key)), object)?;
             return Ok(End::No);
         };
         self.say(output, &notation.format(&value), object)?;

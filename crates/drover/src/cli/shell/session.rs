@@ -1,11 +1,13 @@
 //! What the commands do; those that read and write keys stand in `reads.rs` and `writes.rs`.
 
 use bytes::Bytes;
-use drover_client::{Client, Error, Reason, Timestamp, TransactionStatus, TxnId};
+use drover_client::{Client, Error, Timestamp, TransactionStatus, TxnId};
 use serde_json::{Map, Value, json};
 
 use super::super::exit::{End, UsageError};
+use super::super::interrupt::unanswered;
 use super::super::output::Output;
+use super::super::settle::Settle;
 use super::super::{Global, kv, notice, status, txn};
 use super::action::Action;
 use super::interrupt::{Interrupted, Interrupts};
@@ -13,7 +15,6 @@ use super::known::Known;
 use super::state::State;
 use super::transaction::{Open, count};
 use super::watch::Watch;
-use super::words::word;
 
 /// One connection to a cluster, and perhaps an open transaction.
 pub struct Session<'a> {
@@ -67,7 +68,8 @@ impl<'a> Session<'a> {
             Action::Scan(scan) => self.scan(scan, output).await,
             Action::Count { interval, at } => self.count(interval, at, output).await,
             Action::Settle { key, name } => {
-                let settled = self.interrupts.unless(self.client.settle(key, &name)).await.ok_or_else(unanswered)??;
+                let settled = self.interrupts.unless(self.client.settle(key, &name)).await;
+                let settled = settled.unwrap_or_else(|| Err(unanswered())).map_err(again)?;
                 kv::print_settled(self.global, output, settled)
             }
             Action::Begin { read_only, at } => self.begin(read_only, at, output),
@@ -87,7 +89,8 @@ impl<'a> Session<'a> {
             Action::TxnStatus { id, primary } => self.txn_status(id, primary, output).await,
             Action::TxnResolve { id, force } => {
                 let resolved = self.interrupts.unless(self.client.resolve_transaction(id, force)).await;
-                txn::show_status(self.global.json, output, id, resolved.ok_or_else(unanswered)??)?;
+                let resolved = resolved.unwrap_or_else(|| Err(unanswered())).map_err(again)?;
+                txn::show_status(self.global.json, output, id, resolved)?;
                 Ok(End::Done)
             }
             Action::Explain(text) => {
@@ -170,7 +173,7 @@ impl<'a> Session<'a> {
             (None, None) => return Err(Interrupted.into()),
             (None, Some(_)) => Err(unanswered()),
         };
-        let commit_ts = committed.map_err(|error| self.after_commit(id, primary.as_deref(), error))?;
+        let commit_ts = committed.map_err(|error| Self::after_commit(id, primary, error))?;
         let at = Some(commit_ts).filter(|at| *at != Timestamp::default()).map(|at| at.to_string());
         let text = match &at {
             Some(at) => format!("committed at {at}"),
@@ -181,14 +184,14 @@ impl<'a> Session<'a> {
     }
 
     /// Adds to the failure of a commit what there is to do.
-    fn after_commit(&self, id: TxnId, primary: Option<&[u8]>, error: Error) -> Error {
-        let advice = match (error.is_unknown(), primary) {
-            (true, Some(primary)) => {
-                format!("to find out what became of it: txn status {id} {}", word(self.global.notation(), primary))
+    fn after_commit(id: TxnId, primary: Option<Bytes>, error: Error) -> anyhow::Error {
+        match (error.is_unknown(), primary) {
+            (true, Some(primary)) => Settle::Txn { id, primary }.add_to(error),
+            _ => {
+                let advice = "the transaction is over and nothing of it was written; begin another one";
+                Error { message: format!("{}\n{advice}", error.message), ..error }.into()
             }
-            _ => "the transaction is over and nothing of it was written; begin another one".to_owned(),
-        };
-        Error { message: format!("{}\n{advice}", error.message), ..error }
+        }
     }
 
     async fn txn_list(&mut self, output: &mut Output) -> anyhow::Result<End> {
@@ -220,10 +223,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A write that was interrupted: whether it was sent is not asked, so it may have been.
-pub(super) fn unanswered() -> Error {
-    Error::unknown(
-        Reason::TimeoutIndefinite,
-        "interrupted before the answer came; it may have happened or may still happen",
-    )
+/// The failure of something that may be asked again.
+fn again(error: Error) -> anyhow::Error {
+    Settle::Again.add_to(error)
 }

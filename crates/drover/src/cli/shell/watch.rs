@@ -7,6 +7,7 @@ use drover_client::{Client, ClusterStatus, Error};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::exit::{End, end_of};
+use super::super::failure::{Asked, complain};
 use super::super::output::Output;
 use super::super::{Global, status};
 use super::interrupt::{Interrupted, Interrupts};
@@ -90,7 +91,7 @@ impl Watch {
             Ok(seen) => status::show(global.json, output, &seen)?,
             Err(error) if self.attended => {
                 let error = error.into();
-                super::reply::complain(global, output, &error, end_of(&error))?;
+                complain(global, Asked::InShell(global.notation()), output, &error, end_of(&error))?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -1,16 +1,17 @@
 //! What writes a key: at once, or when the open transaction is committed.
 
 use bytes::Bytes;
-use drover_client::{Error, Expectation, Idempotency, Update, WriteKind, WriteOptions};
+use drover_client::{Error, Expectation, Update, WriteKind, WriteOptions};
 use serde_json::json;
 
 use super::super::exit::End;
+use super::super::interrupt::unanswered;
 use super::super::kv;
 use super::super::output::Output;
+use super::super::settle::Settle;
 use super::interrupt::Interrupted;
-use super::session::{Session, unanswered};
+use super::session::Session;
 use super::transaction::count;
-use super::words::word;
 
 impl Session<'_> {
     /// Puts or deletes.
@@ -72,18 +73,10 @@ impl Session<'_> {
         let (key, name) = (kind.record_key().clone(), self.client.new_idempotency());
         let options = WriteOptions { idempotency: Some(name.clone()), ..WriteOptions::default() };
         let written = self.interrupts.unless(self.client.write(kind, options)).await;
-        let answer =
-            written.unwrap_or_else(|| Err(unanswered())).map_err(|error| self.to_settle(&key, &name, error))?;
+        let answer = written
+            .unwrap_or_else(|| Err(unanswered()))
+            .map_err(|error| Settle::Write { key: key.clone(), name }.add_to(error))?;
         output.flush()?;
         kv::print_written(self.global, output, &key, answer)
-    }
-
-    /// Adds to an unknown error how to find out.
-    fn to_settle(&self, key: &[u8], name: &Idempotency, error: Error) -> Error {
-        if !error.is_unknown() {
-            return error;
-        }
-        let command = format!("settle {} {}", word(self.global.notation(), key), kv::settle_flags(name));
-        Error { message: format!("{}\nto find out what became of it: {command}", error.message), ..error }
     }
 }
