@@ -103,26 +103,33 @@ fn a_compare_and_set_says_no_with_the_present_value() {
 fn a_dump_loads_into_another_cluster_and_verifies_there() {
     let (from, to) = (Memory::start(), Memory::start());
     let folder = tempfile::tempdir().unwrap();
-    for (extension, header) in [("tsv", ""), ("jsonl", "")] {
-        let path = folder.path().join(format!("rows.{extension}"));
+    let all: [(&str, &[&str]); 5] =
+        [("tsv", &[]), ("csv", &[]), ("jsonl", &[]), ("tab", &["--hex"]), ("csv", &["--hex"])];
+    for (round, (extension, flags)) in all.into_iter().enumerate() {
+        let prefix = format!("{round}");
+        let prefix_hex = format!("3{round}");
+        let path = folder.path().join(format!("rows{round}.{extension}"));
         let path = path.to_str().unwrap();
         for i in 0..30 {
-            let (key, value) = (format!("{extension}\\x00{i:02}"), format!("tab\\t{header}{i}\\xff"));
+            let (key, value) = (format!("{prefix}\\x00{i:02}"), format!("tab\\t{i}\\xff"));
             assert_eq!(code(&run(from, &["kv", "put", &key, &value])), 0);
         }
-        assert_eq!(code(&run(from, &["dump", "--prefix", extension, "-o", path])), 0);
-        let missing = run(to, &["load", path, "--verify"]);
+        let range = if flags.is_empty() { &prefix } else { &prefix_hex };
+        assert_eq!(code(&run(from, &[&["dump", "--prefix", range, "-o", path], flags].concat())), 0);
+        let load = [&["load", path], flags].concat();
+        let verify = [&load[..], &["--verify"]].concat();
+        let missing = run(to, &verify);
         assert_eq!(code(&missing), 1, "{}", err(&missing));
-        let loaded = run(to, &["load", path]);
+        let loaded = run(to, &load);
         assert_eq!((code(&loaded), out(&loaded)), (0, "30 of 30 rows written, 0 malformed\n"), "{}", err(&loaded));
-        let verified = run(to, &["load", path, "--verify"]);
+        let verified = run(to, &verify);
         assert_eq!(code(&verified), 0, "{}", out(&verified));
-        run(to, &["kv", "put", &format!("{extension}\\x0003"), "changed"]);
-        let different = run(to, &["load", path, "--verify"]);
+        run(to, &["kv", "put", &format!("{prefix}\\x0003"), "changed"]);
+        let different = run(to, &verify);
         assert_eq!(code(&different), 1);
         assert!(out(&different).contains("0 missing, 1 different"), "{}", out(&different));
     }
-    assert_eq!(out(&run(to, &["kv", "count"])), "60\n");
+    assert_eq!(out(&run(to, &["kv", "count"])), "150\n");
 }
 
 #[test]

@@ -8,10 +8,9 @@ use drover_client::{ScanQuery, Timestamp};
 use indicatif::ProgressBar;
 
 use super::exit::{End, UsageError};
-use super::kv::row_json;
-use super::notation::{Notation, RangeArgs};
+use super::notation::RangeArgs;
 use super::output::Output;
-use super::records::Format;
+use super::records::{Format, Writer};
 use super::{Global, notice};
 
 #[derive(Debug, clap::Args)]
@@ -31,15 +30,11 @@ pub struct Args {
 
 impl Args {
     fn format(&self, json: bool) -> Result<Format, UsageError> {
-        let format = match (self.format, &self.output) {
-            (Some(format), _) => format,
-            (None, _) if json => Format::Jsonl,
-            (None, Some(path)) => Format::of(path)?,
-            (None, None) => Format::Tsv,
-        };
-        match format {
-            Format::Csv => Err(UsageError("a dump is TSV or JSON lines".to_owned())),
-            Format::Tsv | Format::Jsonl => Ok(format),
+        match (self.format, &self.output) {
+            (Some(format), _) => Ok(format),
+            (None, _) if json => Ok(Format::Jsonl),
+            (None, Some(path)) => Format::of(path),
+            (None, None) => Ok(Format::Tsv),
         }
     }
 }
@@ -90,26 +85,17 @@ pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Re
         Some(target) => Some(Output::to(target.create()?)),
         None => None,
     };
-    let sink = file.as_mut().unwrap_or(output);
+    let mut writer = Writer::new(format, global.notation(), file.as_mut().unwrap_or(output));
     let spinner = ProgressBar::new_spinner();
     let (mut rows, mut read_ts) = (0, args.at);
     while let Some(page) = scan.next_page().await? {
-        for row in &page.entries {
-            match format {
-                Format::Jsonl => sink.json(&row_json(global.notation(), &row.key, &row.version, false))?,
-                // `load` reads TSV with escapes, so that is what is written whatever the notation on the screen.
-                Format::Tsv | Format::Csv => {
-                    let (key, value) = (&row.key, &row.version.value);
-                    sink.line(&format!("{}\t{}", Notation::Escaped.format(key), Notation::Escaped.format(value)))?;
-                }
-            }
-        }
+        page.entries.iter().try_for_each(|row| writer.row(row))?;
         rows += page.count;
         read_ts = Some(page.read_ts);
         spinner.set_message(format!("{rows} rows"));
         spinner.tick();
     }
-    sink.flush()?;
+    writer.finish()?;
     drop(file);
     target.map_or(Ok(()), Target::finish)?;
     spinner.finish_and_clear();
@@ -155,7 +141,7 @@ mod tests {
         assert_eq!(args(None, None).format(true).unwrap(), Format::Jsonl);
         assert_eq!(args(None, Some("x.jsonl")).format(false).unwrap(), Format::Jsonl);
         assert_eq!(args(Some(Format::Tsv), Some("x.jsonl")).format(true).unwrap(), Format::Tsv);
-        assert!(args(None, Some("x.csv")).format(false).is_err());
+        assert_eq!(args(None, Some("x.csv")).format(false).unwrap(), Format::Csv);
         assert!(args(None, Some("x")).format(false).is_err());
     }
 }

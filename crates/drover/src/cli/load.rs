@@ -70,7 +70,7 @@ pub struct Args {
 }
 
 impl Args {
-    fn layout(&self) -> Result<Layout, UsageError> {
+    fn layout(&self, notation: Notation) -> Result<Layout, UsageError> {
         let format = match self.format {
             Some(format) => format,
             None => Format::of(&self.file)?,
@@ -85,6 +85,10 @@ impl Args {
         if format != Format::Jsonl && fields {
             return Err(UsageError("TSV and CSV have columns: use --key-column and --value-column".to_owned()));
         }
+        let hex = notation == Notation::Hex;
+        if hex && self.raw {
+            return Err(UsageError("--raw and --hex contradict each other; nothing was written".to_owned()));
+        }
         let choose = |column: &Option<Column>, field: &Option<String>, default| match (column, field) {
             (Some(column), _) => column.clone(),
             (None, Some(field)) => Column::Named(field.clone()),
@@ -96,6 +100,7 @@ impl Args {
             value: choose(&self.value_column, &self.value_field, 2),
             header: self.header,
             raw: self.raw,
+            hex,
         })
     }
 
@@ -114,7 +119,7 @@ impl Args {
 }
 
 pub async fn run(global: &Global, args: Args, output: &mut Output) -> anyhow::Result<End> {
-    let layout = args.layout()?;
+    let layout = args.layout(global.notation())?;
     if args.verify {
         return verify(global, &args, &layout, output).await;
     }
@@ -364,7 +369,7 @@ mod tests {
     }
 
     fn layout_of(line: &[&str]) -> Result<Layout, UsageError> {
-        Line::parse_from([&["load"], line].concat()).args.layout()
+        Line::parse_from([&["load"], line].concat()).args.layout(Notation::Escaped)
     }
 
     #[test]
@@ -377,6 +382,9 @@ mod tests {
         assert!(layout_of(&["a.jsonl", "--key-column", "1"]).is_err());
         assert!(layout_of(&["a.tsv", "--value-field", "v"]).is_err());
         assert!(layout_of(&["-"]).is_err());
+        let hex = |line: &[&str]| Line::parse_from([&["load"], line].concat()).args.layout(Notation::Hex);
+        assert!(hex(&["a.tsv"]).unwrap().hex);
+        assert!(hex(&["a.tsv", "--raw"]).is_err());
     }
 
     #[test]

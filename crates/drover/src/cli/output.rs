@@ -63,6 +63,17 @@ impl Output {
     }
 }
 
+/// Bytes as they are.
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sink.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
 #[cfg(test)]
 pub mod tests {
     use std::sync::{Arc, Mutex};
@@ -74,7 +85,7 @@ pub mod tests {
     pub struct Captured(Arc<Mutex<Vec<u8>>>);
 
     impl Captured {
-        fn bytes(&self) -> Vec<u8> {
+        pub fn bytes(&self) -> Vec<u8> {
             self.0.lock().unwrap().clone()
         }
 

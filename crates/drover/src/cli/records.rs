@@ -6,7 +6,11 @@
 //! | CSV | two columns, quoted as in RFC 4180 | as it is |
 //! | JSON lines | two fields; a value that is not a string is taken as its JSON text | `key_hex`, `value_hex` |
 //!
+//! With `--hex` the columns of TSV and CSV hold hexadecimal digits.
+//!
 //! Readers report the line on which a malformed row starts and go on with the next.
+
+mod writer;
 
 use std::io::{BufRead, Read};
 use std::path::Path;
@@ -15,6 +19,8 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use drover_keys::unescape;
 use serde_json::{Map, Value};
+
+pub use writer::Writer;
 
 use super::exit::UsageError;
 use super::notation::parse_hex;
@@ -71,6 +77,8 @@ pub struct Layout {
     pub header: bool,
     /// Whether backslashes in TSV stand for themselves.
     pub raw: bool,
+    /// Whether the columns of TSV and CSV hold hexadecimal digits.
+    pub hex: bool,
 }
 
 /// One row and the line it starts on, counted from 1.
@@ -156,8 +164,11 @@ fn tsv(
         false => None,
     };
     let (key_at, value_at) = places(layout, head.as_deref())?;
-    let raw = layout.raw;
+    let (raw, hex) = (layout.raw, layout.hex);
     let field = move |bytes: &[u8]| -> Result<Bytes, String> {
+        if hex {
+            return digits(bytes);
+        }
         if raw {
             return Ok(Bytes::copy_from_slice(bytes));
         }
@@ -176,6 +187,11 @@ fn tsv(
     })))
 }
 
+/// A column of hexadecimal digits.
+fn digits(column: &[u8]) -> Result<Bytes, String> {
+    parse_hex(&String::from_utf8_lossy(column))
+}
+
 fn is_not_empty(line: &std::io::Result<(u64, Vec<u8>)>) -> bool {
     !matches!(line, Ok((_, line)) if line.is_empty())
 }
@@ -187,6 +203,8 @@ fn csv(source: impl Read + Send + 'static, layout: &Layout) -> anyhow::Result<Bo
         false => None,
     };
     let (key_at, value_at) = places(layout, head.as_deref())?;
+    let hex = layout.hex;
+    let field = move |column: &[u8]| if hex { digits(column) } else { Ok(Bytes::copy_from_slice(column)) };
     Ok(Box::new(reader.into_byte_records().map(move |record| {
         let record = match record {
             Ok(record) => record,
@@ -202,7 +220,7 @@ fn csv(source: impl Read + Send + 'static, layout: &Layout) -> anyhow::Result<Bo
         let columns: Vec<&[u8]> = record.iter().collect();
         let row = pick(&columns, key_at, "key").and_then(|key| {
             let value = pick(&columns, value_at, "value")?;
-            finished(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value), line)
+            finished(field(key)?, field(value)?, line)
         });
         Ok(row.map_err(|why| Malformed { line, why }))
     })))
@@ -244,7 +262,7 @@ mod tests {
     use super::*;
 
     fn layout(format: Format) -> Layout {
-        Layout { format, key: Column::At(1), value: Column::At(2), header: false, raw: false }
+        Layout { format, key: Column::At(1), value: Column::At(2), header: false, raw: false, hex: false }
     }
 
     fn read(text: &[u8], layout: &Layout) -> Vec<Result<Row, Malformed>> {
@@ -273,6 +291,16 @@ mod tests {
         let got = read(b"a\\x\t\xff\n", &Layout { raw: true, ..layout(Format::Tsv) });
         assert_eq!(got, [Ok(Row { line: 1, key: "a\\x".into(), value: Bytes::from_static(b"\xff") })]);
         assert_eq!(bad_lines(&read(b"a\t\xff\n", &layout(Format::Tsv))), [1]);
+    }
+
+    #[test]
+    fn columns_of_hexadecimal_digits_are_read_and_others_named_by_line() {
+        for (format, text) in [(Format::Tsv, "6100\tff\n6\tff\n61\t0g\n"), (Format::Csv, "6100,\"ff\"\n6,ff\n61,0g\n")]
+        {
+            let got = read(text.as_bytes(), &Layout { hex: true, ..layout(format) });
+            assert_eq!(got[0], Ok(Row { line: 1, key: "a\0".into(), value: Bytes::from_static(b"\xff") }));
+            assert_eq!(bad_lines(&got), [2, 3], "{format:?}");
+        }
     }
 
     #[test]
@@ -318,9 +346,9 @@ mod tests {
         assert!(Format::of(Path::new("rows")).is_err());
     }
 
-    fn never_panics(text: &[u8], raw: bool, header: bool) {
+    fn never_panics(text: &[u8], raw: bool, hex: bool, header: bool) {
         for format in [Format::Tsv, Format::Csv, Format::Jsonl] {
-            let layout = Layout { raw, header, ..layout(format) };
+            let layout = Layout { raw, hex, header, ..layout(format) };
             for row in rows(Cursor::new(text.to_vec()), &layout).into_iter().flatten() {
                 match row.unwrap() {
                     Ok(row) => assert!(!row.key.is_empty()),
@@ -332,17 +360,18 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn arbitrary_files_never_panic(text: Vec<u8>, raw: bool, header: bool) {
-            never_panics(&text, raw, header);
+        fn arbitrary_files_never_panic(text: Vec<u8>, raw: bool, hex: bool, header: bool) {
+            never_panics(&text, raw, hex, header);
         }
 
         #[test]
         fn files_that_are_almost_rows_never_panic(
             text in r#"([a-c]{0,2}|[\\"{}:,\t\n\r]|\\x[0-9a-f]{0,2}|"key"|"value_hex"|\{"key":"a","value":){0,24}"#,
             raw: bool,
+            hex: bool,
             header: bool,
         ) {
-            never_panics(text.as_bytes(), raw, header);
+            never_panics(text.as_bytes(), raw, hex, header);
         }
     }
 }
