@@ -7,10 +7,13 @@
 //! DIR/node-N/node.toml, data/, log
 //! ```
 //!
+//! A start that is refused before a node runs leaves nothing behind that it has made ([`made`]).
+//!
 //! The nodes are processes of this executable, each in a process group of its own (a Ctrl-C of the terminal reaches only
 //! `drover dev`, which then stops them in order) and killed by the kernel if `drover dev` itself dies. The kernel ties them to
 //! the *thread* that started them: everything here runs on the main thread.
 
+mod made;
 mod plan;
 mod process;
 mod ready;
@@ -21,17 +24,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use drover_server::config::{Config, Sources};
-use drover_server::datadir::DirLock;
+use drover_server::config::{Config, ConfigError, Sources};
 use drover_server::durable;
 
+use made::Made;
 use plan::{Plan, PlanArgs};
 use process::NodeSpec;
 use supervisor::{Announce, Options, supervise};
 
-use crate::{cli, server_cmd};
+use crate::cli::{self, UsageError};
+use crate::server_cmd;
 
 /// What the command line says.
 #[derive(Debug, Args)]
@@ -55,17 +59,24 @@ pub fn run(args: DevArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("drover dev: {}", cli::told(&error));
-            ExitCode::from(server_cmd::FAILED)
+            let is_usage =
+                |cause: &(dyn std::error::Error + 'static)| cause.is::<UsageError>() || cause.is::<ConfigError>();
+            ExitCode::from(if error.chain().any(is_usage) { server_cmd::USAGE } else { server_cmd::FAILED })
         }
     }
 }
 
 fn start(args: &DevArgs) -> anyhow::Result<()> {
-    durable::create_dir_all(&args.data).with_context(|| format!("cannot create {}", args.data.display()))?;
+    let mut made = Made::default();
+    made.dir(&args.data)?;
     let dir = args.data.canonicalize().with_context(|| format!("cannot find {}", args.data.display()))?;
-    let _lock = DirLock::acquire(&dir)?;
-    let plan = Plan::open(&dir, &args.plan)?;
-    let nodes = prepare_nodes(&dir, &plan)?;
+    made.lock(&dir)?;
+    let plan = Plan::open(&dir, &args.plan, &mut made)?;
+    let nodes = prepare_nodes(&dir, &plan, &mut made)?;
+    // Whoever answers at these addresses before the nodes run is somebody else, and would be taken for them.
+    for node in &nodes {
+        ready::expect_nobody(node.id, [&node.grpc, &node.admin])?;
+    }
     let options = Options {
         restart: args.restart,
         ready_timeout: Duration::from_secs(args.ready_timeout),
@@ -75,32 +86,33 @@ fn start(args: &DevArgs) -> anyhow::Result<()> {
     remove_record(&record)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let announce = ClusterRecord { path: record.clone(), plan: &plan };
+    made.keep();
     let ended = runtime.block_on(supervise(nodes, &options, &announce));
     remove_record(&record)?;
     ended
 }
 
 /// Writes the configurations that are not there yet, and reads all of them as the nodes will.
-fn prepare_nodes(dir: &Path, plan: &Plan) -> anyhow::Result<Vec<NodeSpec>> {
+fn prepare_nodes(dir: &Path, plan: &Plan, made: &mut Made) -> anyhow::Result<Vec<NodeSpec>> {
     let mut nodes = Vec::new();
     for id in plan.node_ids() {
         let home = dir.join(format!("node-{id}"));
         let file = home.join("node.toml");
         if !file.exists() {
-            durable::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-            let text = plan.node_config(id, &home.join("data"))?;
-            durable::write(&file, text.as_bytes()).with_context(|| format!("cannot write {}", file.display()))?;
+            made.dir(&home)?;
+            made.file(&file, &plan.node_config(id, &home.join("data"))?)?;
         }
-        let env = std::env::vars().filter(|(name, _)| name.starts_with("DROVER_")).collect();
+        let env = server_cmd::variables(std::env::vars_os())?;
         let config = Config::load(&Sources { file: Some(file.clone()), env, flags: Vec::new() })?;
         if config.node.id != id || config.cluster.id != plan.cluster_id {
-            bail!(
+            let why = format!(
                 "{} or a variable makes this node {} of cluster {}, but it is node {id} of cluster {}; nothing was started",
                 file.display(),
                 config.node.id,
                 config.cluster.id,
                 plan.cluster_id,
             );
+            return Err(UsageError(why).into());
         }
         nodes.push(NodeSpec {
             id,

@@ -13,12 +13,12 @@ use drover_server::lifecycle::{Shutdown, abort_on_panic, init_logging, raise_ope
 use drover_server::node::{self, Stopped};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-use crate::cli::told;
+use crate::cli::{UsageError, told};
 
 /// Exit status if the node or the cluster cannot start, or cannot go on: a local failure, as in `cli::EXIT_CODES`.
 pub const FAILED: u8 = 5;
 /// Exit status if the configuration is wrong, as for every other wrong use of the command line.
-const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
 /// Exit status if the time to drain was over before everything was finished.
 const CUT_OFF: u8 = 124;
 /// Below this many open files, the stores of a few groups are likely to run out of them.
@@ -115,7 +115,14 @@ fn serve(args: ServerArgs) -> anyhow::Result<ExitCode> {
     if let Some(parent) = args.parent {
         exit_with_parent(parent)?;
     }
-    let sources = Sources { file: args.file, env: variables(std::env::vars_os())?, flags: args.flags };
+    let env = match variables(std::env::vars_os()) {
+        Ok(env) => env,
+        Err(error) => {
+            eprintln!("drover server: {error}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    let sources = Sources { file: args.file, env, flags: args.flags };
     let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(error) => {
@@ -157,13 +164,15 @@ fn serve(args: ServerArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The variables that may be settings.
-fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> anyhow::Result<Vec<(String, String)>> {
+pub fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, UsageError> {
     let mut ours = Vec::new();
     for (name, value) in all {
         let Some(name) = name.to_str().filter(|name| name.starts_with("DROVER_")) else { continue };
         match value.into_string() {
             Ok(value) => ours.push((name.to_owned(), value)),
-            Err(value) => bail!("variable {name}: {value:?} is not UTF-8; nothing was started"),
+            Err(value) => {
+                return Err(UsageError(format!("variable {name}: {value:?} is not UTF-8; nothing was started")));
+            }
         }
     }
     Ok(ours)

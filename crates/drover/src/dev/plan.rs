@@ -3,11 +3,13 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use drover_keys::{ClusterId, NodeId, escape, unescape};
-use drover_server::durable;
 use serde::{Deserialize, Serialize};
+
+use super::made::Made;
+use crate::cli::UsageError;
 
 /// The group that holds catalog and oracle and owns no keys of users.
 const DEFAULT_GROUP: u64 = 1;
@@ -98,7 +100,7 @@ struct PlannedGroup {
 
 impl Plan {
     /// The plan of the cluster in `dir`, or, if there is none, a new one after `args`, which is then kept.
-    pub fn open(dir: &Path, args: &PlanArgs) -> anyhow::Result<Self> {
+    pub fn open(dir: &Path, args: &PlanArgs, made: &mut Made) -> anyhow::Result<Self> {
         let path = dir.join("plan.json");
         match std::fs::read(&path) {
             Ok(text) => {
@@ -110,7 +112,7 @@ impl Plan {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let plan = Self::new(ClusterId(rand::random()), args)?;
                 let text = serde_json::to_string_pretty(&plan)?;
-                durable::write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+                made.file(&path, &text)?;
                 Ok(plan)
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -122,17 +124,23 @@ impl Plan {
     fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let Self { cluster_id, nodes, data_groups, base_port, split_at } = serde_json::from_slice(text)?;
         let (nodes, data_groups, base_port) = (Some(nodes), Some(data_groups), Some(base_port));
-        Self::new(cluster_id, &PlanArgs { nodes, data_groups, base_port, split_at: Some(split_at) })
+        let plan = Self::new(cluster_id, &PlanArgs { nodes, data_groups, base_port, split_at: Some(split_at) });
+        // The command line is not to blame.
+        plan.map_err(|wrong| anyhow::Error::msg(wrong.0))
     }
 
-    fn new(cluster_id: ClusterId, args: &PlanArgs) -> anyhow::Result<Self> {
+    fn new(cluster_id: ClusterId, args: &PlanArgs) -> Result<Self, UsageError> {
         let (nodes, data_groups) = (args.nodes.unwrap_or(3), args.data_groups.unwrap_or(3));
         let base_port = args.base_port.unwrap_or(7400);
         if !NODES.contains(&nodes) || !DATA_GROUPS.contains(&data_groups) || base_port == 0 {
-            bail!("there is no cluster of {nodes} nodes and {data_groups} data groups from port {base_port} on");
+            let why =
+                format!("there is no cluster of {nodes} nodes and {data_groups} data groups from port {base_port} on");
+            return Err(UsageError(why));
         }
         if u64::from(base_port) + 2 * nodes > 1 << 16 {
-            bail!("--base-port {base_port}: there are not enough ports above it for {nodes} nodes");
+            return Err(UsageError(format!(
+                "--base-port {base_port}: there are not enough ports above it for {nodes} nodes"
+            )));
         }
         let split_at = match &args.split_at {
             Some(keys) => checked_splits(keys, data_groups)?,
@@ -142,7 +150,7 @@ impl Plan {
     }
 
     /// Refuses options that say something else than the plan.
-    fn check_args(&self, args: &PlanArgs) -> anyhow::Result<()> {
+    fn check_args(&self, args: &PlanArgs) -> Result<(), UsageError> {
         let split_at = args.split_at.as_ref().map(|keys| checked_splits(keys, self.data_groups)).transpose()?;
         let shown = |keys: &[String]| keys.join(",");
         let table = [
@@ -153,7 +161,10 @@ impl Plan {
         ];
         for (option, wanted, found) in table {
             if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-                bail!("--{option} {wanted} contradicts it ({found}); leave the option out, or use another --data");
+                let why = format!(
+                    "--{option} {wanted} contradicts it ({found}); leave the option out, or use another --data"
+                );
+                return Err(UsageError(why));
             }
         }
         Ok(())
@@ -212,24 +223,30 @@ impl Plan {
 }
 
 /// One-letter keys that cut a to z into equal parts.
-fn letters(groups: u64) -> anyhow::Result<Vec<String>> {
+fn letters(groups: u64) -> Result<Vec<String>, UsageError> {
     if groups > 26 {
-        bail!("--data-groups {groups}: there are only 26 letters to split at; give --split-at");
+        return Err(UsageError(format!(
+            "--data-groups {groups}: there are only 26 letters to split at; give --split-at"
+        )));
     }
     Ok((1..groups).filter_map(|n| u8::try_from(n * 26 / groups).ok()).map(|n| escape(&[b'a' + n])).collect())
 }
 
 /// Keys to split at in their one escaped form.
-fn checked_splits(keys: &[String], groups: u64) -> anyhow::Result<Vec<String>> {
+fn checked_splits(keys: &[String], groups: u64) -> Result<Vec<String>, UsageError> {
     let keys: Vec<Vec<u8>> = keys
         .iter()
-        .map(|key| unescape(key).map_err(|error| anyhow::anyhow!("--split-at {key}: {error}")))
+        .map(|key| unescape(key).map_err(|error| UsageError(format!("--split-at {key}: {error}"))))
         .collect::<Result<_, _>>()?;
     if keys.len() as u64 + 1 != groups {
-        bail!("--split-at gives {} keys; {groups} data groups need {}", keys.len(), groups - 1);
+        return Err(UsageError(format!(
+            "--split-at gives {} keys; {groups} data groups need {}",
+            keys.len(),
+            groups - 1
+        )));
     }
     if keys.iter().any(Vec::is_empty) || !keys.is_sorted_by(|a, b| a < b) {
-        bail!("--split-at: the keys must be in ascending order, without an empty one");
+        return Err(UsageError("--split-at: the keys must be in ascending order, without an empty one".to_owned()));
     }
     Ok(keys.iter().map(|key| escape(key)).collect())
 }
@@ -253,6 +270,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn open(dir: &Path, args: &PlanArgs) -> anyhow::Result<Plan> {
+        let mut made = Made::default();
+        let plan = Plan::open(dir, args, &mut made);
+        made.keep();
+        plan
+    }
 
     fn args(nodes: u64, data_groups: u64, split_at: Option<&[&str]>) -> PlanArgs {
         PlanArgs {
@@ -318,28 +342,28 @@ mod tests {
     #[test]
     fn the_same_directory_gives_the_same_cluster_and_refuses_contradictions() {
         let temp = tempfile::tempdir().unwrap();
-        let first = Plan::open(temp.path(), &args(3, 3, Some(&["a", "b"]))).unwrap();
-        assert_eq!(Plan::open(temp.path(), &PlanArgs::default()).unwrap(), first);
-        assert_eq!(Plan::open(temp.path(), &args(3, 3, Some(&["\\x61", "b"]))).unwrap(), first);
+        let first = open(temp.path(), &args(3, 3, Some(&["a", "b"]))).unwrap();
+        assert_eq!(open(temp.path(), &PlanArgs::default()).unwrap(), first);
+        assert_eq!(open(temp.path(), &args(3, 3, Some(&["\\x61", "b"]))).unwrap(), first);
         for (other, option) in [
             (args(4, 3, None), "--nodes 4"),
             (args(3, 2, None), "--data-groups 2"),
             (args(3, 3, Some(&["a", "c"])), "--split-at a,c"),
             (PlanArgs { base_port: Some(1), ..PlanArgs::default() }, "--base-port 1"),
         ] {
-            let error = format!("{:#}", Plan::open(temp.path(), &other).unwrap_err());
+            let error = format!("{:#}", open(temp.path(), &other).unwrap_err());
             assert!(error.contains(option) && error.contains("contradicts"), "{error}");
         }
-        assert_eq!(Plan::open(temp.path(), &PlanArgs::default()).unwrap(), first);
+        assert_eq!(open(temp.path(), &PlanArgs::default()).unwrap(), first);
         let other = tempfile::tempdir().unwrap();
-        assert_ne!(Plan::open(other.path(), &PlanArgs::default()).unwrap().cluster_id, first.cluster_id);
+        assert_ne!(open(other.path(), &PlanArgs::default()).unwrap().cluster_id, first.cluster_id);
     }
 
     #[test]
     fn a_damaged_plan_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("plan.json"), "{").unwrap();
-        let error = format!("{:#}", Plan::open(temp.path(), &PlanArgs::default()).unwrap_err());
+        let error = format!("{:#}", open(temp.path(), &PlanArgs::default()).unwrap_err());
         assert!(error.contains("plan.json is damaged"), "{error}");
     }
 

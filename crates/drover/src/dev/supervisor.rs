@@ -55,10 +55,6 @@ pub async fn supervise(specs: Vec<NodeSpec>, options: &Options, announce: &dyn A
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let mut nodes = Vec::new();
     let mut ended = Ok(());
-    // Whoever answers at these addresses before the nodes run is somebody else, and would be taken for them.
-    for spec in &specs {
-        ready::expect_nobody(spec.id, [&spec.grpc, &spec.admin])?;
-    }
     for spec in specs {
         match NodeProcess::start(spec, options.launch) {
             Ok(node) => nodes.push(node),

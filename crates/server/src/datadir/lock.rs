@@ -6,9 +6,6 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::error::DataDirError;
 
-/// Name of the file that carries the lock.
-pub(super) const FILE: &str = "LOCK";
-
 /// The right of this process to use a directory. Ends when dropped, and with the process however it ends.
 #[derive(Debug)]
 pub struct DirLock {
@@ -16,12 +13,15 @@ pub struct DirLock {
 }
 
 impl DirLock {
+    /// Name of the file that carries the lock.
+    pub const FILE: &str = "LOCK";
+
     /// Takes the lock of an existing directory without waiting.
     ///
     /// # Errors
     /// [`DataDirError::InUse`] if another process holds it.
     pub fn acquire(dir: &Path) -> Result<Self, DataDirError> {
-        let path = dir.join(FILE);
+        let path = dir.join(Self::FILE);
         let failed = |source: io::Error| DataDirError::Io { doing: "lock", path: path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;

@@ -278,7 +278,7 @@ fn refuse_foreign(root: &Path) -> Result<(), DataDirError> {
         move |source: io::Error| DataDirError::Io { doing, path, source }
     };
     // A first start that was interrupted leaves at most the temporary file; file systems make `lost+found`.
-    let ours = [lock::FILE, "identity.tmp", "lost+found"];
+    let ours = [DirLock::FILE, "identity.tmp", "lost+found"];
     for entry in fs::read_dir(root).map_err(failed("list", root))? {
         let name = entry.map_err(failed("list", root))?.file_name();
         if !ours.iter().any(|ours| name == *ours) {
@@ -306,7 +306,7 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap())
             .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap_or_default()))
-            .filter(|(name, _)| name != lock::FILE)
+            .filter(|(name, _)| name != DirLock::FILE)
             .collect();
         files.sort();
         files
