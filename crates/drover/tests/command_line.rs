@@ -175,7 +175,14 @@ fn scans_go_both_ways_over_all_pages_and_stop_at_the_limit() {
     let expect: String = (11..20).rev().map(|i| format!("k{i}\n")).collect();
     assert_eq!(out(&last), expect);
     assert_eq!(out(&run(server, &["kv", "count", "--start", "k05", "--end", "k10"])), "5\n");
-    assert_eq!(code(&run(server, &["kv", "delete-range"])), 2);
+    let everything_and_a_range: [&[&str]; 4] =
+        [&["--all", "--prefix", "k"], &["--all", "--start", "k"], &["--all", "--end", "l"], &[]];
+    for range in everything_and_a_range {
+        let refused = run(server, &[&["kv", "delete-range"], range].concat());
+        assert_eq!(code(&refused), 2, "{range:?}: {}", err(&refused));
+        assert!(err(&refused).contains("--all"), "{range:?}: {}", err(&refused));
+        assert_eq!(out(&run(server, &["kv", "count"])), "20\n", "{range:?}");
+    }
     let deleted = run(server, &["kv", "delete-range", "--prefix", "k0"]);
     assert_eq!(out(&deleted), "10 keys deleted in 3 batches\n");
     assert_eq!(out(&run(server, &["kv", "count"])), "10\n");

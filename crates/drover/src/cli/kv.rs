@@ -409,6 +409,44 @@ mod tests {
         assert_eq!(hex, json!({ "key_hex": "6b", "commit_ts": "1.1" }));
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settle: SettleArgs,
+    }
+
+    #[test]
+    fn a_name_ends_at_any_timestamp_that_there_is_and_at_no_other() {
+        use clap::Parser;
+        let name = |not_after: &str| {
+            let line = ["settle", "k", "--idempotency-key", "0102", "--not-after", not_after];
+            Line::try_parse_from(line).map(|line| line.settle.name())
+        };
+        let table = [
+            ("0", 0),
+            ("9223372036854775807", (1 << 63) - 1),
+            ("9223372036854775808", 1 << 63),
+            ("140737488355328.0", 1 << 63),
+            ("18446744073709551615", u64::MAX),
+            ("281474976710655.65535", u64::MAX),
+        ];
+        for (text, raw) in table {
+            let name = name(text).unwrap();
+            assert_eq!((name.not_after.raw(), &name.key[..]), (raw, &[1, 2][..]), "{text}");
+            assert_eq!(name.not_after.to_string().parse(), Ok(name.not_after), "{text}");
+        }
+        for (text, why) in [
+            ("18446744073709551616", "write MILLISECONDS.LOGICAL or one 64-bit number"),
+            ("281474976710656.0", "281474976710656 ms does not fit into 48 bits"),
+            ("1.65536", "write MILLISECONDS.LOGICAL"),
+            ("-1", "--not-after"),
+        ] {
+            let refused = name(text).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{text}");
+            assert!(refused.to_string().contains(why), "{text}: {refused}");
+        }
+    }
+
     #[test]
     fn no_is_the_answer_of_a_settle_unless_the_operation_happened() {
         use super::super::output::tests::Captured;

@@ -240,6 +240,33 @@ async fn an_idempotency_key_without_an_end_is_refused_and_writes_nothing() {
     assert_eq!(asks_once(&cluster).await.get("k").await.unwrap(), None);
 }
 
+/// The halves of the 64 bits mean nothing of their own: a record lives until its end has passed, wherever that lies.
+#[tokio::test]
+async fn an_idempotency_key_may_end_at_any_timestamp_up_to_the_last_one() {
+    let cluster = cluster().await;
+    let mut kv = raw(&cluster).await;
+    for not_after in [(1 << 63) - 1, 1 << 63, (1 << 63) + 1, u64::MAX] {
+        let key = Bytes::from(format!("k{not_after}"));
+        let options =
+            |not_after| Some(v1::Options { idempotency_key: "i".into(), not_after, ..v1::Options::default() });
+        let put = |value: &'static str, not_after| v1::PutRequest {
+            key: key.clone(),
+            value: value.into(),
+            options: options(not_after),
+            ..v1::PutRequest::default()
+        };
+        let settle = || v1::SettleRequest { key: key.clone(), options: options(not_after) };
+        let first = kv.put(put("first", not_after)).await.unwrap().into_inner();
+        let again = kv.put(put("first", not_after)).await.unwrap().into_inner();
+        assert_eq!(first.commit_ts, again.commit_ts, "{not_after}");
+        refused(kv.put(put("second", not_after)).await, Reason::IdempotencyReused);
+        refused(kv.put(put("first", not_after - 1)).await, Reason::IdempotencyReused);
+        let settled = kv.settle(settle()).await.unwrap().into_inner();
+        assert_eq!((settled.succeeded, settled.commit_ts), (true, first.commit_ts), "{not_after}");
+    }
+    assert_eq!(cluster.all_rows(NodeId(1)).await.unwrap().len(), 4);
+}
+
 /// Of unknown certainty, because the record of an earlier attempt may be gone, and at once: no attempt will ever say more.
 #[tokio::test]
 async fn a_write_or_a_settle_past_the_end_of_its_idempotency_key_is_told_so_at_once() {
