@@ -6,7 +6,7 @@ use crate::nemesis::Fault;
 
 /// Lines of the logs at WARN or above that are brought about by any fault, or by one of these. Everything else at these levels is a
 /// problem.
-const EXPECTED: [(&str, &[Fault]); 23] = [
+const EXPECTED: [(&str, &[Fault]); 22] = [
     ("peer cannot be used", &[]),
     ("handshake refused", &[]),
     ("few files may be open", &[]),
