@@ -257,7 +257,7 @@ impl Driver {
             true => self.cluster.fresh(deadline).await.ok(),
             false => None,
         };
-        Look { source, target, now, incapable: catalog.all_have(MOVES_RANGES, &holders(job, catalog)).is_err() }
+        Look { source, target, now, incapable: !are_capable(job, catalog) }
     }
 
     async fn take(
@@ -385,8 +385,9 @@ impl Driver {
         let (mut catalog, course) = (catalog.clone(), (job.id, job.epoch, job.paused));
         let off = async move {
             let (id, epoch, paused) = course;
-            let is_off =
-                |known: &Arc<Catalog>| known.job(id).is_none_or(|now| (now.epoch, now.paused) != (epoch, paused));
+            let is_off = |known: &Arc<Catalog>| {
+                known.job(id).is_none_or(|now| (now.epoch, now.paused) != (epoch, paused)) || !are_capable(job, known)
+            };
             // Without a catalog there is no replica here, and the driver ends.
             let _ = catalog.wait_for(is_off).await;
         };
@@ -457,9 +458,14 @@ impl Driver {
     }
 }
 
+/// Whether all nodes that hold a replica of a group concerned can move ranges.
+fn are_capable(job: &SplitJob, catalog: &Catalog) -> bool {
+    catalog.all_have(MOVES_RANGES, &holders(job, catalog)).is_ok()
+}
+
 /// The nodes that hold a replica of a group concerned.
 fn holders(job: &SplitJob, catalog: &Catalog) -> BTreeSet<NodeId> {
-    let groups = [GroupId::DEFAULT, job.source, job.target];
+    let groups = job.groups();
     let replicas = groups.iter().filter_map(|group| catalog.group(*group)).flat_map(|group| group.replicas.keys());
     replicas.copied().collect()
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use drover_catalog::MOVES_RANGES;
 use drover_catalog::job::{JobEvent, JobOptions, JobPhase, SplitJob};
 use drover_fsm::MoveCommand;
 use drover_fsm::moving::MoveStep;
@@ -213,4 +214,30 @@ async fn h34_a_copy_that_its_writers_outrun_has_them_slowed_down_and_catches_up(
     assert_eq!((job.phase, said_so), (JobPhase::Done, true), "{job:?}");
     assert!(fixture.groups[&RIGHT].stats().snapshot().slowed_writes > 0);
     assert_eq!(fixture.groups[&LEFT].stats().snapshot().slowed_writes, 0, "who writes elsewhere is not slowed down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h23_a_copy_stops_at_the_next_portion_when_a_node_cannot_move_ranges_any_more() {
+    let fixture = Fixture::new(SLOW).await;
+    const ROWS: usize = 200;
+    for n in 0..ROWS {
+        fixture.put(format!("x{n}"), "value").await.unwrap();
+    }
+    let came = || fixture.here.came.load(Ordering::SeqCst);
+    let _driven = fixture.drive(MigratorOptions { chunk_bytes: 1, share_percent: 100, ..MigratorOptions::default() });
+    let job = fixture.start(range("x", ""), LEFT, patient()).await;
+    let until = soon();
+    while came() < 3 {
+        assert!(std::time::Instant::now() < until, "{}", fixture.waits_for(job));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    fixture.register(&[]).await;
+    let stopped = fixture.job(job, |job| ended(job) || job.phase == JobPhase::Failed).await;
+    assert_eq!(stopped.phase, JobPhase::Failed);
+    assert!(stopped.failure.unwrap().why.contains("cannot move ranges any more"));
+    assert!(came() < ROWS, "the copy went on to its end: {} portions", came());
+    // It is seen to, and tried again.
+    fixture.register(&[MOVES_RANGES]).await;
+    fixture.ask(job, JobEvent::Retry).await;
+    assert_eq!(fixture.job(job, ended).await.phase, JobPhase::Done);
 }

@@ -8,7 +8,7 @@ use drover_keys::{GroupId, NodeId, ReplicaId};
 
 use super::{Answer, Decision, Judge, Note};
 use crate::row::CatalogRow;
-use crate::{CatalogRefusal, CatalogReply, GroupDescriptor, Replica, ReplicaRole, ReplicaState};
+use crate::{CatalogRefusal, CatalogReply, GroupDescriptor, MOVES_RANGES, Replica, ReplicaRole, ReplicaState};
 
 impl Judge<'_> {
     pub(super) fn add_replica(&self, group: GroupId, node: NodeId) -> Result<Decision, CatalogRefusal> {
@@ -23,6 +23,10 @@ impl Judge<'_> {
         }
         if entry.draining {
             return Err(CatalogRefusal::NodeDraining { node });
+        }
+        // A range moves, and what holds a replica of a group concerned has to know how.
+        if self.contents.jobs.values().any(|job| !job.phase.has_ended() && job.groups().contains(&group)) {
+            self.check_capability_of(std::iter::once(node), MOVES_RANGES)?;
         }
         let id = descriptor.next_replica;
         let mut next = descriptor.clone();

@@ -250,12 +250,21 @@ impl Judge<'_> {
 
     /// Refuses if a node has not said that it can do this which is live, or holds a replica: one that is silent comes back
     /// to a log in which the command stands already.
+    /// Of all nodes that are live or hold a replica.
     fn check_capability(&self, capability: &'static str) -> Result<(), CatalogRefusal> {
-        let has = |node: &NodeEntry| node.presence.as_ref().is_some_and(|p| p.capabilities.contains(capability));
-        let lacks = |id: &NodeId| !self.contents.nodes.get(id).is_some_and(has);
         let holders = self.contents.groups.values().flat_map(|group| group.replicas.keys().copied());
         let live = self.contents.live(self.now).map(|(node, _)| node.id);
-        let nodes: BTreeSet<NodeId> = live.chain(holders).filter(lacks).collect();
+        self.check_capability_of(live.chain(holders), capability)
+    }
+
+    fn check_capability_of(
+        &self,
+        nodes: impl Iterator<Item = NodeId>,
+        capability: &'static str,
+    ) -> Result<(), CatalogRefusal> {
+        let has = |node: &NodeEntry| node.presence.as_ref().is_some_and(|p| p.capabilities.contains(capability));
+        let lacks = |id: &NodeId| !self.contents.nodes.get(id).is_some_and(has);
+        let nodes: BTreeSet<NodeId> = nodes.filter(lacks).collect();
         match nodes.is_empty() || !guards::on(Guard::AllAreCapable) {
             true => Ok(()),
             false => Err(CatalogRefusal::CapabilityMissing { capability, nodes }),

@@ -270,6 +270,11 @@ pub struct NewJob {
 }
 
 impl SplitJob {
+    /// The groups concerned: the one that holds the catalog, the source and the target.
+    pub fn groups(&self) -> [GroupId; 3] {
+        [GroupId::DEFAULT, self.source, self.target]
+    }
+
     /// A job that begins.
     pub fn begun(new: NewJob) -> Self {
         let NewJob { id, interval, from_route, source, target, shard, options, actor, now } = new;

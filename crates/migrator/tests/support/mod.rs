@@ -236,13 +236,18 @@ impl Fixture {
             nodes: BTreeMap::from([(ME, address)]),
         };
         self.catalog(CatalogCommandKind::Bootstrap(Box::new(bootstrap))).await;
+        self.register(&[MOVES_RANGES]).await;
+    }
+
+    /// Registers this node as one that can do that.
+    pub async fn register(&self, capabilities: &[&str]) {
         let register = RegisterNode {
             node: Some(ME),
             store: StoreId([1; 16]),
             address: "a:1".to_owned(),
             admin_address: "a:2".to_owned(),
             version: Version::new(0, 1),
-            capabilities: BTreeSet::from([MOVES_RANGES.to_owned()]),
+            capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
         };
         self.catalog(CatalogCommandKind::RegisterNode(register)).await;
     }

@@ -1,6 +1,7 @@
-use drover_keys::ReplicaId;
+use drover_keys::{JobEpoch, JobId, ReplicaId};
 
 use super::*;
+use crate::job::JobEvent;
 use crate::{GroupDescriptor, ReplicaRole, ReplicaState};
 
 fn add(n: u64) -> Kind {
@@ -180,4 +181,26 @@ fn one_change_at_a_time_and_a_join_can_be_called_off() {
     assert!(matches!(refusal, CatalogRefusal::WrongReplica { why: "is leaving", .. }));
     world.run(gone(4, 4)).unwrap();
     world.run(add(5)).unwrap();
+}
+
+#[test]
+fn h46_while_a_range_moves_its_groups_take_no_replica_on_a_node_that_cannot_move_ranges() {
+    let mut world = World::settled();
+    let RegisterNode { node, store, address, admin_address, version, .. } = node(4, V1);
+    let capabilities = BTreeSet::from([CHANGES_REPLICAS.to_owned()]);
+    let range = crate::routes::strategies::interval("c", Some(b"f"));
+    world.run(super::jobs::start(1, 1, range, 1)).unwrap();
+    world.run(Kind::RegisterNode(RegisterNode { node, store, address, admin_address, version, capabilities })).unwrap();
+    let missing = CatalogRefusal::CapabilityMissing { capability: MOVES_RANGES, nodes: nodes([4]) };
+    for concerned in [GroupId::DEFAULT, GroupId(2)] {
+        assert_eq!(
+            world.run(Kind::AddReplica { group: concerned, node: NodeId(4) }),
+            Err(missing.clone()),
+            "{concerned}"
+        );
+    }
+    world.run(Kind::JobEvent { job: JobId(1), epoch: None, event: JobEvent::Abandon }).unwrap();
+    assert_eq!(world.run(add(4)), Err(missing), "it still clears up");
+    world.run(Kind::JobEvent { job: JobId(1), epoch: Some(JobEpoch(2)), event: JobEvent::Abandoned }).unwrap();
+    world.run(add(4)).unwrap();
 }
