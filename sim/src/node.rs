@@ -90,6 +90,7 @@ impl Machine {
             wall: Arc::clone(&self.clock) as Arc<dyn WallClock>,
             clock_lead: Arc::new(|| Duration::ZERO),
             open_log: Box::new(move |_, options| NodeLog::in_memory(&machine.disk, options, Box::new(pace))),
+            stores_in_step: true,
             observe: Box::new(move |view| *shown.replicas.lock() = Arc::downgrade(&view.directory)),
         };
         let ended = run_in(config, data, Shutdown::new(Duration::from_secs(15)), surroundings).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions,
     DBCompressionType, DBRawIteratorWithThreadMode, DBWithThreadMode, LogLevel, Options, SingleThreaded,
-    SliceTransform, SnapshotWithThreadMode,
+    SliceTransform, SnapshotWithThreadMode, properties,
 };
 
 use crate::env::EnvResources;
@@ -28,6 +28,8 @@ const ARENA_BLOCK_BYTES: usize = 256 << 10;
 /// Part of a data memtable that is a filter over its keys. Taken at once, so it counts for idle groups.
 const MEMTABLE_FILTER_RATIO: f64 = 0.01;
 const MEMTABLES_PER_FAMILY: i32 = 4;
+/// Flushed files of a family that are compacted together.
+const COMPACTION_FILES: u64 = 4;
 const BLOCK_BYTES: usize = 8 << 10;
 const FILTER_BITS_PER_KEY: f64 = 10.0;
 const INFO_LOG_BYTES: usize = 2 << 20;
@@ -95,6 +97,18 @@ pub(crate) fn compact(db: &Db) {
     }
 }
 
+/// Compacts the families in which as many flushed files have come together as RocksDB itself would wait for.
+pub(crate) fn compact_due(db: &Db) {
+    for family in Family::ALL.into_iter().filter(|&family| flushed_files(db, family) >= COMPACTION_FILES) {
+        db.compact_range_cf(handle(db, family), None::<&[u8]>, None::<&[u8]>);
+    }
+}
+
+/// Files of one family that were flushed and not compacted since.
+pub(crate) fn flushed_files(db: &Db, family: Family) -> u64 {
+    property(db, family, &properties::num_files_at_level(0))
+}
+
 /// An integer property of one family; 0 if RocksDB does not tell.
 pub(crate) fn property(db: &Db, family: Family, name: &CStr) -> u64 {
     db.property_int_value_cf(handle(db, family), name).ok().flatten().unwrap_or(0)
@@ -141,6 +155,8 @@ fn descriptor(family: Family, env: &EnvResources, gc: Option<&Arc<GcState>>) -> 
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options.set_arena_block_size(ARENA_BLOCK_BYTES);
     options.set_max_write_buffer_number(MEMTABLES_PER_FAMILY);
+    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES as i32);
+    options.set_disable_auto_compactions(env.options.in_step);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     if family == Family::Data {

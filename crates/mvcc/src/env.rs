@@ -23,11 +23,20 @@ pub struct StoreEnvOptions {
     pub background_threads: u32,
     /// Table files each store keeps open.
     pub max_open_files: u32,
+    /// Whether stores do nothing by themselves: they compact in [`GroupStore::flush`], before it returns. Which files there are
+    /// and how large they are follows from what was written and flushed then. For simulations.
+    pub in_step: bool,
 }
 
 impl Default for StoreEnvOptions {
     fn default() -> Self {
-        Self { block_cache_bytes: 256 << 20, write_buffer_bytes: 128 << 20, background_threads: 2, max_open_files: 256 }
+        Self {
+            block_cache_bytes: 256 << 20,
+            write_buffer_bytes: 128 << 20,
+            background_threads: 2,
+            max_open_files: 256,
+            in_step: false,
+        }
     }
 }
 

@@ -126,7 +126,7 @@ pub async fn run_in(
     shutdown: Shutdown,
     surroundings: Surroundings,
 ) -> Result<Stopped, NodeError> {
-    let Surroundings { wall, clock_lead, open_log, observe } = surroundings;
+    let Surroundings { wall, clock_lead, open_log, stores_in_step, observe } = surroundings;
     let started = Instant::now();
     let stop = CancellationToken::new();
     let admin = match is_simulated() {
@@ -237,6 +237,7 @@ pub async fn run_in(
         followed: followed.clone(),
         registered,
         time: TimeParts { oracle, timestamps, wall, clock_lead },
+        stores_in_step,
     };
     let (replaced, pool) = (parts.peers.replaced(), Arc::clone(&parts.peers));
     let replicas = Arc::new(Replicas::new(&config, seeds(&config, &data), parts)?);

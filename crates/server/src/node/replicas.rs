@@ -57,6 +57,8 @@ pub struct ReplicaParts {
     pub registered: tokio::sync::watch::Receiver<bool>,
     /// Where timestamps come from.
     pub time: TimeParts,
+    /// Whether the stores do nothing by themselves.
+    pub stores_in_step: bool,
 }
 
 /// Where timestamps come from.
@@ -149,6 +151,7 @@ impl Replicas {
             write_buffer_bytes: usize::try_from(storage.write_buffer_bytes.0).unwrap_or(usize::MAX),
             background_threads: u32::try_from(storage.background_threads).unwrap_or(u32::MAX),
             max_open_files: u32::try_from(storage.max_open_files).unwrap_or(u32::MAX),
+            in_step: parts.stores_in_step,
         })?;
         let joins = config.bootstrap.groups.is_empty();
         Ok(Self {

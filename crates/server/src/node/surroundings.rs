@@ -19,6 +19,8 @@ pub struct Surroundings {
     pub clock_lead: ClockLead,
     /// Opens the Raft log.
     pub open_log: OpenLog,
+    /// Whether the stores do nothing by themselves ([`drover_mvcc::StoreEnvOptions::in_step`]).
+    pub stores_in_step: bool,
     /// Is shown the parts of the node before its replicas are opened.
     pub observe: Box<dyn FnOnce(&NodeView) + Send>,
 }
@@ -30,6 +32,7 @@ impl Surroundings {
             wall: Arc::new(SystemClock),
             clock_lead: clock_lead(),
             open_log: Box::new(NodeLog::open),
+            stores_in_step: false,
             observe: Box::new(|_| {}),
         }
     }
