@@ -123,6 +123,8 @@ impl Successors<'_> {
 
 /// How long a replica that is removed may take to let go of its store, before the next attempt. Other changes wait meanwhile.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often it is looked whether it has.
+const CLOSE_POLL: Duration = Duration::from_millis(10);
 /// How long the sole voter of a new group waits for peers that know its node by another directory. They try to connect at
 /// least every second.
 const OBJECTIONS: Duration = Duration::from_millis(1_500);
@@ -485,13 +487,16 @@ impl Replicas {
 
     /// Removes store and log of a group of which nothing is open, or will be soon.
     async fn clear(&self, group: GroupId) -> Result<(), String> {
-        let (env, data) = (self.env.clone(), Arc::clone(&self.parts.data));
-        let cleared = blocking::aside(move || {
-            if !env.wait_closed(&data.group(group), CLOSE_TIMEOUT) {
-                return Err("somebody still reads from its store".to_owned());
+        let data = Arc::clone(&self.parts.data);
+        let closed = async {
+            // Those who still read from it may run on this thread.
+            while !self.env.wait_closed(&data.group(group), Duration::ZERO) {
+                tokio::time::sleep(CLOSE_POLL).await;
             }
-            data.remove_group(group).map_err(|error| error.to_string())
-        });
+        };
+        let closed = tokio::time::timeout(CLOSE_TIMEOUT, closed).await;
+        closed.map_err(|_| "somebody still reads from its store".to_owned())?;
+        let cleared = blocking::aside(move || data.remove_group(group).map_err(|error| error.to_string()));
         cleared.await.map_err(|error| error.to_string())??;
         crash_point(Place::ReplicaClearStore);
         self.parts.log.remove_group(group).await.map_err(|error| error.to_string())
