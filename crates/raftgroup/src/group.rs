@@ -18,6 +18,7 @@ use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::arrival;
 use crate::leadership::Leadership;
@@ -77,6 +78,8 @@ pub struct Group {
     watch: Mutex<Option<WatchChangeHandle<TypeConfig>>>,
     /// When the last message of the group's leader arrived.
     heard: Mutex<Option<Instant>>,
+    /// Cancelled when the replica is stopped: whoever waits for it to apply something would wait for ever.
+    closed: CancellationToken,
 }
 
 impl Group {
@@ -126,6 +129,7 @@ impl Group {
             led: watch::Sender::new(None),
             watch: Mutex::new(None),
             heard: Mutex::new(None),
+            closed: CancellationToken::new(),
         }))
     }
 
@@ -394,7 +398,14 @@ impl Group {
             0 => self.take_digest(deadline).await?,
             index => index,
         };
-        let taken = tokio::time::timeout_at(deadline.into(), self.fsm.digest(index)).await;
+        let digest = self.closed.run_until_cancelled(self.fsm.digest(index));
+        let taken = tokio::time::timeout_at(deadline.into(), digest).await;
+        let taken = taken.map(|taken| {
+            taken.unwrap_or_else(|| {
+                let message = format!("the replica was stopped before it took its digest at index {index}");
+                Err(Error::definite(Reason::ReplicaStopped, message))
+            })
+        });
         let digest = taken.map_err(|_| {
             let message = format!("the replica has not taken its digest at index {index} in time; nothing was changed");
             Error::definite(Reason::Timeout, message)
@@ -496,6 +507,7 @@ impl Group {
             leadership.over.cancel();
         }
         self.led.send_replace(None);
+        self.closed.cancel();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(group = %self.id, %error, "the Raft task did not end cleanly");
         }

@@ -329,3 +329,15 @@ async fn a_replica_that_has_stopped_leads_nothing() {
     assert_eq!(reason(&fixture.group.leadership().unwrap_err()), (Reason::NotLeader, false));
     fixture.close().await;
 }
+
+/// Whoever waits holds on to the store, which could not be removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_digest_that_is_never_taken_is_told_when_the_replica_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path()).await;
+    let mut digest = Box::pin(fixture.group.digest(1_000_000, Instant::now() + Duration::from_secs(3_600)));
+    assert!(digest.as_mut().now_or_never().is_none());
+    fixture.group.shutdown().await;
+    assert_eq!(reason(&digest.await.unwrap_err()), (Reason::ReplicaStopped, false));
+    fixture.close().await;
+}
