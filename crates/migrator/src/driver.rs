@@ -176,9 +176,19 @@ impl Driver {
             || commits_are_slow;
         let catching_up = memory.measures.catching_up(stuck && !job.paused, now.into());
         if catching_up > self.options.catch_up {
-            let why =
-                "the copy does not catch up with the writers: allow a longer pause, or slow them down; then retry";
-            self.event(job, JobEvent::Fail { why: why.to_owned() }).await?;
+            let why = match commits_are_slow {
+                true => format!(
+                    "writes would be held back for {} ms, as a commit takes {} ms, and {} ms are allowed: make commits quicker and retry, or \
+                     call it off and allow the next one a longer pause",
+                    look.projected(&memory.measures).as_millis(),
+                    memory.measures.commit().as_millis(),
+                    job.options.max_pause_ms
+                ),
+                false => "the copy does not catch up with the writers: slow them down and retry, or call it off and allow the next one a \
+                          longer pause"
+                    .to_owned(),
+            };
+            self.event(job, JobEvent::Fail { why }).await?;
             return Ok(Some(Taken::Next));
         }
         if commits_are_slow && memory.probed.is_none_or(|at| now.saturating_duration_since(at) >= PROBE) {

@@ -29,8 +29,10 @@ impl Report<'_> {
         let (tracked_left, behind_bytes) = look.behind();
         let (bytes_copied, bytes_total) = self.sizes(import, behind_bytes);
         let projected = look.projected(self.measures);
+        let commits_are_slow =
+            *step == (JobStep::CopyTracked { close: false }) && !look.writers_are_in_the_way(self.job, self.measures);
         let eta = match self.job.phase {
-            JobPhase::Planned | JobPhase::Backfill if goes_on(step) => {
+            JobPhase::Planned | JobPhase::Backfill if goes_on(step) && !commits_are_slow => {
                 self.eta(import, bytes_total - bytes_copied, projected)
             }
             JobPhase::Fence | JobPhase::DeltaCopy | JobPhase::Cutover if self.measures.bytes_per_second() > 0 => {
@@ -41,10 +43,13 @@ impl Report<'_> {
         let pauses = self.measures.last_pauses;
         JobProgress {
             job: self.job.id,
-            waits_for: self.waits_for(projected, step),
+            waits_for: match commits_are_slow {
+                true => self.pause_that_fits(projected),
+                false => self.waits_for(projected, step),
+            },
             bytes_copied,
             bytes_total,
-            bytes_per_second: self.measures.bytes_per_second(),
+            bytes_per_second: self.rate(),
             tracked_left,
             projected_pause_ms: ms(projected),
             eta_ms: eta.map(ms),
@@ -62,8 +67,20 @@ impl Report<'_> {
         let (bytes_copied, bytes_total) = self.sizes(Some(import), behind_bytes);
         let pause = Duration::from_millis(known.projected_pause_ms);
         let eta_ms = self.eta(Some(import), bytes_total - bytes_copied, pause).map(ms);
-        let bytes_per_second = self.measures.bytes_per_second();
-        JobProgress { bytes_copied, bytes_total, bytes_per_second, eta_ms, ..known }
+        JobProgress { bytes_copied, bytes_total, bytes_per_second: self.rate(), eta_ms, ..known }
+    }
+
+    /// How fast rows are copied, with all that pacing costs, in bytes a second.
+    fn rate(&self) -> u64 {
+        match self.job.paused {
+            true => 0,
+            false => self.options.paced_rate(self.measures.bytes_per_second(), self.job.options.max_bytes_per_second),
+        }
+    }
+
+    fn pause_that_fits(&self, projected: Duration) -> String {
+        let (likely, allowed) = (projected.as_millis(), self.job.options.max_pause_ms);
+        format!("a pause of writes that fits: now it is likely to take {likely} ms, and {allowed} ms are allowed")
     }
 
     /// How many bytes were copied, and of how many.
@@ -75,10 +92,9 @@ impl Report<'_> {
 
     fn eta(&self, import: Option<&ImportJob>, left_bytes: u64, pause: Duration) -> Option<Duration> {
         let is_known = self.size > 0 || import.is_some_and(|import| import.versions.done);
-        let max = self.job.options.max_bytes_per_second;
         let outlook = Outlook {
             left_bytes,
-            copied_per_second: self.options.paced_rate(self.measures.bytes_per_second(), max),
+            copied_per_second: self.rate(),
             written_per_second: self.measures.written_per_second(),
             pause,
         };
@@ -94,12 +110,7 @@ impl Report<'_> {
         let what = match step {
             JobStep::Wait(WaitingFor::Resume) => "somebody to resume it",
             JobStep::Wait(WaitingFor::Retry) => "somebody to retry it or to abandon it",
-            JobStep::Wait(WaitingFor::Writers) => {
-                let (likely, allowed) = (projected.as_millis(), self.job.options.max_pause_ms);
-                return format!(
-                    "a pause of writes that fits: now it is likely to take {likely} ms, and {allowed} ms are allowed"
-                );
-            }
+            JobStep::Wait(WaitingFor::Writers) => return self.pause_that_fits(projected),
             JobStep::Wait(WaitingFor::Source) => "a leader of the source",
             JobStep::Wait(WaitingFor::Target) => "a leader of the target",
             JobStep::ResolveLocks => "transactions that hold locks in the range",
@@ -185,6 +196,39 @@ mod tests {
         assert_eq!(during(&import(40 * MIB, true, false)), (40, 45, Some(1_000)));
         assert_eq!(during(&import(42 * MIB, true, true)), (42, 45, Some(600)), "of the list");
         assert_eq!(during(&import(50 * MIB, true, true)), (50, 50, Some(0)));
+    }
+
+    #[test]
+    fn the_rate_is_the_one_that_the_copy_comes_along_with() {
+        // What is allowed, whether the job is paused, what is told in MiB a second: the copy takes 10 for half of the time.
+        for (allowed, paused, expect) in [(0, false, 5), (20, false, 5), (2, false, 2), (0, true, 0), (2, true, 0)] {
+            let mut measures = Measures::default();
+            measures.copied(10 * MIB, Duration::from_secs(1));
+            let mut job = SplitJob { paused, ..job(5, JobPhase::Backfill) };
+            job.options.max_bytes_per_second = allowed * MIB;
+            let options = MigratorOptions::default();
+            let report = Report { job: &job, options: &options, measures: &measures, size: 20 * MIB, limit: None };
+            let before = report.before(&Look::default(), &JobStep::CopyVersions, Instant::now());
+            let during = report.during(before.clone(), &import(MIB, false, false), 0);
+            let told = (before.bytes_per_second.div_ceil(MIB), during.bytes_per_second.div_ceil(MIB));
+            assert_eq!(told, (expect, expect), "{allowed}, {paused}");
+        }
+    }
+
+    #[test]
+    fn a_job_whose_commits_take_too_long_for_its_pause_says_so_and_no_time() {
+        let (mut measures, options) = (Measures::default(), MigratorOptions::default());
+        measures.copied(10 * MIB, Duration::from_secs(1));
+        measures.committed(Duration::from_millis(10));
+        let look = seen(import(10 * MIB, true, true));
+        // Milliseconds that are allowed, whether the pause fits: seven commits and what is behind.
+        for (max_pause_ms, fits) in [(69, false), (1_000, true)] {
+            let mut job = job(5, JobPhase::Backfill);
+            job.options.max_pause_ms = max_pause_ms;
+            let report = Report { job: &job, options: &options, measures: &measures, size: 0, limit: None };
+            let told = report.before(&look, &JobStep::CopyTracked { close: false }, Instant::now());
+            assert_eq!((told.waits_for.is_empty(), told.eta_ms.is_some()), (fits, fits), "{told:?}");
+        }
     }
 
     #[test]
