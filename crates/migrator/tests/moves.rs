@@ -217,7 +217,7 @@ async fn h34_a_copy_that_its_writers_outrun_has_them_slowed_down_and_catches_up(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn h23_a_copy_stops_at_the_next_portion_when_a_node_cannot_move_ranges_any_more() {
+async fn a_copy_stops_at_the_next_portion_when_a_node_cannot_move_ranges_any_more() {
     let fixture = Fixture::new(SLOW).await;
     const ROWS: usize = 200;
     for n in 0..ROWS {

@@ -184,7 +184,7 @@ fn one_change_at_a_time_and_a_join_can_be_called_off() {
 }
 
 #[test]
-fn h46_while_a_range_moves_its_groups_take_no_replica_on_a_node_that_cannot_move_ranges() {
+fn while_a_range_moves_its_groups_take_no_replica_on_a_node_that_cannot_move_ranges() {
     let mut world = World::settled();
     let RegisterNode { node, store, address, admin_address, version, .. } = node(4, V1);
     let capabilities = BTreeSet::from([CHANGES_REPLICAS.to_owned()]);
