@@ -62,10 +62,10 @@ pub struct Global {
         value_name = "HOST:PORT,..."
     )]
     pub endpoints: Vec<String>,
-    /// Print JSON
+    /// Print JSON, also of failures
     #[arg(long, global = true)]
     pub json: bool,
-    /// Keys and values are hexadecimal digits, in arguments and in what is printed
+    /// Keys and values are hexadecimal digits, in arguments, in what is printed, and in files of rows
     #[arg(long, global = true)]
     pub hex: bool,
     /// Name that stands in the audit log beside what is changed; the user's name if left out
