@@ -182,7 +182,7 @@ mod tests {
         let warned =
             r#"{"level":"WARN","message":"the state machine could not be flushed","error":"Input/output error"}"#;
         let failed = "drover server: the Raft log of this node failed: raftlog: write failed: pwrite: Input/output error (os error 5)";
-        let panicked = r#"{"message":"panic","panic":"\"fdatasync: Input/output error (os error 5)\" }","target":"drover_server::lifecycle::panic"}"#;
+        let panicked = r#"{"panic":"\"fdatasync: Input/output error (os error 5)\" }","target":"drover_server::lifecycle::panic"}"#;
         assert_eq!(end_for_the_disk(failed), Some(failed));
         assert_eq!(end_for_the_disk(panicked), Some(panicked));
         assert_eq!(end_for_the_disk(&format!("{why}\n{stopped}\n")), Some(stopped));
