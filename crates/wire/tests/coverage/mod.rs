@@ -105,6 +105,7 @@ impl Seen {
                     }
                 }
                 WireType::SixtyFourBit => bytes.advance(8),
+                WireType::ThirtyTwoBit => bytes.advance(4),
                 other => panic!("{name}.{} is encoded as {other:?}, which no message uses", field.name()),
             }
         }
