@@ -47,6 +47,36 @@ pub enum What {
         /// The number.
         number: u64,
     },
+    /// Read several keys once more as of a timestamp.
+    ReadAgain {
+        /// The timestamp.
+        at: Timestamp,
+        /// The keys.
+        keys: Vec<String>,
+        /// Their numbers at first.
+        first: Vec<u64>,
+        /// Their numbers now.
+        again: Vec<u64>,
+    },
+    /// Begins to append something that nobody else appends to all lists.
+    Appends {
+        /// What.
+        element: String,
+    },
+    /// That came to an end.
+    Appended {
+        /// What.
+        element: String,
+        /// The lists with it, if it is done.
+        lists: Vec<Vec<String>>,
+        /// The end.
+        outcome: Outcome,
+    },
+    /// Read all lists at once.
+    Listed {
+        /// What was in each.
+        lists: Vec<Vec<String>>,
+    },
     /// Moved money from one account to another.
     Transferred(Outcome),
     /// Read all accounts at once: what they hold together.
@@ -62,6 +92,8 @@ pub enum What {
     },
     /// Started a move, or called one off.
     Moves(String),
+    /// Gave a node a replica, or let one give its own up.
+    Members(String),
 }
 
 /// Something that happened, and when.

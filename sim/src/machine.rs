@@ -5,6 +5,8 @@
 //! C library, which this program defines itself. On the thread that simulates, time is that of the simulation and random bytes
 //! follow from the seed. Other threads, those of RocksDB, get what the kernel gives. (The idea is madsim's.)
 //!
+//! Nothing is synced: files lie in a temporary folder, and a simulated crash leaves what was written to them.
+//!
 //! A node has the time of its tokio runtime, which turmoil advances. Outside of all runtimes it is the time at which the tick began.
 
 use std::cell::Cell;
@@ -99,4 +101,16 @@ pub unsafe extern "C" fn getrandom(bytes: *mut u8, length: libc::size_t, flags: 
         unsafe { std::ptr::copy_nonoverlapping(random.as_ptr(), bytes.add(at), count) };
     }
     length as libc::ssize_t
+}
+
+/// Stands for the function of the C library, in the whole process.
+#[unsafe(no_mangle)]
+pub extern "C" fn fsync(_file: libc::c_int) -> libc::c_int {
+    0
+}
+
+/// Stands for the function of the C library, in the whole process.
+#[unsafe(no_mangle)]
+pub extern "C" fn fdatasync(_file: libc::c_int) -> libc::c_int {
+    0
 }

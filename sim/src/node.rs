@@ -8,23 +8,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use drover_coordinator::GroupDirectory;
 use drover_hlc::{PhysicalMs, WallClock};
-use drover_keys::NodeId;
+use drover_keys::{GroupId, NodeId};
 use drover_raftlog::{Delay, MemoryDisk, NodeLog};
 use drover_server::config::{Config, Sources};
 use drover_server::datadir::DataDir;
-use drover_server::lifecycle::Shutdown;
-use drover_server::node::{Surroundings, run_in};
+use drover_server::lifecycle::{Shutdown, ShutdownTrigger};
+use drover_server::node::{Stopped, Surroundings, run_in};
 use parking_lot::Mutex;
 use rand::Rng;
 
 /// The port of every node.
 pub const PORT: u16 = 7400;
 /// Nodes of a simulation.
-pub const NODES: u64 = 3;
+pub const NODES: u64 = 4;
+/// Nodes that have a replica of a group, unless one is being replaced.
+pub const REPLICAS: usize = 3;
 /// Groups besides the default one.
 pub const DATA_GROUPS: u64 = 2;
 /// Where the first route ends.
-pub const BORDER: &str = "m";
+const BORDER: &str = "m";
+/// How long a node that is asked to stop may take to finish what it has begun.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// What the network calls a node.
 pub fn name(node: NodeId) -> String {
@@ -63,13 +67,35 @@ pub struct Machine {
     disk: MemoryDisk,
     dir: PathBuf,
     replicas: Mutex<Weak<GroupDirectory>>,
+    stop: Mutex<Option<ShutdownTrigger>>,
+    ended: Mutex<Option<Stopped>>,
 }
 
 impl Machine {
     /// A machine whose files lie below `root`.
     pub fn new(node: NodeId, root: &std::path::Path) -> Arc<Self> {
         let dir = root.join(name(node));
-        Arc::new(Self { node, clock: Arc::default(), disk: MemoryDisk::default(), dir, replicas: Mutex::default() })
+        Arc::new(Self {
+            node,
+            clock: Arc::default(),
+            disk: MemoryDisk::default(),
+            dir,
+            replicas: Mutex::default(),
+            stop: Mutex::default(),
+            ended: Mutex::default(),
+        })
+    }
+
+    /// Asks the process to stop, as SIGTERM does.
+    pub fn ask_to_stop(&self) {
+        if let Some(stop) = &*self.stop.lock() {
+            stop.request();
+        }
+    }
+
+    /// How the process has ended that was asked to stop, once: what is left of it has to be taken off the machine.
+    pub fn take_ended(&self) -> Option<Stopped> {
+        self.ended.lock().take()
     }
 
     /// The replicas of the process, if there is one.
@@ -77,7 +103,12 @@ impl Machine {
         self.replicas.lock().upgrade()
     }
 
-    /// Is the process. Ends only if the node fails.
+    /// The leader of a group, as this node knows it.
+    pub fn leader(&self, group: GroupId) -> Option<NodeId> {
+        self.replicas()?.running(group)?.known_leader()
+    }
+
+    /// Is the process. Ends only if the node fails; one that was asked to stop waits to be taken off the machine.
     ///
     /// # Errors
     /// Whatever the node ends with.
@@ -93,19 +124,24 @@ impl Machine {
             stores_in_step: true,
             observe: Box::new(move |view| *shown.replicas.lock() = Arc::downgrade(&view.directory)),
         };
-        let ended = run_in(config, data, Shutdown::new(Duration::from_secs(15)), surroundings).await;
-        ended.map(drop).with_context(|| format!("node {} ended", self.node))?;
-        anyhow::bail!("node {} ended by itself", self.node)
+        let shutdown = Shutdown::new(DRAIN);
+        *self.stop.lock() = Some(shutdown.trigger());
+        let stopped = run_in(config, data, shutdown, surroundings).await;
+        let stopped = stopped.with_context(|| format!("node {} ended", self.node))?;
+        *self.ended.lock() = Some(stopped);
+        std::future::pending().await
     }
 
     fn config(&self) -> Result<Config> {
         let nodes: String = (1..=NODES)
             .map(|id| format!("[[bootstrap.nodes]]\nid = {id}\ngrpc = \"n{id}:{PORT}\"\nadmin = \"n{id}:7401\"\n"))
             .collect();
-        let replicas: Vec<u64> = (1..=NODES).collect();
-        let groups: String = (1..=1 + DATA_GROUPS)
-            .map(|id| format!("[[bootstrap.groups]]\nid = {id}\nreplicas = {replicas:?}\n"))
-            .collect();
+        // Each group leaves out another node, so that some coordinate without a replica of the catalog.
+        let group = |id: u64| {
+            let replicas: Vec<u64> = (1..=NODES).filter(|node| node % NODES != id - 1).collect();
+            format!("[[bootstrap.groups]]\nid = {id}\nreplicas = {replicas:?}\n")
+        };
+        let groups: String = (1..=1 + DATA_GROUPS).map(group).collect();
         let text = format!(
             "[node]\nid = {}\ndata_dir = {:?}\ngrpc_listen = \"0.0.0.0:{PORT}\"\nadmin_listen = \"0.0.0.0:7401\"\n\
              [cluster]\nid = \"6e1f0a5c3b7d4d0f9a2c8e4b71d35f60\"\n\
@@ -113,7 +149,9 @@ impl Machine {
              [[bootstrap.routes]]\nstart = ''\nend = '{BORDER}'\ngroup = 2\n\
              [[bootstrap.routes]]\nstart = '{BORDER}'\ngroup = 3\n\
              [raft]\nlog_retention_entries = 200\n\
-             [storage]\nflush_interval_ms = \"3s\"\nblock_cache_bytes = \"8MiB\"\nbackground_threads = 1\n\
+             [limits]\ndefault_deadline_ms = \"4s\"\n\
+             [txn]\nmax_age_ms = \"4s\"\nlock_ttl_ms = \"2s\"\n\
+             [storage]\nflush_interval_ms = \"1s\"\nblock_cache_bytes = \"8MiB\"\nbackground_threads = 1\ngc_retention_ms = \"4s\"\n\
              [disk]\nreserve_bytes = 0\ncheck_interval_ms = \"10m\"\n",
             self.node.0,
             self.dir.join("data"),

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::node::NODES;
+use crate::steps::Step;
 
 /// When the first fault may happen: the cluster exists by then.
 const QUIET: Duration = Duration::from_secs(6);
@@ -19,6 +20,8 @@ const FAULTS: Duration = Duration::from_secs(24);
 pub enum Fault {
     /// The process is gone, with all that was not durable.
     Crash(NodeId),
+    /// The process is asked to stop, and killed if it has not by then.
+    Stop(NodeId),
     /// Messages between the node and all others are lost.
     CutOff(NodeId),
     /// Messages between two nodes are lost.
@@ -35,8 +38,10 @@ impl Fault {
     /// Whether the end of one would end the other as well, or both cannot be at once.
     pub fn shares(&self, other: &Fault) -> bool {
         match (self, other) {
-            (Fault::Crash(a), Fault::Crash(b)) | (Fault::Clock(a, _), Fault::Clock(b, _)) => a == b,
-            (Fault::Crash(_) | Fault::Clock(..), _) | (_, Fault::Crash(_) | Fault::Clock(..)) => false,
+            (Fault::Crash(a) | Fault::Stop(a), Fault::Crash(b) | Fault::Stop(b))
+            | (Fault::Clock(a, _), Fault::Clock(b, _)) => a == b,
+            (Fault::Crash(_) | Fault::Stop(_) | Fault::Clock(..), _)
+            | (_, Fault::Crash(_) | Fault::Stop(_) | Fault::Clock(..)) => false,
             _ => self.links().iter().any(|link| other.links().contains(link)),
         }
     }
@@ -44,7 +49,7 @@ impl Fault {
     /// The links that it is about.
     fn links(&self) -> Vec<(NodeId, NodeId)> {
         match self {
-            Fault::Crash(_) | Fault::Clock(..) => Vec::new(),
+            Fault::Crash(_) | Fault::Stop(_) | Fault::Clock(..) => Vec::new(),
             Fault::Cut(a, b) | Fault::CutOneWay(a, b) | Fault::Hold(a, b) => vec![(*a.min(b), *a.max(b))],
             Fault::CutOff(node) => {
                 let others = (1..=NODES).map(NodeId).filter(|other| other != node);
@@ -58,6 +63,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Crash(node) => write!(f, "crash of node {node}"),
+            Fault::Stop(node) => write!(f, "stop of node {node}"),
             Fault::CutOff(node) => write!(f, "node {node} is cut off"),
             Fault::Cut(a, b) => write!(f, "nodes {a} and {b} are cut off from each other"),
             Fault::CutOneWay(a, b) => write!(f, "nothing comes from node {a} to node {b}"),
@@ -78,6 +84,88 @@ pub struct Planned {
     pub fault: Fault,
 }
 
+/// Whom an ambush strikes: the node that leads a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    /// The default group, and with it the move.
+    Driver,
+    /// The group that the range leaves.
+    Source,
+    /// The group that the range comes to.
+    Target,
+}
+
+/// What an ambush does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// See [`Fault::Crash`].
+    Crash,
+    /// See [`Fault::CutOff`].
+    CutOff,
+    /// See [`Fault::Hold`]: with the node that comes so many places behind.
+    Hold(u64),
+}
+
+impl Blow {
+    /// The fault, against a node.
+    pub fn on(self, node: NodeId) -> Fault {
+        match self {
+            Blow::Crash => Fault::Crash(node),
+            Blow::CutOff => Fault::CutOff(node),
+            Blow::Hold(places) => Fault::Hold(node, NodeId((node.0 + places - 1) % NODES + 1)),
+        }
+    }
+}
+
+/// A fault that waits until a move comes to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ambush {
+    /// Since when it waits.
+    pub from: Duration,
+    /// Which step it waits for.
+    pub step: Step,
+    /// Whom it strikes.
+    pub victim: Victim,
+    /// What it does.
+    pub blow: Blow,
+    /// How long that lasts.
+    pub lasts: Duration,
+}
+
+/// When nothing new may happen any more.
+pub const FAULTS_END: Duration = Duration::from_secs(QUIET.as_secs() + FAULTS.as_secs());
+
+/// The ambushes of a run, by the time from which they wait.
+pub fn draw_ambushes(seed: u64) -> Vec<Ambush> {
+    let mut random = StdRng::seed_from_u64(seed ^ 0x00a3_b057);
+    let mut at = QUIET;
+    let mut ambushes = Vec::new();
+    loop {
+        at += Duration::from_millis(random.random_range(500..6_000));
+        if at >= FAULTS_END {
+            return ambushes;
+        }
+        let step = Step::ALL[random.random_range(0..Step::ALL.len())];
+        let victim = match random.random_range(0..4) {
+            0..2 => Victim::Driver,
+            2 => Victim::Source,
+            _ => Victim::Target,
+        };
+        let blow = match random.random_range(0..4) {
+            0 => Blow::Crash,
+            1 => Blow::CutOff,
+            _ => Blow::Hold(random.random_range(1..NODES)),
+        };
+        ambushes.push(Ambush {
+            from: at,
+            step,
+            victim,
+            blow,
+            lasts: Duration::from_millis(random.random_range(100..3_000)),
+        });
+    }
+}
+
 /// The faults of a run, by the time at which they begin.
 pub fn draw(seed: u64) -> Vec<Planned> {
     let mut random = StdRng::seed_from_u64(seed);
@@ -87,13 +175,14 @@ pub fn draw(seed: u64) -> Vec<Planned> {
     let pause_ms = random.random_range(400..4_000);
     loop {
         at += Duration::from_millis(random.random_range(pause_ms / 4..pause_ms * 2));
-        if at >= QUIET + FAULTS {
+        if at >= FAULTS_END {
             return plan;
         }
         let one = NodeId(random.random_range(1..=NODES));
         let other = NodeId((one.0 + random.random_range(0..NODES - 1)) % NODES + 1);
-        let (fault, longest_ms) = match random.random_range(0..12) {
+        let (fault, longest_ms) = match random.random_range(0..14) {
             0..4 => (Fault::Crash(one), 3_000),
+            10..12 => (Fault::Stop(one), 5_000),
             4..6 => (Fault::CutOff(one), 4_000),
             6 => (Fault::Cut(one, other), 4_000),
             7 => (Fault::CutOneWay(one, other), 3_000),
@@ -122,7 +211,7 @@ mod tests {
             for Planned { from, until, fault } in &plan {
                 assert!(QUIET <= *from && from < until && *until <= QUIET_AGAIN, "{seed}: {fault}");
                 let nodes = match fault {
-                    Fault::Crash(node) | Fault::CutOff(node) | Fault::Clock(node, _) => vec![node],
+                    Fault::Crash(node) | Fault::Stop(node) | Fault::CutOff(node) | Fault::Clock(node, _) => vec![node],
                     Fault::Cut(a, b) | Fault::CutOneWay(a, b) | Fault::Hold(a, b) => vec![a, b],
                 };
                 assert!(nodes.iter().all(|node| (1..=NODES).contains(&node.0)), "{fault}");
@@ -131,5 +220,22 @@ mod tests {
             }
         }
         assert!(crashes > 200);
+    }
+
+    #[test]
+    fn ambushes_follow_from_seeds_and_strike_two_nodes_or_one() {
+        for seed in 0..200 {
+            let ambushes = draw_ambushes(seed);
+            assert_eq!(ambushes, draw_ambushes(seed));
+            assert!(!ambushes.is_empty() && ambushes.is_sorted_by_key(|ambush| ambush.from));
+            for ambush in ambushes {
+                assert!(FAULTS_END + ambush.lasts <= QUIET_AGAIN);
+                for node in (1..=NODES).map(NodeId) {
+                    if let Fault::Hold(one, other) = ambush.blow.on(node) {
+                        assert!(one == node && one != other && (1..=NODES).contains(&other.0), "{ambush:?}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -14,8 +14,9 @@ use crate::history::History;
 use crate::machine;
 use crate::net::SimulatedNetwork;
 use crate::node::{Machine, NODES, name};
-use crate::plan::{self, Fault, Planned};
+use crate::plan::{self, Ambush, FAULTS_END, Fault, Planned, Victim};
 use crate::properties::{self, Property, Replica, Tick};
+use crate::steps::{self, Taken};
 use crate::trace::Trace;
 
 /// How long a run may take, in simulated time.
@@ -64,6 +65,7 @@ pub fn run(seed: u64, root: &std::path::Path, trace: &Trace) -> Ended {
         trace: trace.clone(),
         history,
         plan: plan::draw(seed),
+        ambushes: plan::draw_ambushes(seed),
         under_way: Vec::new(),
         properties: properties::all(),
         seen: BTreeMap::new(),
@@ -79,6 +81,8 @@ struct World<'a> {
     history: History,
     /// Faults to come, the next one first.
     plan: Vec<Planned>,
+    /// Faults that wait for a step of a move, the one that waits first.
+    ambushes: Vec<Ambush>,
     under_way: Vec<Planned>,
     properties: Vec<Box<dyn Property>>,
     /// What each replica had applied when it was looked at last.
@@ -89,14 +93,16 @@ impl World<'_> {
     fn live(&mut self) -> Result<()> {
         loop {
             machine::set_elapsed(self.sim.elapsed());
+            self.take_ended_off();
             self.begin_and_end_faults();
             let finished = self.sim.step().map_err(|error| anyhow!("{error}"))?;
             machine::set_elapsed(self.sim.elapsed());
-            let changed = self.look();
+            let (changed, taken) = self.look();
             let tick = Tick { changed: &changed, events: &self.history.take() };
             for property in &mut self.properties {
                 property.after(&tick).map_err(|why| anyhow!("{}: {why}", property.name()))?;
             }
+            self.strike(&taken);
             if finished {
                 let mut properties = self.properties.iter();
                 return properties.try_for_each(|property| {
@@ -116,19 +122,53 @@ impl World<'_> {
         }
         while let Some(planned) = self.plan.first().copied().filter(|planned| planned.from <= now) {
             self.plan.remove(0);
-            // Faults of the same links would end each other.
-            if self.under_way.iter().any(|other| other.fault.shares(&planned.fault)) {
-                continue;
+            self.begin_planned(planned);
+        }
+    }
+
+    fn begin_planned(&mut self, planned: Planned) {
+        // Faults of the same links would end each other.
+        if self.under_way.iter().any(|other| other.fault.shares(&planned.fault)) {
+            return;
+        }
+        self.trace.note(planned.fault);
+        self.begin(planned.fault);
+        self.under_way.push(planned);
+    }
+
+    /// Takes processes off their machines that have ended as they were asked to.
+    fn take_ended_off(&mut self) {
+        for machine in &self.machines {
+            if let Some(stopped) = machine.take_ended() {
+                self.trace.note(format_args!("node {} has stopped: {stopped:?}", machine.node));
+                self.sim.crash(name(machine.node));
             }
-            self.trace.note(planned.fault);
-            self.begin(planned.fault);
-            self.under_way.push(planned);
+        }
+    }
+
+    /// Lets faults begin that have waited for what has just been done.
+    fn strike(&mut self, taken: &[Taken]) {
+        let now = self.sim.elapsed();
+        for taken in taken {
+            let waits = |ambush: &Ambush| ambush.from <= now && now < FAULTS_END && ambush.step == taken.step;
+            let Some(at) = self.ambushes.iter().position(waits) else { continue };
+            let Ambush { victim, blow, lasts, .. } = self.ambushes.remove(at);
+            let group = match victim {
+                Victim::Driver => GroupId::DEFAULT,
+                Victim::Source => taken.source,
+                Victim::Target => taken.target,
+            };
+            let Some(leader) = self.machines.iter().find_map(|machine| machine.leader(group)) else { continue };
+            self.trace
+                .note(format_args!("{} as a range moves from group {} to {}", taken.step, taken.source, taken.target));
+            self.begin_planned(Planned { from: now, until: now + lasts, fault: blow.on(leader) });
         }
     }
 
     fn begin(&mut self, fault: Fault) {
         match fault {
             Fault::Crash(node) => self.sim.crash(name(node)),
+            Fault::Stop(node) => self.machine(node).ask_to_stop(),
             Fault::CutOff(node) => self.others(node).for_each(|other| self.sim.partition(name(node), name(other))),
             Fault::Cut(a, b) => self.sim.partition(name(a), name(b)),
             Fault::CutOneWay(from, to) => self.sim.partition_oneway(name(from), name(to)),
@@ -139,7 +179,7 @@ impl World<'_> {
 
     fn end(&mut self, fault: Fault) {
         match fault {
-            Fault::Crash(node) => self.sim.bounce(name(node)),
+            Fault::Crash(node) | Fault::Stop(node) => self.sim.bounce(name(node)),
             Fault::CutOff(node) => self.others(node).for_each(|other| self.sim.repair(name(node), name(other))),
             Fault::Cut(a, b) => self.sim.repair(name(a), name(b)),
             Fault::CutOneWay(from, to) => self.sim.repair_oneway(name(from), name(to)),
@@ -157,9 +197,9 @@ impl World<'_> {
         found.expect("faults are drawn for the nodes that there are")
     }
 
-    /// The replicas that have applied something since the last look.
-    fn look(&mut self) -> Vec<Replica> {
-        let mut changed = Vec::new();
+    /// The replicas that have applied something since the last look, and the steps of moves that were among it.
+    fn look(&mut self) -> (Vec<Replica>, Vec<Taken>) {
+        let (mut changed, mut taken) = (Vec::new(), Vec::new());
         for machine in &self.machines {
             let Some(directory) = machine.replicas() else { continue };
             for (id, running) in directory.replicas() {
@@ -172,10 +212,11 @@ impl World<'_> {
                 }
                 let catalog = (id == GroupId::DEFAULT).then(|| Arc::clone(&fsm.catalog().borrow()));
                 let replica = Replica { node: machine.node, group: id, applied, state: fsm.state(), catalog };
-                self.seen.insert((machine.node, id), replica.clone());
+                let before = self.seen.insert((machine.node, id), replica.clone());
+                taken.extend(before.into_iter().flat_map(|before| steps::taken(id, &before.state, &replica.state)));
                 changed.push(replica);
             }
         }
-        changed
+        (changed, taken)
     }
 }

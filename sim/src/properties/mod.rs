@@ -1,10 +1,14 @@
 //! What must hold of a run, each in a file of its own.
 
 mod acknowledged;
+mod agreement;
 mod bank;
 mod composed;
 mod digests;
+mod leftovers;
+mod lists;
 mod one_owner;
+mod repeatable;
 mod routes_tile;
 mod timestamps;
 
@@ -71,6 +75,10 @@ pub fn all() -> Vec<Box<dyn Property>> {
         Box::<composed::Composed>::default(),
         Box::<timestamps::Timestamps>::default(),
         Box::<bank::Bank>::default(),
+        Box::<lists::Lists>::default(),
+        Box::<repeatable::Repeatable>::default(),
+        Box::<agreement::Agreement>::default(),
+        Box::<leftovers::Leftovers>::default(),
         Box::<digests::Digests>::default(),
     ]
 }
