@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use drover_client::{GroupId, JobAction, JobFilter, JobId, has_ended};
+use drover_client::{GroupId, GroupReplica, JobAction, JobFilter, JobId, ReplicaState, has_ended};
 
 use super::numbers::{WRITERS, keys, number};
 use super::{PATIENCE, Worker};
@@ -40,6 +40,12 @@ impl Worker {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        while !self.members_rest().await {
+            if now() > until {
+                bail!("a change of membership does not come to its end: {:?}", self.client.groups().await);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         for key in (0..WRITERS).flat_map(keys) {
             let began = now();
             let found = self.client.get(key.clone()).await?;
@@ -57,5 +63,12 @@ impl Worker {
             self.note(began, What::Compared { group, equal: found.equal, digests });
         }
         Ok(())
+    }
+
+    /// Whether no replica joins or leaves.
+    async fn members_rest(&self) -> bool {
+        let settled = |replica: &GroupReplica| replica.state() == ReplicaState::Active && replica.votes;
+        let groups = self.client.groups().await;
+        groups.is_ok_and(|groups| groups.iter().all(|group| group.replicas.iter().all(settled)))
     }
 }
