@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use drover_catalog::job::{BaseSum, JobEvent};
 use drover_catalog::{CatalogCommand, CatalogCommandKind, RequestId};
-use drover_client::{Client, End, GroupId, Interval, JobId, JobPhase, NodeId};
+use drover_client::{End, GroupId, Interval, JobId, JobPhase, NodeId};
 use drover_fsm::encode_catalog_command;
 use drover_guards::{CrashPoint, JobMark, Moment, MoveEntry};
 use drover_hlc::PhysicalMs;
 use drover_keys::{ClusterId, JobEpoch, StoreId};
-use drover_testkit::cluster::{ClusterBuilder, PATIENCE};
+use drover_testkit::Cluster;
+use drover_testkit::cluster::{ClusterBuilder, Node, PATIENCE};
 use drover_testkit::shuttle::{Pace, Shuttle};
 use drover_testkit::workload::Mixed;
-use drover_testkit::{Cluster, cluster::Node};
 use drover_transport::{LeaseTerms, PeerIdentities, PeerOptions, PeerPool, Tuning};
 use drover_wire::{GroupCall, GroupOp, decode_group_response, encode_group_request};
 use tokio_util::sync::CancellationToken;
