@@ -217,8 +217,9 @@ async fn a_second_replica_is_asked_for_rows_while_the_first_one_takes_its_time_a
 #[test]
 fn nodes_are_asked_in_the_order_of_what_is_known_of_them() {
     let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
-    // leader, out of reach, order for followers, order for the leader; this node is node 3
-    let table: &[(Option<u64>, &[u64], &[u64], &[u64])] = &[
+    // Leader, out of reach, order for followers, order for the leader; this node is node 3.
+    type Case = (Option<u64>, &'static [u64], &'static [u64], &'static [u64]);
+    let table: [Case; 7] = [
         (None, &[], &[3, 1, 2], &[3, 1, 2]),
         (Some(1), &[], &[3, 2, 1], &[1, 3, 2]),
         (Some(3), &[], &[1, 2, 3], &[3, 1, 2]),
