@@ -37,33 +37,38 @@ fn seed_2_holds_every_property_and_gives_the_same_trace_again() {
     holds(2);
 }
 
-/// Without `guard` the run of `seed` goes red, by `property`.
-fn misses(guard: &str, seed: u64, property: &str) {
+/// What clients see of a write that is lost or torn. Which of them sees it first is another matter: every change of the product is
+/// another trace.
+const SEEN_BY_CLIENTS: [&str; 2] = ["the bank's total stays", "transactions have one order"];
+
+/// Without `guard` clients see in the run of `seed` what must not be.
+fn misses(guard: &str, seed: u64) {
     let found = line(&run(seed, Some(guard)));
-    assert!(found.contains(&format!("RED {property}: ")), "without {guard}: {found}");
+    let seen = SEEN_BY_CLIENTS.iter().any(|property| found.contains(&format!("RED {property}: ")));
+    assert!(seen, "without {guard}: {found}");
 }
 
 #[test]
 fn writes_behind_a_fence_are_missed() {
-    misses("WriteFenceGate", 1, "the bank's total stays");
+    misses("WriteFenceGate", 1);
 }
 
 #[test]
 fn writes_that_a_copy_does_not_follow_are_missed() {
-    misses("TrackWrites", 1, "transactions have one order");
+    misses("TrackWrites", 1);
 }
 
 #[test]
 fn reads_that_a_transaction_does_not_validate_are_missed() {
-    misses("TxnReadsValidated", 1, "the bank's total stays");
+    misses("TxnReadsValidated", 1);
 }
 
 #[test]
 fn writes_over_foreign_locks_are_missed() {
-    misses("LockGate", 1, "transactions have one order");
+    misses("LockGate", 1);
 }
 
 #[test]
 fn reads_that_do_not_wait_for_pending_writes_are_missed() {
-    misses("ReadsWait", 1, "transactions have one order");
+    misses("ReadsWait", 1);
 }
