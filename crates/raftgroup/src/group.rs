@@ -469,12 +469,15 @@ impl Group {
     /// Waits until `to` has every entry of this leader's log. Nothing is admitted meanwhile, so the wait is short or
     /// not worth it.
     async fn wait_until_matched(&self, to: NodeId, deadline: Instant) -> Result<(), Error> {
-        let stopped = |error: openraft::errors::Fatal<TypeConfig>| {
-            Error::definite(Reason::ReplicaStopped, format!("the replica stopped; nothing was changed: {error}"))
-        };
         // Asked of Raft's own task, behind everything that was sent to it: the metrics may not show the last entries.
-        let last =
-            self.raft.with_raft_state(|state| state.log_ids.last().map_or(0, |id| id.index)).await.map_err(stopped)?;
+        // Not with `with_raft_state`, which logs an error when who asks has gone before the answer, as callers may.
+        let (answer, last) = tokio::sync::oneshot::channel();
+        let look = move |state: &openraft::RaftState<TypeConfig>| {
+            let _ = answer.send(state.log_ids.last().map_or(0, |id| id.index));
+        };
+        let stopped = || Error::definite(Reason::ReplicaStopped, "the replica stopped; nothing was changed");
+        self.raft.external_request(look).await.map_err(|_| stopped())?;
+        let last = last.await.map_err(|_| stopped())?;
         let mut metrics = self.raft.metrics();
         let until = deadline.min(Instant::now() + self.options.transfer_catch_up);
         let matched = async {
