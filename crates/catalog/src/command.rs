@@ -19,6 +19,8 @@ pub const CHANGES_REPLICAS: &str = "replicas";
 
 /// What a node has to be able to do before a range is moved: know every entry of a move, and take part in it.
 pub const MOVES_RANGES: &str = "moves";
+/// The version in which jobs came into the log of the default group, and the steps of moves into those of all groups.
+pub const MOVES_SINCE: Version = Version::new(0, 2);
 
 /// Names one request, chosen at random by whoever makes it. A retry after an unknown outcome carries it again.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -303,9 +305,10 @@ impl CatalogCommandKind {
             | CatalogCommandKind::DropReplica { .. }
             | CatalogCommandKind::Freeze
             | CatalogCommandKind::Unfreeze
-            | CatalogCommandKind::ReadCompat
-            | CatalogCommandKind::StartJob(_)
-            | CatalogCommandKind::JobEvent { .. } => None,
+            | CatalogCommandKind::ReadCompat => None,
+            CatalogCommandKind::StartJob(_) => Some(MOVES_SINCE),
+            // Of a job that was begun, so the cluster cannot go back behind that.
+            CatalogCommandKind::JobEvent { .. } => None,
         }
     }
 }

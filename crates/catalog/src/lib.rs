@@ -51,7 +51,7 @@ mod version;
 pub use catalog::Catalog;
 pub use command::{
     Bootstrap, BootstrapNode, CHANGES_REPLICAS, CatalogCommand, CatalogCommandKind, Heartbeat, MAX_ACTOR_BYTES,
-    MOVES_RANGES, RegisterNode, RequestId, StartJob,
+    MOVES_RANGES, MOVES_SINCE, RegisterNode, RequestId, StartJob,
 };
 pub use group::{GroupDescriptor, Replica, ReplicaRole, ReplicaState};
 pub use load::InvalidCatalog;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use drover_catalog::job::JobOptions;
 use drover_catalog::{
     Bootstrap, BootstrapNode, CatalogCommand, CatalogCommandKind, CatalogRefusal, CatalogReply, CatalogRow,
-    CatalogSettings, MOVES_RANGES, RegisterNode, RequestId, Route, RouteState, StartJob, Version,
+    CatalogSettings, MOVES_RANGES, MOVES_SINCE, RegisterNode, RequestId, Route, RouteState, StartJob,
 };
 use drover_fsm::{Command, catalog_rows, decode_catalog_row};
 use drover_hlc::PhysicalMs;
@@ -102,7 +102,7 @@ fn jobs_are_read_from_a_number_downwards_the_newest_first() {
         store: StoreId([1; 16]),
         address: "a:1".to_owned(),
         admin_address: "a:2".to_owned(),
-        version: Version::new(0, 1),
+        version: MOVES_SINCE,
         capabilities: BTreeSet::from([MOVES_RANGES.to_owned()]),
     };
     answer(replica.command(command(2, CatalogCommandKind::RegisterNode(register)))).unwrap();

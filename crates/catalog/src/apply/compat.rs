@@ -1,23 +1,32 @@
 //! Versions of the software.
 //!
 //! The cluster version is the lowest version of the live nodes, and rises only when all of them have served for the
-//! settle time. The high-water mark follows it; nodes below the mark are refused, so neither ever falls: what the
-//! cluster version allowed may stand in a log.
+//! settle time. A new cluster has no older build to go back to: its first version is known as soon as all its nodes are there.
+//! The high-water mark follows; nodes below the mark are refused, so neither ever falls: what the cluster version allowed may
+//! stand in a log.
 
 use super::{Answer, Decision, Judge, Note};
 use crate::catalog::Contents;
-use crate::{CatalogRefusal, CompatOutcome, Freeze, Version};
+use crate::{CatalogRefusal, CompatOutcome, Freeze, NodeEntry, Version};
 
 impl Contents {
     /// Raises cluster version and high-water mark as far as the nodes allow. Whether they rose.
     pub(super) fn advance_cluster_version(&mut self) -> bool {
-        let Some(settled) = self.settled_version().filter(|_| self.meta.freeze.is_none()) else { return false };
-        if Some(settled) <= self.meta.cluster_version {
-            return false;
-        }
-        self.meta.cluster_version = Some(settled);
-        self.meta.high_water = settled.max(self.meta.high_water);
+        let reached = self.settled_version().or_else(|| self.first_version()).filter(|_| self.meta.freeze.is_none());
+        let Some(reached) = reached.filter(|reached| Some(*reached) > self.meta.cluster_version) else { return false };
+        self.meta.cluster_version = Some(reached);
+        self.meta.high_water = reached.max(self.meta.high_water);
         true
+    }
+
+    /// The lowest version of all nodes, if there is no cluster version yet and each of them is live.
+    fn first_version(&self) -> Option<Version> {
+        if self.meta.cluster_version.is_some() {
+            return None;
+        }
+        let version = |node: &NodeEntry| Some(node.live(self.meta.clock, &self.meta.settings)?.version);
+        let versions: Option<Vec<Version>> = self.nodes.values().map(version).collect();
+        versions?.into_iter().min()
     }
 
     /// The lowest version of the live nodes, if all of them have served for the settle time.

@@ -13,6 +13,8 @@ use drover_testkit::workload::Load;
 use tokio_util::sync::CancellationToken;
 
 const ME: &str = "test";
+/// The version of this build.
+pub(crate) const OWN: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
 /// A version rises only after all nodes have served for ten seconds.
 const SETTLE: Duration = Duration::from_secs(90);
 
@@ -24,7 +26,8 @@ fn shown(version: Option<&drover_client::SoftwareVersion>) -> String {
     version.map_or("-".to_owned(), |version| format!("{}.{}", version.major, version.minor))
 }
 
-async fn cluster_version(client: &Client, wanted: &str) {
+/// Waits until the cluster has this version.
+pub(crate) async fn cluster_version(client: &Client, wanted: &str) {
     wait_until("the cluster's version to rise", SETTLE, || async {
         let now = shown(state(client).await.cluster_version.as_ref());
         if now == wanted { Ok(()) } else { Err(now) }
@@ -63,7 +66,8 @@ async fn settled(client: &Client) {
     .unwrap();
 }
 
-async fn replace(cluster: &Cluster, node: NodeId, binary: &Option<PathBuf>) {
+/// Stops a node and starts it from another binary; `None` is this build.
+pub(crate) async fn replace(cluster: &Cluster, node: NodeId, binary: &Option<PathBuf>) {
     let node = cluster.node(node);
     assert!(node.terminate(PATIENCE).await.unwrap().success());
     node.set_binary(binary.clone());
@@ -77,7 +81,7 @@ async fn a_frozen_cluster_can_go_back_and_one_that_was_let_go_cannot() {
     let builds = tempfile::tempdir().unwrap();
     let (old, new) = (None, Some(build_with_version("7.3", builds.path()).unwrap()));
     let client = Client::connect(cluster.endpoints()).await.unwrap();
-    let own = shown(Some(&drover_client::SoftwareVersion { major: 0, minor: 1 }));
+    let own = OWN.to_owned();
     let ledger = Arc::new(Ledger::new());
     let stop = CancellationToken::new();
     let rows = (0u64..).map(|n| (format!("k{n:08}").into(), "value".into()));

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use drover_catalog::job::{JobEvent, JobOptions, SplitJob};
 use drover_catalog::{
-    Bootstrap, BootstrapNode, CatalogCommandKind, CatalogReply, CatalogSettings, MOVES_RANGES, RegisterNode, RequestId,
-    Route, RouteMap, RouteState, StartJob, Version,
+    Bootstrap, BootstrapNode, CatalogCommandKind, CatalogReply, CatalogSettings, MOVES_RANGES, MOVES_SINCE,
+    RegisterNode, RequestId, Route, RouteMap, RouteState, StartJob,
 };
 use drover_coordinator::{Answer, Coordinator, CoordinatorOptions, Dispatcher, GroupDirectory, Replica, RouteCache};
 use drover_fsm::moving::MoveStep;
@@ -246,7 +246,7 @@ impl Fixture {
             store: StoreId([1; 16]),
             address: "a:1".to_owned(),
             admin_address: "a:2".to_owned(),
-            version: Version::new(0, 1),
+            version: MOVES_SINCE,
             capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
         };
         self.catalog(CatalogCommandKind::RegisterNode(register)).await;

@@ -20,9 +20,21 @@ fn upgrade(world: &mut World, version: Version) {
 }
 
 #[test]
-fn the_version_is_known_when_every_live_node_has_served_for_the_settle_time() {
+fn the_first_version_is_known_when_every_node_is_there_and_is_that_of_the_oldest() {
     let mut world = World::new();
-    (1..=3).for_each(|n| drop(world.run(register(n, V1)).unwrap()));
+    world.run(register(1, V2)).unwrap();
+    world.run(register(2, V1)).unwrap();
+    assert_eq!(versions(&world), (None, Version::default()));
+    assert_eq!(world.run(Kind::Freeze), Err(CatalogRefusal::NoClusterVersion));
+    world.run(register(3, V2)).unwrap();
+    assert_eq!(versions(&world), (Some(V1), V1));
+    assert!(world.catalog.at_least(V1) && !world.catalog.at_least(V2));
+}
+
+#[test]
+fn without_a_node_that_never_came_the_version_is_known_when_all_others_have_served_for_the_settle_time() {
+    let mut world = World::new();
+    (1..=2).for_each(|n| drop(world.run(register(n, V1)).unwrap()));
     world.now += 20_000;
     world.run(Kind::Heartbeat(Heartbeat { serving: false, ..heard(1, V1) })).unwrap();
     assert_eq!(versions(&world), (None, Version::default()));
@@ -33,7 +45,6 @@ fn the_version_is_known_when_every_live_node_has_served_for_the_settle_time() {
     world.now += 1;
     world.run(heartbeat(1, V1)).unwrap();
     assert_eq!(versions(&world), (Some(V1), V1));
-    assert!(world.catalog.at_least(V1) && !world.catalog.at_least(V2));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::job::{
     SplitJob,
 };
 use crate::routes::strategies::interval;
-use crate::{RouteState, StartJob};
+use crate::{MOVES_SINCE, RouteState, StartJob};
 
 /// A start of a job with the default options.
 pub(super) fn start(version: u64, route: u64, interval: Interval, target: u64) -> Kind {
@@ -194,6 +194,24 @@ fn a_move_needs_a_majority_of_every_group_and_nodes_that_know_how() {
     world.run(Kind::Heartbeat(old)).unwrap();
     let refusal = world.run(start(1, 1, interval("c", Some(b"f")), 1)).unwrap_err();
     assert!(matches!(refusal, CatalogRefusal::CapabilityMissing { capability: MOVES_RANGES, .. }), "{refusal}");
+}
+
+#[test]
+fn a_move_needs_a_cluster_that_cannot_go_back_behind_moves() {
+    let before = Version::new(0, 1);
+    let begin = || start(1, 1, interval("c", Some(b"f")), 1);
+    let too_low = |have| Err(CatalogRefusal::ClusterVersionTooLow { required: MOVES_SINCE, have });
+    let mut world = World::new();
+    (1..=2).for_each(|n| drop(world.run(register(n, before)).unwrap()));
+    assert_eq!(world.run(begin()), too_low(None), "node 3 was not heard of");
+    world.run(register(3, before)).unwrap();
+    assert_eq!(world.run(begin()), too_low(Some(before)));
+    world.run(Kind::Freeze).unwrap();
+    (1..=3).for_each(|n| drop(world.run(register(n, MOVES_SINCE)).unwrap()));
+    world.settle();
+    assert_eq!(world.run(begin()), too_low(Some(before)), "all nodes understand it, and may be rolled back");
+    world.run(Kind::Unfreeze).unwrap();
+    assert!(world.run(begin()).is_ok());
 }
 
 #[test]
