@@ -899,8 +899,16 @@ async fn a_copy_reads_rows_tracker_and_state_of_one_moment() {
     machine.write(21, put("e", "x")).await;
     machine.command(Command::Write(vec![step(22, prepare(txn(1, 1), 9, "d", puts(&[("c", "p")])))])).await;
     let after = machine.handle.move_view().unwrap();
-    let base = before.base_sum(JOB, armed_at).unwrap();
-    assert_eq!((base.rows, base), (1, after.base_sum(JOB, armed_at).unwrap()), "it does not matter when it is summed");
+    let sum = |view: &drover_fsm::MoveView, bytes| {
+        let mut summing = view.summing(JOB, armed_at).unwrap();
+        std::iter::from_fn(|| Some(view.base_sum(JOB, armed_at, &mut summing, bytes).unwrap()))
+            .flatten()
+            .next()
+            .unwrap()
+    };
+    let base = sum(&before, usize::MAX);
+    assert_eq!((base.rows, base), (1, sum(&after, usize::MAX)), "it does not matter when it is summed");
+    assert_eq!(sum(&after, 1), base, "nor in how many steps");
     let tracked = |view: &drover_fsm::MoveView, sealed_at| view.export_tracked(JOB, armed_at, 0, sealed_at, BUDGET);
     assert_eq!(tracked(&before, None).unwrap().rows.len(), 0);
     assert_eq!(tracked(&after, None).unwrap().rows.len(), 2);
@@ -910,7 +918,7 @@ async fn a_copy_reads_rows_tracker_and_state_of_one_moment() {
     };
     refused(tracked(&after, Some(0)).map(drop));
     refused(after.export(JOB, armed_at + 1, RowKind::Version, b"", BUDGET).map(drop));
-    refused(after.base_sum(JobId(6), armed_at).map(drop));
+    refused(after.summing(JobId(6), armed_at).map(drop));
     let locks = after.locks(JOB, 10).unwrap();
     assert_eq!((locks.first, locks.oldest), (vec![(key("c"), ts(9))], Some(ts(9))));
     assert_eq!(before.locks(JOB, 10).unwrap(), drover_fsm::RangeLocks::default());

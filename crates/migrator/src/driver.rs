@@ -1,6 +1,7 @@
 //! Drives one job.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,16 +17,18 @@ use drover_mvcc::{RowKind, RowSum};
 use drover_raftgroup::{Group, Leadership};
 use drover_transport::RateLimit;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::brake::{Brake, Slowdown};
 use crate::cluster::{Cluster, Prefer};
 use crate::convergence::writers_limit;
 use crate::copy::{Came, Rest, Round, RoundEnd, rows_behind};
-use crate::look::{Lists, Look};
+use crate::look::{Listed, Lists, Look};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
 use crate::portion::PortionSize;
+use crate::projection::Obstacle;
 use crate::report::Report;
 use crate::turn::may_begin;
 
@@ -40,6 +43,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SHORT_PAUSE: Duration = Duration::from_millis(2);
 /// How long rows of the source's list are copied before it is looked whether that gains on the writers.
 const ROUND: Duration = Duration::from_secs(2);
+/// How often it is looked, during a round of a copy, what the source has listed meanwhile.
+const FOLLOW: Duration = Duration::from_secs(1);
 /// How often a commit is measured where commits alone are in the way.
 const PROBE: Duration = Duration::from_secs(1);
 /// How long it is waited for people before it is looked again. The catalog's changes are noticed at once.
@@ -150,6 +155,7 @@ impl Driver {
         if let Some(held) = look.writes_held(job) {
             memory.measures.seen(held, held && look.reads_held(), now.into());
         }
+        memory.measures.locked(look.lock_to_wait_for(&self.options), now.into());
         if self.record_pause(job, &mut memory.measures).await? {
             return Ok(Some(Taken::Next));
         }
@@ -169,25 +175,14 @@ impl Driver {
         tracing::debug!(job = %job.id, epoch = %job.epoch, phase = %job.phase, ?step, "a step of a job");
         self.judge_writers(job, &look, memory, brake, now);
         self.cluster.directory().jobs().set(memory.report(job, &self.options).before(&look, &step, now.into()));
-        let commits_are_slow =
-            step == (JobStep::CopyTracked { close: false }) && !look.writers_are_in_the_way(job, &memory.measures);
+        let obstacle = look.obstacle(job, &memory.measures);
+        let commits_are_slow = step == (JobStep::CopyTracked { close: false }) && obstacle == Some(Obstacle::Commits);
         let stuck = step == JobStep::Wait(WaitingFor::Writers)
             || (memory.falls_behind && !observed.pause_fits)
             || commits_are_slow;
         let catching_up = memory.measures.catching_up(stuck && !job.paused, now.into());
         if catching_up > self.options.catch_up {
-            let why = match commits_are_slow {
-                true => format!(
-                    "writes would be held back for {} ms, as a commit takes {} ms, and {} ms are allowed: make commits quicker and retry, or \
-                     call it off and allow the next one a longer pause",
-                    look.projected(&memory.measures).as_millis(),
-                    memory.measures.commit().as_millis(),
-                    job.options.max_pause_ms
-                ),
-                false => "the copy does not catch up with the writers: slow them down and retry, or call it off and allow the next one a \
-                          longer pause"
-                    .to_owned(),
-            };
+            let why = look.why_stuck(job, &memory.measures, obstacle);
             self.event(job, JobEvent::Fail { why }).await?;
             return Ok(Some(Taken::Next));
         }
@@ -232,7 +227,7 @@ impl Driver {
             if round.tells() {
                 memory.falls_behind = !round.converges();
             }
-            if !look.writers_are_in_the_way(job, &memory.measures) {
+            if look.obstacle(job, &memory.measures) == Some(Obstacle::Commits) {
                 memory.limit = None;
             } else if round.tells() {
                 let limit = writers_limit(memory.limit, &round, self.options.slowest_writers);
@@ -300,7 +295,13 @@ impl Driver {
             JobStep::CopyTracked { close } => self.copy(job, look, None, close, memory, catalog).await?,
             JobStep::Scan => {
                 let armed_at = source(job, look)?.job.armed_at;
-                let sum = self.cluster.sum(job.source, job.id, armed_at, Instant::now() + SUM).await?;
+                let summed: BoxFuture<'_, _> =
+                    Box::pin(self.cluster.sum(job.source, job.id, armed_at, Instant::now() + SUM));
+                let sum = tokio::select! {
+                    biased;
+                    sum = summed => sum?,
+                    () = off_course(job, catalog.clone()) => return Ok(Taken::Next),
+                };
                 self.event(job, JobEvent::Scanned(sum)).await?;
             }
             JobStep::ResolveLocks => {
@@ -392,29 +393,38 @@ impl Driver {
         let armed_at = source.job.armed_at;
         let (cluster, options) = (&self.cluster, &self.options);
         let round = Round { cluster, options, job, armed_at, rows, close, rate, end, prefer };
-        let (mut catalog, course) = (catalog.clone(), (job.id, job.epoch, job.paused));
-        let off = async move {
-            let (id, epoch, paused) = course;
-            let is_off = |known: &Arc<Catalog>| {
-                known.job(id).is_none_or(|now| (now.epoch, now.paused) != (epoch, paused)) || !are_capable(job, known)
-            };
-            // Without a catalog there is no replica here, and the driver ends.
-            let _ = catalog.wait_for(is_off).await;
-        };
-        let (behind, board) = (look.behind().1, self.cluster.directory().jobs());
+        let off = off_course(job, catalog.clone());
+        let (listed, board) = (Mutex::new(Listed::of(&source.job)), self.cluster.directory().jobs());
         let note = |measures: &Measures, import: &ImportJob| {
             let report = Report { job, options: &self.options, measures, size, limit: *writers };
             if let Some(known) = board.get(&[self.job]).pop() {
-                board.set(report.during(known, import, behind));
+                board.set(report.during(known, import, *listed.lock()));
             }
         };
         let copied: BoxFuture<'_, _> = Box::pin(round.run(measures, rest, portion, off, note));
-        memory.replica_lags = copied.await? == Came::ToWhereTheReplicaIs;
+        let followed: BoxFuture<'_, Infallible> = Box::pin(self.follow(job, &listed));
+        let came = tokio::select! {
+            biased;
+            copied = copied => copied?,
+            never = followed => match never {},
+        };
+        memory.replica_lags = came == Came::ToWhereTheReplicaIs;
         if memory.replica_lags {
             // That it stood still is not the writers' doing.
             memory.round = None;
         }
         Ok(())
+    }
+
+    /// Keeps up with what the source lists: a round of a copy may take hours, and writers do not rest meanwhile.
+    async fn follow(&self, job: &SplitJob, listed: &Mutex<Listed>) -> Infallible {
+        loop {
+            tokio::time::sleep(FOLLOW).await;
+            let facts = self.cluster.observe(job.source, job.id, Instant::now() + LOOK).await;
+            if let Some(source) = facts.ok().and_then(|facts| facts.source) {
+                *listed.lock() = Listed::of(&source.job);
+            }
+        }
     }
 
     /// Names the target in the catalog, above everything that the source has served: it serves nothing any more.
@@ -466,6 +476,16 @@ impl Driver {
         let known = board.get(&[self.job]).pop();
         board.set(JobProgress { job: self.job, waits_for, ..known.unwrap_or_default() });
     }
+}
+
+/// Waits until the job takes another course than it is known to take, or cannot go on.
+async fn off_course(job: &SplitJob, mut catalog: watch::Receiver<Arc<Catalog>>) {
+    let is_off = |known: &Arc<Catalog>| {
+        known.job(job.id).is_none_or(|now| (now.epoch, now.paused) != (job.epoch, job.paused))
+            || !are_capable(job, known)
+    };
+    // Without a catalog there is no replica here, and the driver ends.
+    let _ = catalog.wait_for(is_off).await;
 }
 
 /// Whether all nodes that hold a replica of a group concerned can move ranges.

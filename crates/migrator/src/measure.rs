@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use drover_catalog::job::JobPause;
+use drover_hlc::Timestamp;
 use tokio::time::Instant;
 
 /// Weight of the newest of a series of measurements.
@@ -28,6 +29,8 @@ pub struct Measures {
     held: Option<Held>,
     /// Since when only the writers are in the way of the fence.
     catching_up: Option<Instant>,
+    /// The oldest lock in the range, since when it is seen to stand, and for how long it was.
+    lock: Option<(Timestamp, Instant, Duration)>,
     /// How long requests were held back when they last were.
     pub last_pauses: Option<Pauses>,
     /// What the record of the job does not say yet.
@@ -83,6 +86,18 @@ impl Measures {
     /// How long a commit takes; zero if there was none.
     pub fn commit(&self) -> Duration {
         self.commit_s.0.map_or(Duration::ZERO, Duration::from_secs_f64)
+    }
+
+    /// The oldest lock in the range for which a fence would wait is this one now.
+    pub fn locked(&mut self, oldest: Option<Timestamp>, now: Instant) {
+        let since = |lock| self.lock.filter(|(known, ..)| *known == lock).map_or(now, |(_, since, _)| since);
+        self.lock = oldest.map(|lock| (lock, since(lock), now - since(lock)));
+    }
+
+    /// How long locks in the range are likely to stand: as long again as the oldest one was seen to. Most are gone before they are
+    /// seen twice; how old a transaction is says little of how long it will hold its locks.
+    pub fn drain(&self) -> Duration {
+        self.lock.map_or(Duration::ZERO, |(.., stood)| stood)
     }
 
     /// The fence of this number is about to be proposed. Proposed again, it is the same one.
@@ -168,6 +183,19 @@ mod tests {
         assert_eq!(measures.bytes_per_second(), 1_300);
         measures.committed(Duration::from_millis(10));
         assert_eq!(measures.commit(), Duration::from_millis(10));
+    }
+
+    #[test]
+    fn locks_are_expected_to_stand_as_long_as_the_oldest_one_was_seen_to() {
+        let (mut measures, began) = (Measures::default(), Instant::now());
+        let lock = |n: u64| Some(Timestamp::from_raw(n));
+        // Milliseconds, the oldest lock then, how long locks are likely to stand.
+        let table =
+            [(0, lock(5), 0), (40, lock(5), 40), (90, lock(5), 90), (91, lock(7), 0), (95, None, 0), (99, lock(7), 0)];
+        for (at, oldest, expect) in table {
+            measures.locked(oldest, began + Duration::from_millis(at));
+            assert_eq!(measures.drain(), Duration::from_millis(expect), "{at} ms");
+        }
     }
 
     #[test]

@@ -35,6 +35,29 @@ fn copy_time(estimate: &Estimate) -> Duration {
     Duration::from_secs_f64(estimate.remaining_bytes as f64 / rate as f64)
 }
 
+/// What stands in the way of a pause that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Commits take so long that it would not fit if nothing were behind and no lock stood.
+    Commits,
+    /// Without the locks that stand it would fit.
+    Locks,
+    /// What is written into the range and not copied yet.
+    Writers,
+}
+
+/// What stands in the way of a pause of at most `max`; `None`: it fits.
+pub fn obstacle(estimate: &Estimate, max: Duration) -> Option<Obstacle> {
+    let unlocked = Estimate { drain: Duration::ZERO, ..*estimate };
+    let fits = |estimate: &Estimate| projected_pause(estimate) <= max;
+    match () {
+        () if fits(estimate) => None,
+        () if !fits(&Estimate { remaining_bytes: 0, ..unlocked }) => Some(Obstacle::Commits),
+        () if fits(&unlocked) => Some(Obstacle::Locks),
+        () => Some(Obstacle::Writers),
+    }
+}
+
 /// Whether what is left should be copied before writes are held back, although the pause would fit as it is: while it takes longer
 /// than a commit, and each round leaves less than three quarters of what the one before it left (`before`; `None`: there was none).
 /// So what a range is written while it is copied, which grows with its size, is copied before the fence and not behind it.
@@ -102,6 +125,27 @@ mod tests {
         ];
         for (estimate, expect) in table {
             assert_eq!(projected_pause(&estimate), ms(expect), "{estimate:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_pause_is_told_apart() {
+        use Obstacle::{Commits, Locks, Writers};
+        // Milliseconds of seven commits, of the drain, and of the rest of the copy; what is in the way of 100 ms.
+        let table = [
+            (0, 0, 0, None),
+            (70, 10, 20, None),
+            (70, 31, 0, Some(Locks)),
+            (70, 11, 20, Some(Locks)),
+            (70, 0, 40, Some(Writers)),
+            (70, 900, 40, Some(Writers)),
+            (140, 0, 0, Some(Commits)),
+            (140, 900, 900, Some(Commits)),
+        ];
+        for (commits, drain, rest, expect) in table {
+            let (remaining_bytes, bytes_per_second) = (rest * 1_000, 1_000_000);
+            let estimate = Estimate { remaining_bytes, bytes_per_second, commit: ms(commits / 7), drain: ms(drain) };
+            assert_eq!(obstacle(&estimate, ms(100)), expect, "{commits}, {drain}, {rest}");
         }
     }
 

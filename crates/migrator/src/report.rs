@@ -6,10 +6,10 @@ use drover_catalog::job::{JobPhase, JobProgress, JobStep, SplitJob, WaitingFor};
 use drover_fsm::moving::ImportJob;
 use tokio::time::Instant;
 
-use crate::look::Look;
+use crate::look::{Listed, Look, estimate};
 use crate::measure::Measures;
 use crate::options::MigratorOptions;
-use crate::projection::{Outlook, eta};
+use crate::projection::{Obstacle, Outlook, eta, projected_pause};
 
 /// What it is told from, beside what source and target say.
 pub(crate) struct Report<'a> {
@@ -29,8 +29,8 @@ impl Report<'_> {
         let (tracked_left, behind_bytes) = look.behind();
         let (bytes_copied, bytes_total) = self.sizes(import, behind_bytes);
         let projected = look.projected(self.measures);
-        let commits_are_slow =
-            *step == (JobStep::CopyTracked { close: false }) && !look.writers_are_in_the_way(self.job, self.measures);
+        let commits_are_slow = *step == (JobStep::CopyTracked { close: false })
+            && look.obstacle(self.job, self.measures) == Some(Obstacle::Commits);
         let eta = match self.job.phase {
             JobPhase::Planned | JobPhase::Backfill if goes_on(step) && !commits_are_slow => {
                 self.eta(import, bytes_total - bytes_copied, projected)
@@ -58,16 +58,22 @@ impl Report<'_> {
         }
     }
 
-    /// How far it is when a portion more was copied. `behind_bytes` of the source's list were not when the round began, which is
-    /// when `known` was told.
-    pub(crate) fn during(&self, known: JobProgress, import: &ImportJob, behind_bytes: u64) -> JobProgress {
-        // A portion of the list counts among what was copied, and is not behind any more.
-        let listed = import.versions.done && import.records.done;
-        let behind_bytes = if listed { known.bytes_total.saturating_sub(import.bytes) } else { behind_bytes };
+    /// How far it is when a portion more was copied: of what the source had `listed` when it was last seen. `known` is what was
+    /// told when the round began.
+    pub(crate) fn during(&self, known: JobProgress, import: &ImportJob, listed: Listed) -> JobProgress {
+        let (tracked_left, behind_bytes) = listed.behind(import.tracked);
         let (bytes_copied, bytes_total) = self.sizes(Some(import), behind_bytes);
-        let pause = Duration::from_millis(known.projected_pause_ms);
-        let eta_ms = self.eta(Some(import), bytes_total - bytes_copied, pause).map(ms);
-        JobProgress { bytes_copied, bytes_total, bytes_per_second: self.rate(), eta_ms, ..known }
+        let projected = projected_pause(&estimate(behind_bytes, self.measures));
+        let eta_ms = self.eta(Some(import), bytes_total - bytes_copied, projected).map(ms);
+        JobProgress {
+            bytes_copied,
+            bytes_total,
+            bytes_per_second: self.rate(),
+            tracked_left,
+            projected_pause_ms: ms(projected),
+            eta_ms,
+            ..known
+        }
     }
 
     /// How fast rows are copied, with all that pacing costs, in bytes a second.
@@ -186,16 +192,20 @@ mod tests {
         measures.copied(10 * MIB, Duration::from_secs(1));
         let (job, options) = (job(5, JobPhase::Backfill), MigratorOptions::default());
         let report = Report { job: &job, options: &options, measures: &measures, size: 40 * MIB, limit: None };
-        let known = JobProgress { bytes_total: 45 * MIB, tracked_left: 7, ..JobProgress::default() };
-        let during = |import: &ImportJob| {
-            let told = report.during(known.clone(), import, 5 * MIB);
-            assert_eq!(told.tracked_left, 7, "what was told stays");
-            (told.bytes_copied / MIB, told.bytes_total / MIB, told.eta_ms)
+        let known = JobProgress { waits_for: "what was told stays".to_owned(), ..JobProgress::default() };
+        // 5 MiB in five rows were listed, of which the copy has none, then two; then there are eight.
+        let during = |copied: u64, tracked: u64, listed: u64| {
+            let import = ImportJob { tracked, ..import(copied * MIB, copied >= 40, copied >= 41) };
+            let told = report.during(known.clone(), &import, Listed { rows: listed, bytes: listed * MIB });
+            assert_eq!(told.waits_for, known.waits_for);
+            let pause_s = told.projected_pause_ms as f64 / 1_000.0;
+            (told.bytes_copied / MIB, told.bytes_total / MIB, told.tracked_left, pause_s, told.eta_ms)
         };
-        assert_eq!(during(&import(10 * MIB, false, false)), (10, 45, Some(7_000)));
-        assert_eq!(during(&import(40 * MIB, true, false)), (40, 45, Some(1_000)));
-        assert_eq!(during(&import(42 * MIB, true, true)), (42, 45, Some(600)), "of the list");
-        assert_eq!(during(&import(50 * MIB, true, true)), (50, 50, Some(0)));
+        assert_eq!(during(10, 0, 5), (10, 45, 5, 0.5, Some(7_500)));
+        assert_eq!(during(40, 0, 5), (40, 45, 5, 0.5, Some(1_500)));
+        assert_eq!(during(43, 2, 5), (43, 46, 3, 0.3, Some(900)), "of the list");
+        assert_eq!(during(43, 2, 8), (43, 49, 6, 0.6, Some(1_800)), "more was written meanwhile");
+        assert_eq!(during(49, 8, 8), (49, 49, 0, 0.0, Some(0)));
     }
 
     #[test]
@@ -209,7 +219,7 @@ mod tests {
             let options = MigratorOptions::default();
             let report = Report { job: &job, options: &options, measures: &measures, size: 20 * MIB, limit: None };
             let before = report.before(&Look::default(), &JobStep::CopyVersions, Instant::now());
-            let during = report.during(before.clone(), &import(MIB, false, false), 0);
+            let during = report.during(before.clone(), &import(MIB, false, false), Listed::default());
             let told = (before.bytes_per_second.div_ceil(MIB), during.bytes_per_second.div_ceil(MIB));
             assert_eq!(told, (expect, expect), "{allowed}, {paused}");
         }

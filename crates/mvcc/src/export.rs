@@ -161,25 +161,47 @@ pub(crate) fn tracked(
     Ok(portion)
 }
 
-/// The sum of everything that is exported of an interval. Reads all of it.
-pub(crate) fn sum(
-    view: &View<'_>,
-    shard: ShardId,
-    interval: &Interval,
-    safe_point: Timestamp,
-) -> Result<RowSum, StoreError> {
-    let range = PhysicalRange::new(shard, interval);
-    let mut chooser = Chooser::new(safe_point);
-    let mut sum = RowSum::default();
-    view.each(Family::Data, &range, Caching::Bypass, |key, value| {
-        if chooser.takes(key, value)? {
-            sum = sum.plus(RowSum::of(RowKind::Version, without_shard(key), value));
+/// The sum of everything that is exported of an interval, as far as it has come. Where it goes on it knows by itself: it takes no part in
+/// how portions of a copy are cut, which it is there to judge.
+pub struct Summing {
+    range: PhysicalRange,
+    chooser: Chooser,
+    kind: RowKind,
+    /// The first row that was not looked at.
+    next: Vec<u8>,
+    sum: RowSum,
+}
+
+impl Summing {
+    /// Of a shard's interval, with what is to be left out below `safe_point`.
+    pub fn new(shard: ShardId, interval: &Interval, safe_point: Timestamp) -> Self {
+        let range = PhysicalRange::new(shard, interval);
+        let next = range.lower.clone();
+        Self { range, chooser: Chooser::new(safe_point), kind: RowKind::Version, next, sum: RowSum::default() }
+    }
+
+    /// Looks at `bytes` more, or a little more than that; the sum, if that was all. The view is the same each time.
+    pub(crate) fn go_on(&mut self, view: &View<'_>, bytes: usize) -> Result<Option<RowSum>, StoreError> {
+        let mut left = bytes;
+        loop {
+            let mut rows = view.rows(self.kind.family(), &self.range, Caching::Bypass);
+            rows.seek(&self.next);
+            while let Some((key, value)) = rows.entry() {
+                if left == 0 {
+                    self.next = key.to_vec();
+                    return Ok(None);
+                }
+                if self.kind == RowKind::Record || self.chooser.takes(key, value)? {
+                    self.sum = self.sum.plus(RowSum::of(self.kind, without_shard(key), value));
+                }
+                left = left.saturating_sub(key.len() + value.len());
+                rows.next();
+            }
+            rows.status()?;
+            match self.kind {
+                RowKind::Version => (self.kind, self.next) = (RowKind::Record, self.range.lower.clone()),
+                RowKind::Record => return Ok(Some(self.sum)),
+            }
         }
-        Ok(ControlFlow::<()>::Continue(()))
-    })?;
-    view.each(Family::Records, &range, Caching::Bypass, |key, value| {
-        sum = sum.plus(RowSum::of(RowKind::Record, without_shard(key), value));
-        Ok(ControlFlow::<()>::Continue(()))
-    })?;
-    Ok(sum)
+    }
 }

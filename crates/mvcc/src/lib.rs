@@ -67,7 +67,7 @@ pub use checkpoint::{CheckpointInfo, inspect_checkpoint};
 pub use digest::{Digest, DigestScope};
 pub use env::{StoreEnv, StoreEnvOptions};
 pub use error::StoreError;
-pub use export::{ExportBudget, Portion, TrackedPortion};
+pub use export::{ExportBudget, Portion, Summing, TrackedPortion};
 pub use gc::{GcRule, GcRules};
 pub use lock::LockVisit;
 pub use meta::MetaKey;

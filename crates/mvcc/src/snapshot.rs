@@ -12,7 +12,7 @@ use crate::bounds::PhysicalRange;
 use crate::digest::{self, Digest, DigestScope};
 use crate::engine::Family;
 use crate::error::StoreError;
-use crate::export::{self, ExportBudget, Portion, TrackedPortion};
+use crate::export::{self, ExportBudget, Portion, Summing, TrackedPortion};
 use crate::lock::{LockVisit, show_lock};
 use crate::meta::{APPLIED_KEY, MetaKey};
 use crate::record::{RecordKind, RecordPlace, RecordRow, decode_record_key, record_key};
@@ -168,7 +168,17 @@ impl StoreSnapshot {
 
     /// The sum of all that [`StoreSnapshot::export`] gives for an interval. Reads all of it.
     pub fn sum(&self, shard: ShardId, interval: &Interval, safe_point: Timestamp) -> Result<RowSum, StoreError> {
-        self.view(|view| export::sum(view, shard, interval, safe_point))
+        let mut summing = Summing::new(shard, interval, safe_point);
+        loop {
+            if let Some(sum) = self.sum_on(&mut summing, usize::MAX)? {
+                return Ok(sum);
+            }
+        }
+    }
+
+    /// Adds up `bytes` more of that; the sum, if that was all.
+    pub fn sum_on(&self, summing: &mut Summing, bytes: usize) -> Result<Option<RowSum>, StoreError> {
+        self.view(|view| summing.go_on(view, bytes))
     }
 
     /// A control row.

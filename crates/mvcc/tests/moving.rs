@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use drover_keys::{Interval, JobId, LogicalKey, ShardId};
-use drover_mvcc::{ExportBudget, GcRule, GcRules, GroupStore, RawRow, RecordKind, RowKind, RowSum, Stored, Tracking};
+use drover_mvcc::{
+    ExportBudget, GcRule, GcRules, GroupStore, RawRow, RecordKind, RowKind, RowSum, Stored, Summing, Tracking,
+};
 use proptest::prelude::*;
 use support::*;
 
@@ -145,7 +147,11 @@ proptest! {
             let snapshot = source.fixture.store.snapshot();
             if step == scan_at {
                 let change = source.tracking[0].change;
-                base = Some(snapshot.sum(SHARD, &interval, ts(safe_point)).unwrap().minus(change));
+                let sum = snapshot.sum(SHARD, &interval, ts(safe_point)).unwrap();
+                let mut summing = Summing::new(SHARD, &interval, ts(safe_point));
+                let steps = std::iter::from_fn(|| Some(snapshot.sum_on(&mut summing, scanned).unwrap()));
+                prop_assert_eq!(steps.flatten().next(), Some(sum), "the sum does not depend on its steps");
+                base = Some(sum.minus(change));
             }
             if let Some((kind, (cursor, done))) = cursors.iter_mut().find(|(_, (_, done))| !done) {
                 let portion = snapshot.export(*kind, SHARD, &interval, ts(safe_point), cursor, budget).unwrap();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use drover_catalog::job::BaseSum;
 use drover_fsm::moving::{ChunkRows, ExportRequest, ExportRows, Exported, ImportJob, MoveFacts};
-use drover_fsm::{Command, MoveCommand, MoveCrash, ReadError};
+use drover_fsm::{Command, MoveCommand, MoveCrash, MoveView, ReadError};
 use drover_guards::Moment;
 use drover_keys::JobId;
 use drover_kv::{Error, Reason};
@@ -22,6 +22,8 @@ use crate::leadership::Leadership;
 const MAX_PORTION_BYTES: usize = 4 << 20;
 /// Bytes of rows that are looked at for one portion, whatever is asked for.
 const MAX_SCANNED_BYTES: usize = 64 << 20;
+/// Bytes of rows that are added up at a time.
+const SUMMED_BYTES: usize = 4 << 20;
 
 impl Group {
     /// Proposes a step of a move and waits until it is applied. Whether it changed anything.
@@ -82,12 +84,27 @@ impl Group {
     }
 
     /// The sum of a range that moves away, as of the entry at `armed_at`, on whatever replica has applied that. Reads all of the
-    /// range.
+    /// range, as of one moment, and ends when it is dropped.
     ///
     /// # Errors
     /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise.
     pub async fn sum_range(&self, job: JobId, armed_at: u64) -> Result<BaseSum, Error> {
-        self.moving(move |view| view.base_sum(job, armed_at)).await
+        let begin = move |view: MoveView| Ok((view.summing(job, armed_at)?, view));
+        let (mut summing, mut view) = self.moving(begin).await?;
+        loop {
+            let began = Instant::now();
+            let look = move || {
+                let base = view.base_sum(job, armed_at, &mut summing, SUMMED_BYTES);
+                base.map(|base| (base, summing, view))
+            };
+            let base;
+            (base, summing, view) = self.aside(look).await?;
+            if let Some(base) = base {
+                return Ok(base);
+            }
+            // Half of the time is left to clients; and who asked may have gone.
+            tokio::time::sleep(began.elapsed()).await;
+        }
     }
 
     /// What a range that moves away holds, portion by portion, on whatever replica has applied what is asked for. Ends with
@@ -112,7 +129,14 @@ impl Group {
         look: impl FnOnce(drover_fsm::MoveView) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Error> {
         let fsm = self.fsm.clone();
-        match blocking::aside(move || fsm.move_view().and_then(look)).await {
+        self.aside(move || fsm.move_view().and_then(look)).await
+    }
+
+    async fn aside<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Error> {
+        match blocking::aside(look).await {
             Ok(found) => found.map_err(|error| self.judge(error)),
             Err(error) => Err(Error::definite(Reason::Internal, format!("a look at a moving range ended: {error}"))),
         }

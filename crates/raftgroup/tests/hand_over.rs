@@ -31,7 +31,8 @@ impl std::io::Write for Log {
 async fn a_hand_over_that_is_given_up_before_raft_has_answered_logs_no_error() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_writer(move || writer.clone());
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_writer(move || writer.clone());
     let _captured = tracing::subscriber::set_default(subscriber.finish());
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::found(dir.path(), 3, patient()).await;

@@ -87,7 +87,8 @@ impl Fixture {
         let from = self.left().fsm().state().moves.import(JOB).unwrap().tracked;
         let portion = view.export_tracked(JOB, armed_at, from, Some(source.sealed_at), BUDGET).unwrap();
         assert!(portion.done);
-        let base = view.base_sum(JOB, armed_at).unwrap();
+        let mut summing = view.summing(JOB, armed_at).unwrap();
+        let base = view.base_sum(JOB, armed_at, &mut summing, usize::MAX).unwrap().unwrap();
         let close = Some(RowSum { hash: base.hash, rows: base.rows }.plus(source.change));
         let rows = ChunkRows::Tracked { from, to: portion.next, rows: portion.rows };
         move_step(self.left(), epoch, MoveStep::ImportChunk(Chunk { armed_at, rows, close })).await;

@@ -11,7 +11,7 @@ use drover_catalog::job::BaseSum;
 use drover_hlc::Timestamp;
 use drover_keys::JobId;
 use drover_kv::{Error, Reason};
-use drover_mvcc::{ExportBudget, MetaKey, Portion, RowKind, RowSum, StoreSnapshot, TrackedPortion};
+use drover_mvcc::{ExportBudget, MetaKey, Portion, RowKind, RowSum, StoreSnapshot, Summing, TrackedPortion};
 
 use crate::codec::state;
 use crate::codec::txn::Lock;
@@ -156,14 +156,32 @@ impl MoveView {
         Ok(self.snapshot.export_tracked(source.shard, job, from, budget)?)
     }
 
-    /// The sum of the range as of its arming. Reads all of it.
+    /// Begins to add the range up, as of its arming: see [`MoveView::base_sum`].
     ///
     /// # Errors
     /// [`Reason::FailedPrecondition`] if the range is not armed here, or otherwise.
-    pub fn base_sum(&self, job: JobId, armed_at: u64) -> Result<BaseSum, ReadError> {
-        let SourceJob { shard, interval, safe_point, change, .. } = self.armed(job, armed_at)?;
-        let RowSum { hash, rows } = self.snapshot.sum(*shard, interval, *safe_point)?.minus(*change);
-        Ok(BaseSum { armed_at, hash, rows })
+    pub fn summing(&self, job: JobId, armed_at: u64) -> Result<Summing, ReadError> {
+        let SourceJob { shard, interval, safe_point, .. } = self.armed(job, armed_at)?;
+        Ok(Summing::new(*shard, interval, *safe_point))
+    }
+
+    /// Looks at `bytes` more of the range for its sum, which was begun in this view; the sum, if that was all.
+    ///
+    /// # Errors
+    /// As for [`MoveView::summing`].
+    pub fn base_sum(
+        &self,
+        job: JobId,
+        armed_at: u64,
+        summing: &mut Summing,
+        bytes: usize,
+    ) -> Result<Option<BaseSum>, ReadError> {
+        let change = self.armed(job, armed_at)?.change;
+        let base = |sum: RowSum| {
+            let RowSum { hash, rows } = sum.minus(change);
+            BaseSum { armed_at, hash, rows }
+        };
+        Ok(self.snapshot.sum_on(summing, bytes)?.map(base))
     }
 
     /// The locks in the range of `job`, at most `limit` of them by name.
