@@ -196,9 +196,14 @@ fn draw(bar: &ProgressBar, status: &SplitJobStatus) {
     bar.tick();
 }
 
+/// Whether it goes on when somebody resumes it. What has ended does not, whatever was asked of it before.
+fn is_paused(job: &SplitJob) -> bool {
+    job.paused && !has_ended(job.phase())
+}
+
 /// Which job, and where it stands.
 fn headline(job: &SplitJob) -> String {
-    let paused = if job.paused { ", paused" } else { "" };
+    let paused = if is_paused(job) { ", paused" } else { "" };
     let failure = match &job.failure {
         Some(failure) if job.phase() == JobPhase::Failed => format!(": {}", failure.why),
         Some(_) | None => String::new(),
@@ -342,7 +347,7 @@ impl Shown {
             };
             Some(vec![
                 job.job_id.to_string(),
-                format!("{}{}", phase_name(job.phase()), if job.paused { " (paused)" } else { "" }),
+                format!("{}{}", phase_name(job.phase()), if is_paused(job) { " (paused)" } else { "" }),
                 self.notation.format(&job.start),
                 self.end(job.end.as_ref()),
                 job.source_group.to_string(),
@@ -367,7 +372,13 @@ impl Shown {
         let (pause, limit) = (job.max_pause_ms, rate(job.max_bytes_per_second));
         output.line(&format!("writes may be held for {pause} ms, copied at {limit}"))?;
         let (began, changed) = (shown_time(job.created_unix_ms), shown_time(job.changed_unix_ms));
-        output.line(&format!("began {began} by {}, last changed {changed}", job.actor))?;
+        let took = Duration::from_millis(job.changed_unix_ms.saturating_sub(job.created_unix_ms));
+        output.line(&match has_ended(job.phase()) {
+            true => {
+                format!("began {began} by {}, ended {changed} after {}", job.actor, humantime::format_duration(took))
+            }
+            false => format!("began {began} by {}, last changed {changed}", job.actor),
+        })?;
         let (epoch, starts, fences) = (job.epoch, job.starts, job.fences);
         output.line(&format!("epoch {epoch}, begun {starts} times, writes held back {fences} times"))?;
         if let Some(failure) = &job.failure {
@@ -401,6 +412,11 @@ impl Shown {
         for room in &plan.rooms {
             let (node, free, reserve) = (room.node_id, ByteSize(room.free_bytes), ByteSize(room.reserve_bytes));
             match room.error.as_str() {
+                "" if room.pending_bytes > 0 => {
+                    let pending = ByteSize(room.pending_bytes);
+                    let moves = format!("moves that are under way will take {pending}");
+                    output.line(&format!("node {node}: {free} free, {reserve} of it have to stay free, {moves}"))?;
+                }
                 "" => output.line(&format!("node {node}: {free} free, {reserve} of it have to stay free"))?,
                 error => output.line(&format!("node {node}: not known, {error}"))?,
             }
@@ -419,7 +435,7 @@ impl Shown {
         }
         let room = |room: &NodeRoom| {
             let error = (!room.error.is_empty()).then_some(&room.error);
-            json!({ "node": room.node_id, "free_bytes": room.free_bytes, "reserve_bytes": room.reserve_bytes, "error": error })
+            json!({ "node": room.node_id, "free_bytes": room.free_bytes, "reserve_bytes": room.reserve_bytes, "pending_bytes": room.pending_bytes, "error": error })
         };
         let rooms: Vec<Value> = plan.rooms.iter().map(room).collect();
         let refusal = plan.refusal.as_ref();
@@ -500,6 +516,8 @@ mod tests {
         let failed = SplitJob { phase: JobPhase::Failed.into(), paused: true, failure: Some(failure), ..job() };
         let status = SplitJobStatus { job: Some(failed), progress: None };
         assert_eq!(line(&status), "job 7 from group 2 to group 3: failed, paused: no disk");
+        let abandoned = SplitJob { phase: JobPhase::Abandoned.into(), paused: true, ..job() };
+        assert_eq!(headline(&abandoned), "job 7 from group 2 to group 3: abandoned");
         let waits = SplitJobProgress { waits_for: "its turn".to_owned(), ..SplitJobProgress::default() };
         let status = SplitJobStatus { job: Some(job()), progress: Some(waits) };
         assert_eq!(line(&status), "job 7 from group 2 to group 3: backfill, waits for its turn");

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use drover_client::{Client, GroupId, NodeId};
+use drover_client::{Client, CompatAction, GroupId, NodeId};
 use drover_kv::{Certainty, Error, Reason};
 use drover_testkit::Cluster;
-use drover_testkit::cluster::PATIENCE;
+use drover_testkit::cluster::{PATIENCE, build_with_version};
 use drover_testkit::wait::wait_until;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::cluster_client::ClusterClient;
@@ -17,6 +17,7 @@ use drover_wire::status_to_error;
 use tonic::transport::Channel;
 
 use crate::disk_full::{SmallDisk, may_mount};
+use crate::upgrade::{OWN, cluster_version, replace};
 
 /// The group of the left route, and that of the right one.
 const LEFT: u64 = 2;
@@ -49,6 +50,12 @@ impl Fixture {
         .await
         .unwrap();
         Self { cluster, distribution, client, next: 0 }
+    }
+
+    /// After node 1 was away.
+    async fn reconnect(&mut self) {
+        let endpoint = format!("http://{}", self.cluster.endpoints()[0]);
+        self.distribution = DistributionClient::connect(endpoint).await.unwrap();
     }
 
     /// A move of the left route from "c" on to the right group, as the routes are.
@@ -449,7 +456,7 @@ async fn a_move_is_refused_while_a_group_has_no_majority_or_a_node_cannot_take_p
         store_id: vec![9; 16].into(),
         grpc_address: "127.0.0.1:1".to_owned(),
         admin_address: "127.0.0.1:2".to_owned(),
-        version: Some(v1::SoftwareVersion { major: 0, minor: 1 }),
+        version: Some(v1::SoftwareVersion { major: 0, minor: 2 }),
         capabilities: vec!["catalog".to_owned()],
         request_id: vec![200; 16].into(),
         actor: "test".to_owned(),
@@ -490,6 +497,36 @@ async fn a_move_is_refused_while_a_group_has_no_majority_or_a_node_cannot_take_p
     let good = this.good().await;
     let message = this.refused(good, Reason::FailedPrecondition, "no quorum").await;
     assert!(message.contains("only 0 of the 1 voters of group 3 are on live nodes"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_is_refused_while_the_cluster_is_older_than_moves_or_frozen_there() {
+    let builds = tempfile::tempdir().unwrap();
+    let old = Some(build_with_version("0.1", builds.path()).unwrap());
+    let cluster = Cluster::builder().nodes(2).data_groups(2).prepare().unwrap();
+    for node in cluster.nodes() {
+        node.set_binary(old.clone());
+        node.start().unwrap();
+    }
+    cluster.wait_ready(PATIENCE).await.unwrap();
+    let mut this = Fixture::over(cluster).await;
+    cluster_version(&this.client, "0.1").await;
+    let too_low = async |this: &mut Fixture, case: &str| {
+        let good = this.good().await;
+        let message = this.refused(good, Reason::FailedPrecondition, case).await;
+        assert!(message.contains("0.2") && message.contains("0.1"), "{case}: {message}");
+    };
+    too_low(&mut this, "too old").await;
+    this.client.compat(CompatAction::Freeze, "test").await.unwrap();
+    for id in this.cluster.node_ids() {
+        replace(&this.cluster, id, &None).await;
+    }
+    this.reconnect().await;
+    too_low(&mut this, "frozen below").await;
+    this.client.compat(CompatAction::Unfreeze, "test").await.unwrap();
+    cluster_version(&this.client, OWN).await;
+    let good = this.good().await;
+    assert_eq!(this.plan(good).await.refusal, None);
 }
 
 #[tokio::test]
@@ -542,7 +579,27 @@ async fn a_copy_for_which_the_target_has_no_room_is_refused_before_there_is_a_jo
     })
     .await
     .unwrap();
-    this.start(good).await.unwrap();
+    // What this move will take is not there for another one.
+    let slow = v1::StartSplitMigrationRequest { options: options(&[("max_bytes_per_second", "65536")]), ..good };
+    let job = this.start_held(slow).await;
+    let beside = v1::StartSplitMigrationRequest { what: key_range("a", Some("b")), ..this.good().await };
+    let plan = this.plan(beside.clone()).await;
+    assert_eq!(plan.refusal, None);
+    let pending = plan.rooms[0].pending_bytes;
+    assert!(pending > 40 << 20 && pending <= bytes, "{pending} of {bytes}");
+    let change = this.change(job.job_id);
+    this.distribution.abandon_split_job(change).await.unwrap();
+    wait_until("nothing to be on its way", PATIENCE, || {
+        let mut distribution = this.distribution.clone();
+        let request = v1::StartSplitMigrationRequest { dry_run: true, ..beside.clone() };
+        async move {
+            let answer = distribution.start_split_migration(request).await.map_err(|status| status.to_string())?;
+            let pending = answer.into_inner().plan.unwrap().rooms[0].pending_bytes;
+            if pending == 0 { Ok(()) } else { Err(pending.to_string()) }
+        }
+    })
+    .await
+    .unwrap();
     // The node has to go before its disk does.
     drop(this);
     drop(disk);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use drover_catalog::job::{JobEvent, JobOptions, JobProgress, JobRefusal, SplitJob};
+use drover_catalog::job::{JobEvent, JobOptions, JobPhase, JobProgress, JobRefusal, SplitJob};
 use drover_catalog::{CatalogCommandKind, CatalogRefusal, CatalogReply, CatalogRow, RequestId, RouteMap, StartJob};
 use drover_coordinator::Answer;
 use drover_keys::{CatalogVersion, End, GroupId, Interval, JobId, RouteId};
@@ -27,7 +27,7 @@ use tonic::Status;
 
 use super::distribution::{actor, deadline, describe, misfit, other_version, request_id};
 use super::job_list::{JobFilter, decode_token, encode_token};
-use super::room::{check_room, room_of};
+use super::room::{check_room, note_pending, room_of};
 use super::{Front, Nodes};
 
 /// Jobs in one answer, if the caller does not say.
@@ -74,7 +74,7 @@ impl Jobs {
         let judged = coordinator.judge_catalog(id, actor.clone(), kind.clone(), deadline).await?;
         if let (CatalogReply::Job(job), true) = judged {
             let bytes = self.bytes(job.source, &job.interval, deadline).await?;
-            check_room(job.target, bytes, &self.rooms(job.target).await)?;
+            check_room(job.target, bytes, &self.rooms(job.target, deadline).await?)?;
         }
         let job = self.carried_out(id, actor, kind, deadline).await?;
         Ok(v1::StartSplitMigrationResponse { job: Some(job), plan: None })
@@ -135,7 +135,7 @@ impl Jobs {
         plan.approximate_bytes = bytes;
         plan.copy_ms = bytes.and_then(|bytes| options.copy_ms(bytes));
         plan.keys = if bytes.is_some() { self.keys(interval, soon).await } else { None };
-        plan.rooms = self.rooms(target).await;
+        plan.rooms = self.rooms(target, deadline).await?;
         judged?;
         check_room(target, bytes.unwrap_or(0), &plan.rooms)
     }
@@ -184,9 +184,33 @@ impl Jobs {
         Ok(facts.iter().map(|facts| facts.approximate_bytes).sum())
     }
 
-    async fn rooms(&self, target: GroupId) -> Vec<v1::NodeRoom> {
-        let holders = self.nodes.view().directory.members(target);
-        self.nodes.some(&holders).await.iter().map(room_of).collect()
+    /// The room on the nodes of a group, and what moves that are under way will take of it.
+    async fn rooms(&self, target: GroupId, deadline: Instant) -> Result<Vec<v1::NodeRoom>, Error> {
+        let members = |group| self.nodes.view().directory.members(group);
+        let holders = members(target);
+        let mut rooms: Vec<v1::NodeRoom> = self.nodes.some(&holders).await.iter().map(room_of).collect();
+        let rows = self.front.coordinator().read_catalog(all_jobs(), u32::MAX, deadline).await?;
+        let copied = |job: &&SplitJob| matches!(job.phase, JobPhase::Planned | JobPhase::Backfill);
+        let jobs: Vec<&SplitJob> = rows.iter().filter_map(job_of).filter(copied).collect();
+        let progress = self.front.coordinator().job_progress(jobs.iter().map(|job| job.id).collect(), deadline).await?;
+        let mut pending = Vec::new();
+        for job in jobs {
+            let nodes = members(job.target);
+            if !nodes.iter().any(|node| holders.contains(node)) {
+                continue;
+            }
+            let left = match progress.iter().find(|known| known.job == job.id && known.bytes_total > 0) {
+                Some(known) => known.bytes_total.saturating_sub(known.bytes_copied),
+                // Nothing is copied of it yet. That its source does not answer is no reason against another move.
+                None => {
+                    let soon = deadline.min(Instant::now() + LOOK_TIMEOUT);
+                    self.bytes(job.source, &job.interval, soon).await.unwrap_or(0)
+                }
+            };
+            pending.push((nodes, left));
+        }
+        note_pending(&mut rooms, &pending);
+        Ok(rooms)
     }
 
     /// How many keys have a value now, if one page of a scan can tell.

@@ -1,7 +1,9 @@
 //! Whether the nodes of a group have room for the copy of a range. Pure.
 
+use std::sync::Arc;
+
 use bytesize::ByteSize;
-use drover_keys::GroupId;
+use drover_keys::{GroupId, NodeId};
 use drover_kv::{Error, Reason};
 use drover_wire::proto::v1::{NodeRoom, NodeStatus};
 
@@ -12,6 +14,15 @@ pub fn room_of(status: &NodeStatus) -> NodeRoom {
         free_bytes: status.disk_free_bytes,
         reserve_bytes: status.disk_reserve_bytes,
         error: status.error.clone(),
+        pending_bytes: 0,
+    }
+}
+
+/// Takes note of what moves that are under way will still put on these nodes. Of each: the nodes of its target, and the bytes.
+pub fn note_pending(rooms: &mut [NodeRoom], moves: &[(Arc<[NodeId]>, u64)]) {
+    for room in rooms {
+        let there = moves.iter().filter(|(nodes, _)| nodes.contains(&NodeId(room.node_id)));
+        room.pending_bytes = there.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
     }
 }
 
@@ -21,17 +32,20 @@ pub fn room_of(status: &NodeStatus) -> NodeRoom {
 /// # Errors
 /// [`Reason::FailedPrecondition`], definite; it names the node with the least room.
 pub fn check_room(target: GroupId, copy_bytes: u64, rooms: &[NodeRoom]) -> Result<(), Error> {
-    let above = |room: &NodeRoom| i128::from(room.free_bytes) - i128::from(room.reserve_bytes);
+    let above =
+        |room: &NodeRoom| i128::from(room.free_bytes) - i128::from(room.reserve_bytes) - i128::from(room.pending_bytes);
     let known = rooms.iter().filter(|room| room.error.is_empty());
     match known.min_by_key(|room| above(room)) {
         Some(room) if above(room) < i128::from(copy_bytes) => {
             let message = format!(
-                "node {} holds a replica of group {target}, and has no room for a copy of about {}: {} are free, and {} have \
-                 to stay free; nothing was changed. Free space there, or move the range to another group",
+                "node {} holds a replica of group {target}, and has no room for a copy of about {}: {} are free, {} have to stay \
+                 free, and moves that are under way will take {}; nothing was changed. Free space there, or move the range to \
+                 another group",
                 room.node_id,
                 ByteSize(copy_bytes),
                 ByteSize(room.free_bytes),
                 ByteSize(room.reserve_bytes),
+                ByteSize(room.pending_bytes),
             );
             Err(Error::definite(Reason::FailedPrecondition, message))
         }
@@ -44,7 +58,15 @@ mod tests {
     use super::*;
 
     fn room(node_id: u64, free_bytes: u64, reserve_bytes: u64) -> NodeRoom {
-        NodeRoom { node_id, free_bytes, reserve_bytes, error: String::new() }
+        NodeRoom { node_id, free_bytes, reserve_bytes, ..NodeRoom::default() }
+    }
+
+    #[test]
+    fn what_moves_will_still_put_on_a_node_is_added_up() {
+        let nodes = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Arc<[_]>>();
+        let mut rooms = [room(1, 100, 0), room(2, 100, 0), room(3, 100, 0)];
+        note_pending(&mut rooms, &[(nodes(&[1, 2]), 5), (nodes(&[2]), 7), (nodes(&[9]), 90), (nodes(&[2]), u64::MAX)]);
+        assert_eq!(rooms.map(|room| room.pending_bytes), [5, u64::MAX, 0]);
     }
 
     #[test]
@@ -57,6 +79,9 @@ mod tests {
             (vec![room(1, 110, 10), silent.clone()], 100, None),
             (vec![silent], 100, None),
             (vec![], 100, None),
+            // What is on its way takes room as well.
+            (vec![NodeRoom { pending_bytes: 40, ..room(1, 150, 10) }], 100, None),
+            (vec![NodeRoom { pending_bytes: 41, ..room(1, 150, 10) }, room(2, 120, 10)], 100, Some(1)),
             // Below its reserve, a disk has no room for anything.
             (vec![room(1, 9, 10)], 0, Some(1)),
             (vec![room(1, u64::MAX, 0)], u64::MAX, None),

@@ -53,7 +53,7 @@ fn progress() -> SplitJobProgress {
 }
 
 fn plan() -> MovePlan {
-    let room = NodeRoom { node_id: 1, free_bytes: 300, reserve_bytes: 200, error: "e".to_owned() };
+    let room = NodeRoom { node_id: 1, free_bytes: 300, reserve_bytes: 200, error: "e".to_owned(), pending_bytes: 400 };
     MovePlan {
         refusal: Some(MoveRefusal { reason: "R".to_owned(), message: "no".to_owned() }),
         start: "a".into(),
