@@ -15,8 +15,11 @@ use drover_testkit::wait::wait_until;
 use drover_wire::proto::v1;
 use drover_wire::proto::v1::kv_client::KvClient;
 use drover_wire::status_to_error;
+use futures::stream;
+use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 
 /// One node is enough: nothing here is about replication.
@@ -295,6 +298,46 @@ async fn groups_and_nodes_that_do_not_exist_are_named_in_the_refusal() {
     assert_refused(client.compare_digests(GroupId(99)).await, Reason::UnknownGroup);
     assert_refused(client.transfer_leader(GroupId(99), NodeId(1)).await, Reason::UnknownGroup);
     assert_refused(client.transfer_leader(GroupId(2), NodeId(99)).await, Reason::UnknownNode);
+}
+
+/// Calls a method with messages of another type than it takes.
+async fn misused<M: prost::Message + Default + 'static, A: prost::Message + Default + 'static>(
+    cluster: &Cluster,
+    method: &'static str,
+    messages: Vec<M>,
+) -> Result<tonic::Streaming<A>, tonic::Status> {
+    let channel = Channel::from_shared(format!("http://{}", cluster.endpoints()[0])).unwrap().connect().await.unwrap();
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let (method, codec) = (PathAndQuery::from_static(method), tonic_prost::ProstCodec::<M, A>::default());
+    grpc.streaming(tonic::Request::new(stream::iter(messages)), method, codec).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_request_are_refused_as_such_and_what_came_before_them_is_answered() {
+    let cluster = cluster().await;
+    cluster.client().await.unwrap().put("k", "v").await.unwrap();
+    // A number where the key should be.
+    for method in ["/drover.v1.Kv/Get", "/drover.v1.Kv/Put", "/drover.v1.Txn/Status"] {
+        let wrong = vec![v1::TransferLeaderRequest { group_id: 7, to_node: 7, timeout_ms: 7 }];
+        let answer = misused::<_, v1::GetResponse>(&cluster, method, wrong).await;
+        let status = match answer {
+            Ok(mut answers) => answers.message().await.unwrap_err(),
+            Err(status) => status,
+        };
+        refused::<()>(Err(status), Reason::InvalidArgument);
+    }
+    // In a session they end the stream, behind the answers to what came before them.
+    let get = v1::GetRequest { key: "k".into(), ..v1::GetRequest::default() };
+    let call = v1::SessionCall { id: 5, call: Some(v1::session_call::Call::Get(get)), ..v1::SessionCall::default() };
+    // Field 1 is the list of calls in the one, and bytes in the other.
+    let message = |bytes: Vec<u8>| v1::GetRequest { key: bytes.into(), ..v1::GetRequest::default() };
+    let messages = vec![message(call.encode_to_vec()), message(vec![0xff; 3]), message(call.encode_to_vec())];
+    let mut answers = misused::<_, v1::SessionResponse>(&cluster, "/drover.v1.Kv/Session", messages).await.unwrap();
+    let first = answers.message().await.unwrap().unwrap().answers;
+    assert_eq!(first.iter().map(|answer| answer.id).collect::<Vec<_>>(), [5]);
+    refused(answers.message().await, Reason::InvalidArgument);
+    cluster.assert_quiet_logs(&[]);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::disk::DiskState;
 use crate::listen::Incoming;
 use crate::metrics::{Metrics, follow_total};
-use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService, oversize};
+use crate::services::{ClusterService, CompatService, DistributionService, KvService, Nodes, TxnService, unread};
 
 /// Starts to answer what comes in, until `stop`.
 ///
@@ -72,7 +72,7 @@ pub fn start(
     let window = u32::try_from(config.server.http2_connection_window_bytes.0).unwrap_or(u32::MAX);
     let tuning = &peers.options().tuning;
     let router = server_builder(tuning)
-        .layer(MapResponseLayer::new(oversize::told))
+        .layer(MapResponseLayer::new(unread::told))
         .max_concurrent_streams(Some(streams))
         .initial_connection_window_size(window.max(tuning.stream_window_bytes.saturating_mul(4)))
         .add_service(kv)

@@ -10,10 +10,10 @@ mod jobs;
 mod kv;
 mod membership;
 mod nodes;
-pub mod oversize;
 mod room;
 mod session;
 mod txn;
+pub mod unread;
 
 pub use cluster::ClusterService;
 pub use compat::CompatService;

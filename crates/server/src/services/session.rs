@@ -17,15 +17,15 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use super::front::Front;
-use super::{kv, oversize};
+use super::{kv, unread};
 
 /// Answers that go into one message at most.
 const ANSWERS_PER_MESSAGE: usize = 256;
 /// No answer is added to a message that has reached this size. One answer alone may be larger.
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// Serves a session until its client ends it, or until this node has drained. A message that is too large to be read ends it as well:
-/// what came before is answered, and the end says that what came with it and after it was not looked at.
+/// Serves a session until its client ends it, or until this node has drained. A message that is not read, because it is too large or is none,
+/// ends it as well: what came before is answered, and the end says that what came with it and after it was not looked at.
 pub fn serve(
     front: Arc<Front>,
     mut incoming: Streaming<v1::SessionRequest>,
@@ -49,7 +49,7 @@ pub fn serve(
                 // The client went away; what it asked for goes on and its answers are dropped.
                 Ok(None) => return,
                 Err(status) => {
-                    if let Some(refusal) = oversize::refusal(&status) {
+                    if let Some(refusal) = unread::refusal(&status) {
                         let _ = farewell.send(refusal);
                     }
                     return;
