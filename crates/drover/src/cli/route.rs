@@ -110,7 +110,8 @@ pub async fn run(global: &Global, command: Command, output: &mut Output) -> anyh
         Command::Move { route, from, to_key, to_group: group, expect_version, how } => {
             let key = |text: Option<String>| text.map(|text| shown.notation.parse(&text)).transpose();
             let (from, to) = (key(from)?, key(to_key)?);
-            let what = |routes: &[Route]| within(routes, route, from.clone(), to.clone()).map(MoveWhat::Range);
+            let what =
+                |routes: &[Route]| within(routes, route, from.clone(), to.clone(), shown.notation).map(MoveWhat::Range);
             return moved(global, Asked { route, expect_version, group, how }, what, output).await;
         }
         Command::Split { how, .. } if !how.is_empty() => {
@@ -168,11 +169,43 @@ fn within(
     route: RouteId,
     from: Option<bytes::Bytes>,
     to: Option<bytes::Bytes>,
+    notation: Notation,
 ) -> Result<Interval, UsageError> {
     let route = routes.iter().find(|found| found.route_id == route.0);
+    if let Some(route) = route {
+        let above = |key: &[u8]| *key < *route.start;
+        let below = |key: &[u8]| route.end.as_ref().is_some_and(|end| *key > **end);
+        let (starts, ends) = (from.as_deref().unwrap_or(&route.start), to.as_deref().unwrap_or(&route.start));
+        let at_end = route.end.as_deref() == Some(starts);
+        if above(starts) || below(starts) || at_end {
+            return Err(outside(routes, route, starts, notation));
+        }
+        if above(ends) || below(ends) {
+            return Err(outside(routes, route, ends, notation));
+        }
+    }
     let start = from.or_else(|| route.map(|route| route.start.clone())).unwrap_or_default();
     let end = to.or_else(|| route.and_then(|route| route.end.clone()));
     Interval::new(start, end.map_or(KeyEnd::Unbounded, KeyEnd::Key)).map_err(|error| UsageError(error.to_string()))
+}
+
+/// A bound that does not lie in the route that is to move.
+fn outside(routes: &[Route], route: &Route, key: &[u8], notation: Notation) -> UsageError {
+    let bounds = |route: &Route| {
+        let end = route.end.as_ref().map_or("the end".to_owned(), |end| format!("before {:?}", notation.format(end)));
+        format!("{:?} to {end}", notation.format(&route.start))
+    };
+    let (id, holds, key_text) = (route.route_id, bounds(route), notation.format(key));
+    let holder = routes.iter().rev().find(|holder| *holder.start <= *key).filter(|holder| holder.route_id != id);
+    let holder = holder.map_or(String::new(), |holder| {
+        format!(
+            "; {key_text:?} is in route {}, {}, which group {} serves",
+            holder.route_id,
+            bounds(holder),
+            holder.group_id
+        )
+    });
+    UsageError(format!("{key_text:?} is outside route {id}, which holds {holds}{holder}; nothing was changed"))
 }
 
 /// Begins a move, or tells what it would come to. `what` names the range by the routes as they are.
@@ -396,11 +429,13 @@ mod tests {
             route_id,
             start: start.into(),
             end: end.map(Into::into),
+            group_id: 7,
             ..Route::default()
         };
         let routes = [route(1, "", Some("m")), route(2, "m", None)];
         let range = |id, from: Option<&'static str>, to: Option<&'static str>| {
-            let interval = within(&routes, RouteId(id), from.map(Into::into), to.map(Into::into)).ok()?;
+            let interval =
+                within(&routes, RouteId(id), from.map(Into::into), to.map(Into::into), Notation::Escaped).ok()?;
             Some((interval.start().clone(), interval.end().as_key().cloned()))
         };
         assert_eq!(range(1, None, None), Some(("".into(), Some("m".into()))));
@@ -409,6 +444,21 @@ mod tests {
         assert_eq!(range(2, None, None), Some(("m".into(), None)));
         assert_eq!(range(9, Some("c"), None), Some(("c".into(), None)), "the cluster will not know it");
         assert_eq!(range(2, Some("p"), Some("n")), None);
+        assert_eq!(range(1, None, Some("m")), Some(("".into(), Some("m".into()))));
+        let refused = |id, from: Option<&'static str>, to: Option<&'static str>| {
+            within(&routes, RouteId(id), from.map(Into::into), to.map(Into::into), Notation::Escaped).unwrap_err().0
+        };
+        // Whichever bound lies outside is told, with the route that holds it.
+        for (id, from, to, holder) in [
+            (1, Some("m"), None, "\"m\" is in route 2, \"m\" to the end, which group 7 serves"),
+            (1, Some("p"), Some("q"), "\"p\" is in route 2, \"m\" to the end, which group 7 serves"),
+            (1, None, Some("n"), "\"n\" is in route 2"),
+            (2, Some("c"), None, "\"c\" is in route 1, \"\" to before \"m\", which group 7 serves"),
+            (2, None, Some("c"), "\"c\" is in route 1"),
+        ] {
+            let text = refused(id, from, to);
+            assert!(text.contains(&format!("is outside route {id}")) && text.contains(holder), "{text}");
+        }
     }
 
     /// Another attempt has another name: beside one that may have been carried out it would divide or move once more.

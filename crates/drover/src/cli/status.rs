@@ -1,5 +1,7 @@
 //! `drover status`: nodes, groups and leaders at a glance.
 
+use std::collections::BTreeMap;
+
 use drover_client::{ClusterStatus, NodeStatus, ReplicaStatus, Role};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
@@ -83,7 +85,7 @@ fn replica_rows(nodes: &[NodeStatus]) -> Vec<Vec<String>> {
     replicas
         .into_iter()
         .map(|(node, replica)| {
-            let note = if replica.error.is_empty() { lag(replica) } else { replica.error.clone() };
+            let note = if replica.error.is_empty() { lag(node.node_id, replica) } else { replica.error.clone() };
             let leader = if replica.leader == 0 { "-".to_owned() } else { replica.leader.to_string() };
             vec![
                 replica.group_id.to_string(),
@@ -102,10 +104,19 @@ fn replica_rows(nodes: &[NodeStatus]) -> Vec<Vec<String>> {
         .collect()
 }
 
-fn lag(replica: &ReplicaStatus) -> String {
-    let mut lags: Vec<_> = replica.follower_lag.iter().collect();
-    lags.sort();
-    lags.iter().map(|(node, entries)| format!("{node}:{entries}")).collect::<Vec<_>>().join(" ")
+/// By how many entries each other node is behind this leader; `None`: it was not heard from.
+fn lags(leader: u64, replica: &ReplicaStatus) -> BTreeMap<u64, Option<u64>> {
+    if replica.role() != Role::Leader {
+        return BTreeMap::new();
+    }
+    let others = replica.voters.iter().chain(&replica.learners).filter(|node| **node != leader);
+    others.map(|node| (*node, replica.follower_lag.get(node).copied())).collect()
+}
+
+fn lag(leader: u64, replica: &ReplicaStatus) -> String {
+    let entries = |entries: Option<u64>| entries.map_or("?".to_owned(), |entries| entries.to_string());
+    let lags = lags(leader, replica).into_iter().map(|(node, lag)| format!("{node}:{}", entries(lag)));
+    lags.collect::<Vec<_>>().join(" ")
 }
 
 fn status_json(status: &ClusterStatus) -> Value {
@@ -124,11 +135,11 @@ fn node_json(node: &NodeStatus) -> Value {
         "disk_full": node.disk_full,
         "draining": node.draining,
         "error": (!node.error.is_empty()).then_some(&node.error),
-        "replicas": node.replicas.iter().map(replica_json).collect::<Vec<_>>(),
+        "replicas": node.replicas.iter().map(|replica| replica_json(node.node_id, replica)).collect::<Vec<_>>(),
     })
 }
 
-fn replica_json(replica: &ReplicaStatus) -> Value {
+fn replica_json(node: u64, replica: &ReplicaStatus) -> Value {
     json!({
         "group_id": replica.group_id,
         "role": role(replica),
@@ -142,7 +153,7 @@ fn replica_json(replica: &ReplicaStatus) -> Value {
         "voters": replica.voters,
         "learners": replica.learners,
         "state_bytes": replica.state_bytes,
-        "follower_lag": replica.follower_lag.iter().map(|(node, lag)| (node.to_string(), *lag)).collect::<std::collections::BTreeMap<_, _>>(),
+        "follower_lag": lags(node, replica).into_iter().map(|(node, lag)| (node.to_string(), lag)).collect::<BTreeMap<_, _>>(),
         "error": (!replica.error.is_empty()).then_some(&replica.error),
     })
 }
@@ -172,6 +183,20 @@ mod tests {
         let rows = replica_rows(&nodes);
         let order: Vec<_> = rows.iter().map(|row| format!("{}/{} {}", row[0], row[1], row[2])).collect();
         assert_eq!(order, ["1/1 leader", "1/2 follower", "2/2 leader", "2/1 follower"]);
+    }
+
+    #[test]
+    fn a_leader_tells_how_far_the_others_are_behind_and_of_whom_it_does_not_know() {
+        let leader = ReplicaStatus {
+            voters: vec![1, 2, 3],
+            learners: vec![4],
+            follower_lag: [(2, 0), (4, 17)].into(),
+            ..replica(1, Role::Leader)
+        };
+        assert_eq!(lag(1, &leader), "2:0 3:? 4:17");
+        assert_eq!(replica_json(1, &leader)["follower_lag"], json!({ "2": 0, "3": null, "4": 17 }));
+        let follower = ReplicaStatus { role: Role::Follower.into(), ..leader };
+        assert_eq!(lag(1, &follower), "");
     }
 
     #[test]

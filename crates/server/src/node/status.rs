@@ -189,7 +189,8 @@ fn replica_status(id: GroupId, replica: &Replica) -> v1::ReplicaStatus {
         ServerState::Shutdown => v1::replica_status::Role::Stopped,
     };
     let last_log_index = metrics.last_log_index.unwrap_or(0);
-    let lag = |matched: &Option<LogId>| last_log_index.saturating_sub(index(*matched));
+    // Where a follower is that a new leader has not heard from is not known.
+    let lag = |matched: &Option<LogId>| matched.map(|matched| last_log_index.saturating_sub(index(Some(matched))));
     let follower_lag = metrics.replication.iter().flatten();
     v1::ReplicaStatus {
         group_id: id.0,
@@ -204,7 +205,7 @@ fn replica_status(id: GroupId, replica: &Replica) -> v1::ReplicaStatus {
         voters: metrics.membership_config.membership().voter_ids().collect(),
         learners: metrics.membership_config.membership().learner_ids().collect(),
         state_bytes: sample.state_bytes,
-        follower_lag: follower_lag.map(|(node, matched)| (*node, lag(matched))).collect(),
+        follower_lag: follower_lag.filter_map(|(node, matched)| Some((*node, lag(matched)?))).collect(),
         error: String::new(),
     }
 }
