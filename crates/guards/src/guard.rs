@@ -282,10 +282,12 @@ guards! {
     /// H23: a command would stand in a log whose replicas include a build that cannot take part in it.
     AllAreCapable:
         "drover-catalog" "apply::tests::groups::h46_replicas_change_only_when_all_nodes_can_take_part_that_are_live_or_hold_one",
-        "drover-catalog" "apply::tests::groups::h23_what_a_node_can_do_that_never_registered_is_not_known";
+        "drover-catalog" "apply::tests::groups::h23_what_a_node_can_do_that_never_registered_is_not_known",
+        "drover-catalog" "apply::tests::groups::while_a_range_moves_its_groups_take_no_replica_on_a_node_that_cannot_move_ranges";
     /// H23: a command would stand in the log to which a frozen cluster may be rolled back to builds that do not know it.
     ClusterVersionReached:
-        "drover-catalog" "apply::tests::compat::a_command_of_a_later_version_waits_until_the_cluster_cannot_go_back_behind_it";
+        "drover-catalog" "apply::tests::compat::a_command_of_a_later_version_waits_until_the_cluster_cannot_go_back_behind_it",
+        "drover-catalog" "apply::tests::jobs::a_move_needs_a_cluster_that_cannot_go_back_behind_moves";
 
     // The oracle.
 
@@ -504,7 +506,8 @@ guards! {
         "drover-model::move_model" "changes_of_course_and_late_messages_keep_every_promise";
     /// H17: a job that is called off would end with fences, pins or a copy left behind.
     AbandonedClearsUp:
-        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase";
+        "drover-fsm::moving_job" "h17_a_job_that_is_called_off_leaves_all_as_it_was_in_every_phase",
+        "drover-model::move_model" "changes_of_course_and_late_messages_keep_every_promise";
     /// H31: any number of jobs could be begun.
     LiveJobsBounded:
         "drover-catalog" "apply::tests::jobs::h31_jobs_under_way_are_bounded_and_so_are_those_that_have_ended";
