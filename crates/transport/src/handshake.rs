@@ -124,11 +124,8 @@ fn same_cluster(me: &PeerOptions, theirs: &[u8]) -> Result<(), Error> {
     let theirs = <[u8; 16]>::try_from(theirs).map_or_else(|_| "none".to_owned(), |id| ClusterId(id).to_string());
     Err(Error::definite(
         Reason::WrongCluster,
-        // The one who is refused reads this as well.
-        format!(
-            "node {} belongs to cluster {}, whoever has called it to {theirs}; nothing was changed",
-            me.node_id, me.cluster_id
-        ),
+        // The peer reads this as well.
+        format!("node {} belongs to cluster {}, its peer to {theirs}; nothing was changed", me.node_id, me.cluster_id),
     ))
 }
 
