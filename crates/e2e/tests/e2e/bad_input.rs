@@ -329,7 +329,7 @@ async fn bytes_that_are_no_request_are_refused_as_such_and_what_came_before_them
     }
     // In a session they end the stream, behind the answers to what came before them.
     let get = v1::GetRequest { key: "k".into(), ..v1::GetRequest::default() };
-    let call = v1::SessionCall { id: 5, call: Some(v1::session_call::Call::Get(get)), ..v1::SessionCall::default() };
+    let call = v1::SessionCall { id: 5, call: Some(v1::session_call::Call::Get(get)) };
     // Field 1 is the list of calls in the one, and bytes in the other.
     let message = |bytes: Vec<u8>| v1::GetRequest { key: bytes.into(), ..v1::GetRequest::default() };
     let messages = vec![message(call.encode_to_vec()), message(vec![0xff; 3]), message(call.encode_to_vec())];
