@@ -34,16 +34,24 @@ pub struct MoverReport {
     pub repeated: usize,
 }
 
+/// How long it may take until enough have moved, once it is to stop.
+const AFTER_STOP: Duration = Duration::from_secs(120);
+
 impl Mover {
-    /// Moves a random range to a random group, again and again until `stop`, and waits for the end of the last job. What cannot be
-    /// begun for now is tried again.
+    /// Moves a random range to a random group, again and again until `stop`, and then until `moves` have come to their end. Waits for
+    /// the end of the last job. What cannot be begun for now is tried again.
     ///
     /// # Errors
-    /// If a job cannot be looked at for a minute, or does not end within two.
-    pub async fn run(&self, seed: u64, stop: &CancellationToken) -> Result<MoverReport, String> {
+    /// If a job cannot be looked at for a minute, or does not end within two; or if not enough have ended two minutes after `stop`.
+    pub async fn run(&self, seed: u64, moves: usize, stop: &CancellationToken) -> Result<MoverReport, String> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut report = MoverReport::default();
-        while !stop.is_cancelled() {
+        let mut until = None;
+        while !stop.is_cancelled() || report.done < moves {
+            let now = tokio::time::Instant::now();
+            if stop.is_cancelled() && now > *until.get_or_insert(now + AFTER_STOP) {
+                return Err(format!("{moves} moves were to come to their end: {report:?}"));
+            }
             // What cannot be begun for now is tried again: a node is down, or the map has changed meanwhile.
             if self.begin(&mut rng).await.is_err() {
                 tokio::time::sleep(PAUSE).await;
