@@ -99,11 +99,28 @@ const DISK_FULL: [&str; 3] = ["No space left on device", "Disk quota exceeded", 
 
 fn classify(kind: rocksdb::ErrorKind, message: String) -> StoreError {
     match kind {
-        rocksdb::ErrorKind::Corruption => StoreError::Corruption { message },
+        rocksdb::ErrorKind::Corruption => match cut_off(&message) {
+            Some(place) => StoreError::Corruption { message: format!("{place}: {message}") },
+            None => StoreError::Corruption { message },
+        },
         _ if DISK_FULL.iter().any(|words| message.contains(words)) => StoreError::NoSpace { message },
         rocksdb::ErrorKind::IOError => StoreError::Io { message },
         _ => StoreError::Engine { message },
     }
+}
+
+/// File and place of a table file that has another length than it was written with. RocksDB tells both lengths, and then suspects its
+/// manifest, which has a checksum.
+fn cut_off(message: &str) -> Option<String> {
+    let (_, lengths) = message.split_once("Sst file size mismatch between expected ")?;
+    let (expected, rest) = lengths.split_once(" and file system ")?;
+    let (found, rest) = rest.split_once(" sstable: ")?;
+    let file = &rest[..rest.find(".sst")? + ".sst".len()];
+    let (expected, found): (u64, u64) = (expected.parse().ok()?, found.parse().ok()?);
+    Some(match found < expected {
+        true => format!("{file} was cut off at offset {found} of {expected}"),
+        false => format!("{file} goes on behind offset {expected}, where it had ended, up to {found}"),
+    })
 }
 
 #[cfg(test)]
@@ -111,6 +128,28 @@ mod tests {
     use rocksdb::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn a_table_file_that_was_cut_off_is_told_by_its_place() {
+        let says = |expected, found| {
+            let lengths = format!("between expected {expected} and file system {found}");
+            let message = format!(
+                "Corruption: Sst file size mismatch {lengths} sstable: /d e/000027.sst The file /d e/MANIFEST-1 may be corrupted."
+            );
+            classify(ErrorKind::Corruption, message.clone()).to_string().replace(&message, "…")
+        };
+        assert!(says(90, 40).starts_with("store is corrupt: /d e/000027.sst was cut off at offset 40 of 90: …;"));
+        assert!(says(90, 95).starts_with(
+            "store is corrupt: /d e/000027.sst goes on behind offset 90, where it had ended, up to 95: …;"
+        ));
+        for other in [
+            "",
+            "Sst file size mismatch",
+            "Sst file size mismatch between expected x and file system 4 sstable: /1.sst",
+        ] {
+            assert_eq!(cut_off(other), None);
+        }
+    }
 
     #[test]
     fn each_failure_of_the_engine_has_its_kind_and_keeps_its_words() {
