@@ -37,38 +37,42 @@ fn seed_2_holds_every_property_and_gives_the_same_trace_again() {
     holds(2);
 }
 
-/// What clients see of a write that is lost or torn. Which of them sees it first is another matter: every change of the product is
-/// another trace.
-const SEEN_BY_CLIENTS: [&str; 2] = ["the bank's total stays", "transactions have one order"];
+/// What clients see of a write that is lost or torn. Which of them sees it first, and in the run of which seed, is another matter: every
+/// change of the product is another trace.
+const SEEN_BY_CLIENTS: [&str; 3] =
+    ["the bank's total stays", "transactions have one order", "acknowledged writes are read"];
+/// So many seeds are enough to miss a guard.
+const SEEDS: u64 = 6;
 
-/// Without `guard` clients see in the run of `seed` what must not be.
-fn misses(guard: &str, seed: u64) {
-    let found = line(&run(seed, Some(guard)));
-    let seen = SEEN_BY_CLIENTS.iter().any(|property| found.contains(&format!("RED {property}: ")));
-    assert!(seen, "without {guard}: {found}");
+/// Without `guard` clients see in the run of one of the first seeds what must not be.
+fn misses(guard: &str) {
+    let seen = |found: &String| SEEN_BY_CLIENTS.iter().any(|property| found.contains(&format!("RED {property}: ")));
+    let found: Vec<String> =
+        (1..=SEEDS).map(|seed| line(&run(seed, Some(guard)))).take_while(|found| !seen(found)).collect();
+    assert!(found.len() < SEEDS as usize, "without {guard}: {found:#?}");
 }
 
 #[test]
 fn writes_behind_a_fence_are_missed() {
-    misses("WriteFenceGate", 1);
+    misses("WriteFenceGate");
 }
 
 #[test]
 fn writes_that_a_copy_does_not_follow_are_missed() {
-    misses("TrackWrites", 1);
+    misses("TrackWrites");
 }
 
 #[test]
 fn reads_that_a_transaction_does_not_validate_are_missed() {
-    misses("TxnReadsValidated", 1);
+    misses("TxnReadsValidated");
 }
 
 #[test]
 fn writes_over_foreign_locks_are_missed() {
-    misses("LockGate", 1);
+    misses("LockGate");
 }
 
 #[test]
 fn reads_that_do_not_wait_for_pending_writes_are_missed() {
-    misses("ReadsWait", 1);
+    misses("ReadsWait");
 }
