@@ -336,7 +336,7 @@ impl MovedRows for Touched {
         self.intervals += 1;
     }
 
-    fn import(&mut self, _: ShardId, _: &RawRow) -> Result<RowSum, Self::Error> {
+    fn import(&mut self, _: ShardId, _: &RawRow, _: bool) -> Result<RowSum, Self::Error> {
         self.rows += 1;
         Ok(RowSum::default())
     }

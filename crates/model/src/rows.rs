@@ -246,12 +246,14 @@ impl MovedRows for Rows {
         self.lists.remove(&(shard, job));
     }
 
-    fn import(&mut self, shard: ShardId, row: &RawRow) -> Result<RowSum, Infallible> {
+    fn import(&mut self, shard: ShardId, row: &RawRow, is_new: bool) -> Result<RowSum, Infallible> {
         let name = (shard, (row.kind, row.key.clone()));
         let old = match &row.value {
             Some(value) => self.rows.insert(name, value.clone()),
             None => self.rows.remove(&name),
         };
+        // As in `drover_mvcc::Batch`, where it is not looked for.
+        let old = old.filter(|_| !is_new);
         Ok(RowSum::of_change(row.kind, &row.key, old.as_deref(), row.value.as_deref()))
     }
 

@@ -180,8 +180,8 @@ proptest! {
         copied.extend(copied.last().cloned());
         let mut batch = store.batch();
         for row in &copied {
-            let Ok(sum) = rows.import(COPY, row);
-            prop_assert_eq!(batch.import(COPY, row).unwrap(), sum);
+            let Ok(sum) = rows.import(COPY, row, false);
+            prop_assert_eq!(batch.import(COPY, row, false).unwrap(), sum);
         }
         batch.commit().unwrap();
         compare(&store, &rows, COPY, Timestamp::ZERO);

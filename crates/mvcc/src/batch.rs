@@ -44,6 +44,8 @@ pub struct Batch<'a> {
     /// Ranges that are emptied before anything of the batch is written.
     emptied: Vec<(Family, PhysicalRange)>,
     tracking: Vec<Tracking>,
+    /// No version of the committed state is younger.
+    youngest: Timestamp,
     bytes: usize,
 }
 
@@ -71,6 +73,7 @@ impl<'a> Batch<'a> {
             tracker: Overlay::new(),
             emptied: Vec::new(),
             tracking: Vec::new(),
+            youngest: Timestamp::MAX,
             bytes: 0,
         }
     }
@@ -129,7 +132,12 @@ impl<'a> Batch<'a> {
         scan::forward(&mut MergedCursor { over: OverlayCursor::new(&self.data), under }, &range, at, visit)
     }
 
-    /// Adds a version; reads only if its row is tracked. A version of the same row and timestamp is replaced.
+    /// Says that no committed version is younger than this: what is written above it replaces nothing, and is not looked for.
+    pub fn set_youngest(&mut self, youngest: Timestamp) {
+        self.youngest = youngest;
+    }
+
+    /// Adds a version; reads only if its row is tracked and it is no younger than all others. A version of the same row and timestamp is replaced.
     pub fn put_version(
         &mut self,
         shard: ShardId,
@@ -140,7 +148,13 @@ impl<'a> Batch<'a> {
         let mut row = key_prefix(shard, key);
         row.extend_from_slice(&version_stamp(at));
         let stored = value.encode();
-        self.track(shard, &key.route_key, RowKind::Version, &row, Some(&stored))?;
+        if self.is_tracked(shard, &key.route_key) {
+            let old = match at > self.youngest {
+                true => self.data.get(&row).map(|own| Bytes::copy_from_slice(own)),
+                false => self.stored(RowKind::Version, &row)?,
+            };
+            self.track(shard, &key.route_key, RowKind::Version, &row, old.as_deref(), Some(&stored));
+        }
         self.put_data(row, stored);
         Ok(())
     }
@@ -160,6 +174,24 @@ impl<'a> Batch<'a> {
         &self.tracking
     }
 
+    fn is_tracked(&self, shard: ShardId, route_key: &[u8]) -> bool {
+        self.tracking.iter().any(|tracking| tracking.covers(shard, route_key))
+    }
+
+    fn track_record(
+        &mut self,
+        shard: ShardId,
+        route_key: &[u8],
+        row: &[u8],
+        new: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        if self.is_tracked(shard, route_key) {
+            let old = self.stored(RowKind::Record, row)?;
+            self.track(shard, route_key, RowKind::Record, row, old.as_deref(), new);
+        }
+        Ok(())
+    }
+
     /// Lists a row that is about to be written, for every job in whose interval it lies.
     fn track(
         &mut self,
@@ -167,14 +199,11 @@ impl<'a> Batch<'a> {
         route_key: &[u8],
         kind: RowKind,
         row: &[u8],
+        old: Option<&[u8]>,
         new: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
-        if !self.tracking.iter().any(|tracking| tracking.covers(shard, route_key)) {
-            return Ok(());
-        }
-        let old = self.stored(kind, row)?;
+    ) {
         let key = without_shard(row);
-        let change = RowSum::of_change(kind, key, old.as_deref(), new);
+        let change = RowSum::of_change(kind, key, old, new);
         for tracking in self.tracking.iter_mut().filter(|tracking| tracking.covers(shard, route_key)) {
             self.tracker.insert(tracker_key(shard, tracking.job, tracking.rows), Some(encode_entry(kind, key)));
             tracking.rows += 1;
@@ -182,7 +211,6 @@ impl<'a> Batch<'a> {
             tracking.change = tracking.change.plus(change);
             self.bytes += row.len();
         }
-        Ok(())
     }
 
     /// The stored bytes of a row.
@@ -196,10 +224,11 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes in a row that was checked with [`RawRow::check`], as it is; what that adds to the sum of the shard's rows.
-    pub fn import(&mut self, shard: ShardId, row: &RawRow) -> Result<RowSum, StoreError> {
+    /// Takes in a row that was checked with [`RawRow::check`], as it is; what that adds to the sum of the shard's rows. One that
+    /// `is_new` is known not to be there, and is not looked for.
+    pub fn import(&mut self, shard: ShardId, row: &RawRow, is_new: bool) -> Result<RowSum, StoreError> {
         let key = with_shard(shard, &row.key);
-        let old = self.stored(row.kind, &key)?;
+        let old = if is_new { None } else { self.stored(row.kind, &key)? };
         let change = RowSum::of_change(row.kind, &row.key, old.as_deref(), row.value.as_deref());
         match (row.kind, &row.value) {
             (RowKind::Version, Some(value)) => self.put_data(key, value.to_vec()),
@@ -295,7 +324,7 @@ impl<'a> Batch<'a> {
         record: Bytes,
     ) -> Result<(), StoreError> {
         let row = record_key(shard, route_key, kind, name);
-        self.track(shard, route_key, RowKind::Record, &row, Some(&record))?;
+        self.track_record(shard, route_key, &row, Some(&record))?;
         self.bytes += record.len();
         self.records.insert(row, Some(record));
         Ok(())
@@ -310,7 +339,7 @@ impl<'a> Batch<'a> {
         name: &[u8],
     ) -> Result<(), StoreError> {
         let row = record_key(shard, route_key, kind, name);
-        self.track(shard, route_key, RowKind::Record, &row, None)?;
+        self.track_record(shard, route_key, &row, None)?;
         self.records.insert(row, None);
         Ok(())
     }

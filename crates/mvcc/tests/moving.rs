@@ -31,14 +31,30 @@ fn budget(bytes: usize) -> ExportBudget {
 /// One write to the source.
 #[derive(Debug, Clone)]
 enum Write {
-    Version { key: u8, family: u8, put: bool },
-    Record { key: u8, name: u8, value: u8 },
-    RecordGone { key: u8, name: u8 },
+    Version {
+        key: u8,
+        family: u8,
+        put: bool,
+    },
+    /// The version that was written last, once more.
+    Again {
+        put: bool,
+    },
+    Record {
+        key: u8,
+        name: u8,
+        value: u8,
+    },
+    RecordGone {
+        key: u8,
+        name: u8,
+    },
 }
 
 fn any_write() -> impl Strategy<Value = Write> {
     prop_oneof![
         6 => (0u8..8, 0u8..2, any::<bool>()).prop_map(|(key, family, put)| Write::Version { key, family, put }),
+        1 => any::<bool>().prop_map(|put| Write::Again { put }),
         3 => (0u8..8, 0u8..3, any::<u8>()).prop_map(|(key, name, value)| Write::Record { key, name, value }),
         1 => (0u8..8, 0u8..3).prop_map(|(key, name)| Write::RecordGone { key, name }),
     ]
@@ -53,21 +69,29 @@ struct Source {
     fixture: Fixture,
     tracking: Vec<Tracking>,
     now: u64,
+    last: Option<LogicalKey>,
 }
 
 impl Source {
     fn write(&mut self, writes: &[Write]) {
         let mut batch = self.fixture.store.batch();
         batch.set_tracking(self.tracking.clone());
+        batch.set_youngest(ts(self.now));
         for write in writes {
-            self.now += 1;
+            let stored = |put: bool, n: u64| if put { value(vec![n as u8; 3]) } else { Stored::Tombstone };
             match write {
                 Write::Version { key, family, put } => {
+                    self.now += 1;
                     let family = drover_keys::KeyFamily(*family);
                     let suffix = if family.0 == 0 { Bytes::new() } else { "s".into() };
                     let key = LogicalKey { route_key: vec![*key].into(), family, suffix };
-                    let stored = if *put { value(vec![self.now as u8; 3]) } else { Stored::Tombstone };
-                    batch.put_version(SHARD, &key, ts(self.now), &stored).unwrap();
+                    batch.put_version(SHARD, &key, ts(self.now), &stored(*put, self.now)).unwrap();
+                    self.last = Some(key);
+                }
+                Write::Again { put } => {
+                    if let Some(key) = &self.last {
+                        batch.put_version(SHARD, key, ts(self.now), &stored(*put, self.now + 100)).unwrap();
+                    }
                 }
                 Write::Record { key, name, value } => {
                     let value = Bytes::from(vec![*value; 2]);
@@ -83,12 +107,12 @@ impl Source {
     }
 }
 
-/// Imports rows in one batch; what the sum becomes.
-fn import(store: &GroupStore, rows: &[RawRow], interval: &Interval, sum: RowSum) -> RowSum {
+/// Imports rows in one batch; what the sum becomes. Those of a part of a copy that comes in the order of keys are new.
+fn import(store: &GroupStore, rows: &[RawRow], are_new: bool, interval: &Interval, sum: RowSum) -> RowSum {
     let mut batch = store.batch();
     let sum = rows.iter().fold(sum, |sum, row| {
         row.check(interval).unwrap();
-        sum.plus(batch.import(TARGET, row).unwrap())
+        sum.plus(batch.import(TARGET, row, are_new).unwrap())
     });
     batch.commit().unwrap();
     sum
@@ -124,7 +148,7 @@ proptest! {
     ) {
         let end = if open { drover_keys::End::Unbounded } else { drover_keys::End::Key(vec![from + len].into()) };
         let interval = Interval::new(vec![from], end).unwrap();
-        let mut source = Source { fixture: Fixture::new(), tracking: Vec::new(), now: 0 };
+        let mut source = Source { fixture: Fixture::new(), tracking: Vec::new(), now: 0, last: None };
         let target = Fixture::new();
         source.write(&before);
         let safe_point = source.now.saturating_sub(safe_back);
@@ -156,11 +180,11 @@ proptest! {
             if let Some((kind, (cursor, done))) = cursors.iter_mut().find(|(_, (_, done))| !done) {
                 let portion = snapshot.export(*kind, SHARD, &interval, ts(safe_point), cursor, budget).unwrap();
                 prop_assert!(portion.done || portion.cursor > *cursor, "no progress");
-                sum = import(&target.store, &portion.rows, &interval, sum);
+                sum = import(&target.store, &portion.rows, true, &interval, sum);
                 (*cursor, *done) = (portion.cursor, portion.done);
             } else {
                 let portion = snapshot.export_tracked(SHARD, JOB, next, budget).unwrap();
-                sum = import(&target.store, &portion.rows, &interval, sum);
+                sum = import(&target.store, &portion.rows, false, &interval, sum);
                 next = portion.next;
                 if portion.done && step >= history.len() && step > scan_at {
                     break;
@@ -195,7 +219,7 @@ fn h5_a_key_with_many_versions_is_cut_anywhere() {
         );
         let portion = portion.unwrap();
         assert!(portion.rows.iter().map(RawRow::bytes).sum::<usize>() <= 4_000);
-        sum = import(&target.store, &portion.rows, &Interval::all(), sum);
+        sum = import(&target.store, &portion.rows, true, &Interval::all(), sum);
         (cursor, portions) = (portion.cursor, portions + 1);
         if portion.done {
             break;
@@ -232,7 +256,7 @@ fn h9_deletes_and_expiries_travel_and_hide_at_the_target_what_they_hid_at_the_so
     put(&source.store, &[("deleted", 6, Stored::Tombstone)]);
     let whole = Interval::all();
     // Snapshots from 2 on are kept.
-    import(&target.store, &everything(&source.store, SHARD, &whole, 2), &whole, RowSum::default());
+    import(&target.store, &everything(&source.store, SHARD, &whole, 2), true, &whole, RowSum::default());
     let seen = |fixture: &Fixture, shard, at| {
         let snapshot = fixture.store.snapshot();
         ["deleted", "expires", "stays"].map(|name| snapshot.visible(shard, &key(name), ts(at)).unwrap())

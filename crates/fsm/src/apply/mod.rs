@@ -127,6 +127,7 @@ pub fn apply_batch<'a>(
         replies: Vec::with_capacity(entries.len()),
         changes: Vec::new(),
     };
+    work.batch.set_youngest(state.max_commit_ts);
     work.track();
     for entry in entries {
         let reply = work.apply(entry)?;

@@ -23,8 +23,8 @@ impl MovedRows for Batch<'_> {
         Batch::empty_tracker(self, shard, job);
     }
 
-    fn import(&mut self, shard: ShardId, row: &RawRow) -> Result<RowSum, StoreError> {
-        Batch::import(self, shard, row)
+    fn import(&mut self, shard: ShardId, row: &RawRow, is_new: bool) -> Result<RowSum, StoreError> {
+        Batch::import(self, shard, row, is_new)
     }
 
     fn is_locked(&self, shard: ShardId, interval: &Interval) -> Result<bool, StoreError> {

@@ -22,11 +22,12 @@ pub trait MovedRows {
     /// Takes away a job's list.
     fn empty_tracker(&mut self, shard: ShardId, job: JobId);
 
-    /// Writes a row as it came; what that adds to the sum of the rows.
+    /// Writes a row as it came; what that adds to the sum of the rows. One that `is_new` is not there yet, and need not be
+    /// looked for.
     ///
     /// # Errors
     /// If the rows cannot be reached.
-    fn import(&mut self, shard: ShardId, row: &RawRow) -> Result<RowSum, Self::Error>;
+    fn import(&mut self, shard: ShardId, row: &RawRow, is_new: bool) -> Result<RowSum, Self::Error>;
 
     /// Whether a transaction holds a lock in an interval of a shard.
     ///
@@ -246,13 +247,15 @@ impl<R: MovedRows> Work<'_, R> {
 
     fn import_chunk(&mut self, job: JobId, epoch: JobEpoch, chunk: &Chunk) -> Changed<R::Error> {
         let mut import = self.import(job, epoch)?;
+        let mut frontier = import.frontier(&chunk.rows);
         import.take(chunk)?;
         for row in chunk.rows.rows() {
             let commit_ts = row.check(&import.interval).map_err(|why| ChunkRefusal::BadRow { job, why })?;
             import.highest = import.highest.max(commit_ts.unwrap_or_default());
         }
         for row in chunk.rows.rows() {
-            import.sum = import.sum.plus(self.rows.import(import.shard, row).map_err(Stop::Fatal)?);
+            let is_new = frontier.as_mut().is_some_and(|frontier| frontier.advance(row));
+            import.sum = import.sum.plus(self.rows.import(import.shard, row, is_new).map_err(Stop::Fatal)?);
             import.bytes += row.bytes() as u64;
         }
         if let Some(expected) = chunk.close {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use drover_guards::{self as guards, Guard};
 use drover_hlc::Timestamp;
 use drover_keys::{GroupId, Interval, JobEpoch, JobId, ShardId};
-use drover_mvcc::{BadRow, RowKind, RowSum};
+use drover_mvcc::{BadRow, RawRow, RowKind, RowSum};
 
 use super::step::{Chunk, ChunkRows};
 use super::{MoveRefusal, enter};
@@ -16,6 +16,24 @@ pub struct Stream {
     pub cursor: Bytes,
     /// There was nothing behind it.
     pub done: bool,
+}
+
+/// How far one kind of row has come here, while it comes in the order of its keys: nothing of it is behind there yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frontier {
+    kind: RowKind,
+    key: Bytes,
+}
+
+impl Frontier {
+    /// Whether a row lies behind it, so that it is not here yet. It moves on to that row then.
+    pub(crate) fn advance(&mut self, row: &RawRow) -> bool {
+        let is_new = row.kind == self.kind && row.key > self.key;
+        if is_new {
+            self.key = row.key.clone();
+        }
+        is_new
+    }
 }
 
 /// Where an import stands.
@@ -123,6 +141,20 @@ impl ImportJob {
     /// [`MoveRefusal::OldEpoch`].
     pub(crate) fn enter(&mut self, epoch: JobEpoch) -> Result<(), MoveRefusal> {
         enter(self.job, &mut self.epoch, epoch)
+    }
+
+    /// How far that kind of row has come of which a chunk brings more; `None` for rows that were written meanwhile, which come in
+    /// the order in which they were written and may be here. An import begins in an empty shard, and those come last.
+    pub(crate) fn frontier(&self, rows: &ChunkRows) -> Option<Frontier> {
+        match rows {
+            ChunkRows::Copied { kind: kind @ RowKind::Version, .. } => {
+                Some(Frontier { kind: *kind, key: self.versions.cursor.clone() })
+            }
+            ChunkRows::Copied { kind: kind @ RowKind::Record, .. } => {
+                Some(Frontier { kind: *kind, key: self.records.cursor.clone() })
+            }
+            ChunkRows::Tracked { .. } => None,
+        }
     }
 
     /// Judges a chunk, and moves the cursors past it. What it holds is imported then; `highest` is the highest commit
@@ -233,6 +265,31 @@ pub(crate) mod tests {
             let last = chunks.iter().map(|chunk| job.take(chunk)).last().unwrap();
             assert_eq!(last.is_ok(), accepted, "{case}: {last:?}");
         }
+    }
+
+    #[test]
+    fn a_row_is_new_exactly_if_it_lies_behind_all_that_came_of_its_kind_in_order() {
+        use RowKind::{Record, Version};
+        let row = |kind, key: &'static str| RawRow { kind, key: key.into(), value: Some("v".into()) };
+        let stream = |cursor: &'static str| Stream { cursor: cursor.into(), done: false };
+        let job = ImportJob { versions: stream("d"), records: stream("k"), ..import(1) };
+        // The rows of a portion, and which of them are new.
+        let table = [
+            (Version, vec![row(Version, "e"), row(Version, "f")], vec![true, true]),
+            (Version, vec![row(Version, "d"), row(Version, "da")], vec![false, true]),
+            (Version, vec![row(Version, "e"), row(Version, "e"), row(Version, "f")], vec![true, false, true]),
+            (Version, vec![row(Version, "g"), row(Version, "f"), row(Version, "h")], vec![true, false, true]),
+            (Version, vec![row(Record, "z"), row(Version, "e")], vec![false, true]),
+            (Record, vec![row(Record, "e"), row(Record, "l")], vec![false, true]),
+        ];
+        for (kind, rows, expect) in table {
+            let chunk =
+                ChunkRows::Copied { kind, from: Bytes::new(), to: Bytes::new(), done: false, rows: rows.clone() };
+            let mut frontier = job.frontier(&chunk).unwrap();
+            let new: Vec<bool> = rows.iter().map(|row| frontier.advance(row)).collect();
+            assert_eq!(new, expect, "{rows:?}");
+        }
+        assert_eq!(job.frontier(&ChunkRows::Tracked { from: 0, to: 1, rows: Vec::new() }), None);
     }
 
     #[test]
