@@ -160,10 +160,11 @@ fn descriptor(family: Family, env: &EnvResources, gc: Option<&Arc<GcState>>) -> 
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     if family == Family::Data {
-        // Filters are over rows, not versions: a read of a key asks for any version of it.
+        // Filters are over rows, since a read of a key asks for any version of it; and over versions, since each one that is
+        // written into a range that moves, or copied, is looked for first, and is not there.
         options.set_prefix_extractor(SliceTransform::create("drover.row", strip_stamp, Some(has_stamp)));
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
-        table.set_whole_key_filtering(false);
+        options.set_memtable_whole_key_filtering(true);
         if let Some(gc) = gc {
             options.set_compaction_filter_factory(GcFilterFactory::new(gc.clone()));
         }
