@@ -147,7 +147,7 @@ impl Round<'_> {
             measures.copied(bytes as u64, worked);
             note(measures, &import);
             began = Instant::now();
-            *rest = Rest::after(began, self.options.rest(worked));
+            *rest = Rest::after(began, self.options.rest(worked, self.job.options.max_bytes_per_second));
             if self.end.is_reached(&import, began) {
                 return Ok(Came::Through);
             }

@@ -210,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_rate_is_the_one_that_the_copy_comes_along_with() {
-        // What is allowed, whether the job is paused, what is told in MiB a second: the copy takes 10 for half of the time.
-        for (allowed, paused, expect) in [(0, false, 5), (20, false, 5), (2, false, 2), (0, true, 0), (2, true, 0)] {
+        // What is allowed, whether the job is paused, what is told in MiB a second: the copy takes 10 for half of the time, or for all of it.
+        for (allowed, paused, expect) in [(0, false, 10), (20, false, 5), (2, false, 2), (0, true, 0), (2, true, 0)] {
             let mut measures = Measures::default();
             measures.copied(10 * MIB, Duration::from_secs(1));
             let mut job = SplitJob { paused, ..job(5, JobPhase::Backfill) };

@@ -341,8 +341,8 @@ group = 3
         "chunk_bytes" => chunk_bytes: ByteSize, default "1MiB", range 16 * KIB..=4 * MIB;
         /// Bytes of a range that are copied per second if whoever begins to move it does not say. Zero: as fast as it goes.
         "bytes_per_second" => bytes_per_second: ByteSize, default "50MiB", range 0..=u64::MAX;
-        /// How much of its time a copy may be at work, in percent. For the rest it leaves the disks to clients. Once writes are
-        /// held back it does not rest.
+        /// How much of its time a copy may be at work, in percent. For the rest it leaves the machines to clients. Once writes are
+        /// held back it does not rest, nor does one that may be as fast as it goes.
         "share_percent" => share_percent: u64, default "50", range 1..=100;
         /// Ranges that are copied at once. Further jobs wait for their turn, in the order in which they were started.
         "jobs_at_once" => jobs_at_once: u64, default "4", range 1..=64;
