@@ -400,6 +400,9 @@ async fn jobs_are_listed_by_what_they_are_in_pages_that_hold_together() {
             break;
         }
         list.page_token = page.next_page_token;
+        let other = v1::ListSplitJobsRequest { target_group: RIGHT, ..list.clone() };
+        let error = status_to_error(&this.distribution.list_split_jobs(other).await.unwrap_err());
+        assert_eq!(error.reason, Reason::CursorInvalid, "the next page of another listing: {error}");
     }
     assert_eq!(pages, ids.chunks(2).map(<[u64]>::to_vec).collect::<Vec<_>>());
 

@@ -1,8 +1,11 @@
 //! Which jobs a page of a listing shows, and where the next one begins. Pure.
 //!
 //! ```text
-//! token = version (1) | number of the last job that was looked at (8, BE)
+//! token = version (1) | xxh3-64 of which jobs are listed (8, BE) | number of the last job that was shown (8, BE)
 //! ```
+//!
+//! What is hashed: `ended (1): 0 either, 1 live, 2 ended | source (8, BE) | target (8, BE) | phases (4 each, BE), ascending`; a group
+//! that may be any is zero.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +13,13 @@ use bytes::Bytes;
 use drover_catalog::job::{JobPhase, SplitJob};
 use drover_keys::{GroupId, JobId};
 use drover_kv::{Error, Reason};
-use drover_wire::decode_phase;
 use drover_wire::proto::v1::{self, list_split_jobs_request::Which};
+use drover_wire::{decode_phase, encode_phase};
+use xxhash_rust::xxh3::xxh3_64;
 
-const TOKEN_VERSION: u8 = 1;
+const TOKEN_VERSION: u8 = 2;
+/// Version, which jobs, and the last one.
+const TOKEN_BYTES: usize = 17;
 
 /// Which jobs somebody wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,22 @@ impl JobFilter {
         Ok(Self { ended, phases, source: group(request.source_group), target: group(request.target_group) })
     }
 
+    fn fingerprint(&self) -> u64 {
+        let group = |group: Option<GroupId>| group.map_or(0, |group| group.0).to_be_bytes();
+        let ended = match self.ended {
+            None => 0,
+            Some(false) => 1,
+            Some(true) => 2,
+        };
+        let mut phases: Vec<i32> = self.phases.iter().map(|phase| encode_phase(*phase).into()).collect();
+        phases.sort_unstable();
+        let mut out = vec![ended];
+        out.extend(group(self.source));
+        out.extend(group(self.target));
+        out.extend(phases.into_iter().flat_map(i32::to_be_bytes));
+        xxh3_64(&out)
+    }
+
     /// Whether it is one of them.
     pub fn matches(&self, job: &SplitJob) -> bool {
         self.ended.is_none_or(|ended| ended == job.phase.has_ended())
@@ -55,27 +77,32 @@ impl JobFilter {
     }
 }
 
-/// The token of what comes behind this job.
-pub fn encode_token(last: JobId) -> Bytes {
-    [&[TOKEN_VERSION][..], &last.0.to_be_bytes()].concat().into()
+/// The token of what comes behind this job in a listing of these.
+pub fn encode_token(filter: &JobFilter, last: JobId) -> Bytes {
+    [&[TOKEN_VERSION][..], &filter.fingerprint().to_be_bytes(), &last.0.to_be_bytes()].concat().into()
 }
 
-/// The newest job that a page may show; `None`: there is none.
+/// The newest job that a page may show of a listing of these; `None`: there is none.
 ///
 /// # Errors
-/// [`Reason::CursorInvalid`] if no page has given this token out.
-pub fn decode_token(token: &[u8]) -> Result<Option<JobId>, Error> {
+/// [`Reason::CursorInvalid`] if no page of such a listing has given this token out.
+pub fn decode_token(filter: &JobFilter, token: &[u8]) -> Result<Option<JobId>, Error> {
     if token.is_empty() {
         return Ok(Some(JobId(u64::MAX)));
     }
-    let last = token.split_first().filter(|(version, _)| **version == TOKEN_VERSION);
-    match last.and_then(|(_, last)| Some(u64::from_be_bytes(last.try_into().ok()?))) {
-        Some(last) => Ok(last.checked_sub(1).map(JobId)),
-        None => {
-            let message =
-                "the page token was not given out by this cluster; nothing was changed, begin with the first page";
-            Err(Error::definite(Reason::CursorInvalid, message))
-        }
+    let refused = |why| {
+        let message = format!("{why}; nothing was changed, begin with the first page");
+        Err(Error::definite(Reason::CursorInvalid, message))
+    };
+    let Some([TOKEN_VERSION, rest @ ..]) = token.first_chunk::<TOKEN_BYTES>().filter(|_| token.len() == TOKEN_BYTES)
+    else {
+        return refused("the page token was not given out by this cluster, or by another version of it");
+    };
+    let [asked, last] =
+        [&rest[..8], &rest[8..]].map(|field| u64::from_be_bytes(field.try_into().expect("eight bytes")));
+    match asked == filter.fingerprint() {
+        true => Ok(last.checked_sub(1).map(JobId)),
+        false => refused("the page token is of a listing of other jobs: all pages ask for the same ones"),
     }
 }
 
@@ -138,28 +165,59 @@ mod tests {
         }
     }
 
+    fn any_listing() -> impl Strategy<Value = JobFilter> {
+        let phases = proptest::collection::vec(1i32..=10, 0..4);
+        (0i32..3, phases, 0u64..3, 0u64..3).prop_map(|(which, phases, source_group, target_group)| {
+            JobFilter::of(&ListSplitJobsRequest { which, phases, source_group, target_group, ..Default::default() })
+                .unwrap()
+        })
+    }
+
     #[test]
     fn a_token_leads_behind_the_last_job_and_nothing_else_is_a_token() {
-        assert_eq!(&encode_token(JobId(0x0102))[..], [1, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(decode_token(&[]), Ok(Some(JobId(u64::MAX))));
-        assert_eq!(decode_token(&encode_token(JobId(7))), Ok(Some(JobId(6))));
-        assert_eq!(decode_token(&encode_token(JobId(0))), Ok(None));
-        for bad in [&[1][..], &[2, 0, 0, 0, 0, 0, 0, 0, 1], &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0], b"nonsense"] {
-            assert_eq!(decode_token(bad).unwrap_err().reason, Reason::CursorInvalid, "{bad:?}");
+        let all = JobFilter::of(&ListSplitJobsRequest::default()).unwrap();
+        let token = encode_token(&all, JobId(0x0102));
+        let hash = xxh3_64(&[0; 17]).to_be_bytes();
+        assert_eq!(token, [&[2][..], &hash, &[0, 0, 0, 0, 0, 0, 1, 2]].concat());
+        assert_eq!(decode_token(&all, &[]), Ok(Some(JobId(u64::MAX))));
+        assert_eq!(decode_token(&all, &encode_token(&all, JobId(7))), Ok(Some(JobId(6))));
+        assert_eq!(decode_token(&all, &encode_token(&all, JobId(0))), Ok(None));
+        let longer = [&token[..], &[0]].concat();
+        let older = [1, 0, 0, 0, 0, 0, 0, 0, 1];
+        for bad in [&token[..1], &token[..16], &longer, &older, b"nonsense"] {
+            assert_eq!(decode_token(&all, bad).unwrap_err().reason, Reason::CursorInvalid, "{bad:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn the_token_of_a_job_leads_to_the_one_before(job: u64) {
-            prop_assert_eq!(decode_token(&encode_token(JobId(job))), Ok(job.checked_sub(1).map(JobId)));
+        fn a_token_leads_to_the_job_before_in_the_same_listing_and_nowhere_in_another(
+            job: u64,
+            (listing, other) in (any_listing(), any_listing()),
+        ) {
+            let token = encode_token(&listing, JobId(job));
+            prop_assert_eq!(decode_token(&listing, &token), Ok(job.checked_sub(1).map(JobId)));
+            let elsewhere = decode_token(&other, &token).map_err(|error| error.reason);
+            match listing == other {
+                true => prop_assert_eq!(elsewhere, Ok(job.checked_sub(1).map(JobId))),
+                false => prop_assert_eq!(elsewhere, Err(Reason::CursorInvalid)),
+            }
         }
 
         #[test]
-        fn whatever_is_read_as_a_token_is_the_token_of_that_job(token in proptest::collection::vec(0u8..3, 8..11)) {
-            if let Ok(before) = decode_token(&token) {
+        fn whatever_is_read_as_a_token_is_the_token_of_that_job(
+            listing in any_listing(),
+            (version, last) in (0u8..4, any::<u64>()),
+            len in 0usize..19,
+        ) {
+            let hash = listing.fingerprint().to_be_bytes();
+            let mut token = [&[version][..], &hash, &last.to_be_bytes(), &[0; 2]].concat();
+            token.truncate(len);
+            if let Ok(before) = decode_token(&listing, &token)
+                && !token.is_empty()
+            {
                 let last = before.map_or(0, |before| before.0 + 1);
-                prop_assert_eq!(&encode_token(JobId(last))[..], &token[..]);
+                prop_assert_eq!(&encode_token(&listing, JobId(last))[..], &token[..]);
             }
         }
     }

@@ -248,7 +248,7 @@ impl Jobs {
             limit => usize::try_from(limit).unwrap_or(PAGE).min(PAGE),
         };
         let coordinator = self.front.coordinator();
-        let mut newest = decode_token(&request.page_token)?;
+        let mut newest = decode_token(&filter, &request.page_token)?;
         let (mut found, mut next_page_token) = (Vec::new(), Bytes::new());
         'pages: while let Some(from) = newest {
             let rows = coordinator.read_catalog(CatalogPart::Jobs { newest: from }, READ, deadline).await?;
@@ -257,7 +257,7 @@ impl Jobs {
                 if found.len() == limit {
                     // There is one more: the page ends before it.
                     let last: Option<&SplitJob> = found.last();
-                    next_page_token = last.map(|job| encode_token(job.id)).unwrap_or_default();
+                    next_page_token = last.map(|job| encode_token(&filter, job.id)).unwrap_or_default();
                     break 'pages;
                 }
                 found.push(job.clone());
