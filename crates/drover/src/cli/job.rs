@@ -406,7 +406,7 @@ impl Shown {
         output.line(&format!("would move [{start}, {end}) from group {source} to group {}", plan.target_group))?;
         if let Some(bytes) = plan.approximate_bytes {
             let keys = plan.keys.map_or_else(|| "too many keys to count".to_owned(), |keys| format!("{keys} keys"));
-            let time = plan.copy_ms.map(|ms| format!(", {} to copy", seconds(ms))).unwrap_or_default();
+            let time = plan.copy_ms.map(|ms| format!(", at least {} to copy", seconds(ms))).unwrap_or_default();
             output.line(&format!("about {} on disk, {keys}{time}", ByteSize(bytes)))?;
         }
         for room in &plan.rooms {
@@ -575,7 +575,7 @@ mod tests {
         let text = printed(|output| PEOPLE.plan(output, &plan));
         assert_eq!(
             text,
-            "would move [a, -) from group 2 to group 9\nabout 1.0 MiB on disk, too many keys to count, 1s to copy\n\
+            "would move [a, -) from group 2 to group 9\nabout 1.0 MiB on disk, too many keys to count, at least 1s to copy\n\
              node 1: not known, no answer\nwould be refused: UNKNOWN_GROUP: there is no group 9\n"
         );
         let json: Value = serde_json::from_str(&printed(|output| SCRIPTS.plan(output, &plan))).unwrap();
