@@ -89,7 +89,7 @@ async fn replicas_with_the_same_log_have_the_same_digest_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn a_digest_shows_the_state_at_its_entry_and_nothing_later() {
+async fn h24_a_digest_shows_the_state_at_its_entry_and_nothing_later() {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let env = env();
     let write = |commit_ts| Command::Write(vec![at(commit_ts, put("k", "v"))]);

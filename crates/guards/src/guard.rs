@@ -144,7 +144,7 @@ guards! {
         "drover-fsm::driver" "h30_what_was_not_flushed_is_forgotten_and_the_log_id_says_so";
     /// H24: the digest of a replica would depend on how it cut the log into batches.
     DigestEndsBatch:
-        "drover-fsm::driver" "a_digest_shows_the_state_at_its_entry_and_nothing_later";
+        "drover-fsm::driver" "h24_a_digest_shows_the_state_at_its_entry_and_nothing_later";
     /// H30: an older snapshot would take a replica back.
     SnapshotNotBack:
         "drover-fsm::driver" "a_snapshot_that_is_not_what_it_says_changes_nothing",
@@ -533,5 +533,6 @@ guards! {
     /// H34: writers that outrun the copy of their range would do so for ever.
     WritersTakeTurns:
         "drover-raftgroup" "throttle::tests::new_writes_and_prepares_of_the_range_take_turns_and_nothing_else_does",
-        "drover-raftgroup::slow_writers" "only_writers_of_the_range_are_slowed_down_and_none_is_refused";
+        "drover-raftgroup::slow_writers" "only_writers_of_the_range_are_slowed_down_and_none_is_refused",
+        "drover-migrator::moves" "h34_a_copy_that_its_writers_outrun_has_them_slowed_down_and_catches_up";
 }

@@ -210,7 +210,9 @@ async fn h34_a_copy_that_its_writers_outrun_fails_if_they_may_not_be_slowed_down
 #[tokio::test(flavor = "multi_thread")]
 async fn h34_a_copy_that_its_writers_outrun_has_them_slowed_down_and_catches_up() {
     let fixture = Fixture::new(SLOW).await;
-    let (job, said_so) = outrun(&fixture, MigratorOptions::default()).await;
+    // Writers that nobody slows down have it fail within a time that a test can wait for.
+    let options = MigratorOptions { catch_up: Duration::from_secs(30), ..MigratorOptions::default() };
+    let (job, said_so) = outrun(&fixture, options).await;
     assert_eq!((job.phase, said_so), (JobPhase::Done, true), "{job:?}");
     assert!(fixture.groups[&RIGHT].stats().snapshot().slowed_writes > 0);
     assert_eq!(fixture.groups[&LEFT].stats().snapshot().slowed_writes, 0, "who writes elsewhere is not slowed down");
