@@ -377,6 +377,42 @@ async fn a_job_is_called_off_paused_and_resumed_and_what_does_not_fit_is_refused
 }
 
 #[tokio::test]
+async fn a_move_whose_range_was_handed_over_is_neither_called_off_nor_held_up() {
+    let mut this = Fixture::new().await;
+    this.fill().await;
+    let good = this.good().await;
+    let job = this.start(good).await.unwrap().job_id;
+    let get = v1::GetSplitJobRequest { job_id: job, timeout_ms: 20_000 };
+    let mut events =
+        this.distribution.watch_split_job(v1::WatchSplitJobRequest { job_id: job }).await.unwrap().into_inner();
+    let is_done = |status: &v1::SplitJobStatus| status.job.as_ref().unwrap().phase() == Phase::Done;
+    while !is_done(&events.message().await.unwrap().expect("it goes on until the job has ended")) {}
+    let before = (
+        this.distribution.get_split_job(get).await.unwrap().into_inner(),
+        this.client.routes().await.unwrap(),
+        this.client.audit_events(100).await.unwrap(),
+    );
+    let change = this.change(job);
+    let answers = [
+        this.distribution.abandon_split_job(change.clone()).await,
+        this.distribution.retry_split_job(change.clone()).await,
+        this.distribution.pause_split_job(change.clone()).await,
+        this.distribution.resume_split_job(change).await,
+    ];
+    for answer in answers {
+        let error = status_to_error(&answer.unwrap_err());
+        assert_eq!((error.reason, error.certainty), (Reason::FailedPrecondition, Certainty::Definite), "{error}");
+        assert!(error.message.contains("nothing was changed"), "{error}");
+    }
+    let after = (
+        this.distribution.get_split_job(get).await.unwrap().into_inner(),
+        this.client.routes().await.unwrap(),
+        this.client.audit_events(100).await.unwrap(),
+    );
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn jobs_are_listed_by_what_they_are_in_pages_that_hold_together() {
     let mut this = Fixture::new().await;
     this.fill().await;
