@@ -103,8 +103,6 @@ impl StoreEnv {
         let mut resources = EnvResources::new(options)?;
         resources.env.set_background_threads(threads);
         resources.env.set_high_priority_background_threads(threads);
-        // Compactions take what requests leave of the processors. Flushes do not: writes would come to wait for them.
-        resources.env.lower_thread_pool_cpu_priority();
         Ok(Self { resources: Arc::new(resources), open: Arc::default() })
     }
 
